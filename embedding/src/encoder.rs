@@ -1,0 +1,164 @@
+//! What turns inputs into embeddings.
+
+use thiserror::Error;
+
+use crate::{Embedding, EmbeddingError, Fingerprint, Modality, Spaces};
+
+/// Both embeddings of one input, from one pass through a tower.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Encoded {
+    /// In the space where images and texts meet.
+    pub shared: Embedding,
+    /// In the modality's own space; `None` where the model keeps nothing specific (see
+    /// [`Spaces::specific`]).
+    pub specific: Option<Embedding>,
+}
+
+/// Why a batch could not be encoded.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum EncodeError {
+    /// One input is not usable.
+    #[error("input {position}: {reason}")]
+    BadInput {
+        /// Index within the batch.
+        position: usize,
+        /// What is wrong and what was expected.
+        reason: String,
+    },
+    /// The network made a row that is no embedding.
+    #[error("the model made an unusable embedding for input {position}")]
+    BadOutput {
+        /// Index within the batch.
+        position: usize,
+        /// What is wrong with it.
+        #[source]
+        source: EmbeddingError,
+    },
+    /// The network failed.
+    #[error("the network failed")]
+    Network(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// One tower of a model: inputs of one modality in, unit embeddings out.
+///
+/// Contract, run by [`check_contract`]: all or nothing; output `i` belongs to input `i`; an empty
+/// batch gives an empty answer; a batch equals its inputs one by one within 1e-6 per element;
+/// dims are those of [`Encoder::spaces`].
+pub trait Encoder<I>: Send + Sync {
+    /// The spaces of the model that this tower is a half of.
+    fn spaces(&self) -> &Spaces;
+
+    /// Which half.
+    fn modality(&self) -> Modality;
+
+    /// Encodes a batch.
+    ///
+    /// # Errors
+    /// When any input is unusable or the network fails; nothing is returned then.
+    fn encode(&self, batch: &[I]) -> Result<Vec<Encoded>, EncodeError>;
+}
+
+/// Runs the contract of [`Encoder`] on `inputs`, which must be distinct in meaning.
+///
+/// # Panics
+/// When the encoder breaks its contract, with the clause that it broke.
+pub fn check_contract<I: Clone>(encoder: &dyn Encoder<I>, inputs: &[I]) {
+    let none = encoder.encode(&[]).expect("an empty batch encodes");
+    assert!(none.is_empty(), "an empty batch gives an empty answer");
+    let together = encoder.encode(inputs).expect("the batch encodes");
+    assert_eq!(together.len(), inputs.len(), "one output per input");
+    let specific_dim = encoder.spaces().specific(encoder.modality()).map(|s| s.dim);
+    for (i, (input, out)) in inputs.iter().zip(&together).enumerate() {
+        assert_eq!(out.shared.dim(), encoder.spaces().shared_dim, "shared dim of output {i}");
+        let dim = out.specific.as_ref().map(Embedding::dim);
+        assert_eq!(dim, specific_dim, "specific dim of output {i}");
+        let alone = encoder.encode(std::slice::from_ref(input)).expect("one input encodes");
+        assert_close(&alone[0].shared, &out.shared, i);
+        if let (Some(a), Some(b)) = (&alone[0].specific, &out.specific) {
+            assert_close(a, b, i);
+        }
+    }
+    for i in 1..together.len() {
+        assert_ne!(together[0], together[i], "inputs 0 and {i} are told apart");
+    }
+}
+
+fn assert_close(alone: &Embedding, batched: &Embedding, i: usize) {
+    for (a, b) in alone.as_slice().iter().zip(batched.as_slice()) {
+        assert!((a - b).abs() <= 1e-6, "input {i}: alone {a}, in the batch {b}");
+    }
+}
+
+/// A weight-free encoder for tests of everything around a model: equal bytes give equal
+/// embeddings, different bytes almost orthogonal ones. It knows nothing about meaning.
+#[derive(Debug, Clone)]
+pub struct HashEncoder {
+    spaces: Spaces,
+    modality: Modality,
+}
+
+impl HashEncoder {
+    /// An encoder of `dim`-dimensional shared and specific embeddings.
+    pub fn new(modality: Modality, dim: usize) -> Self {
+        let spaces = Spaces {
+            model: format!("hash-{dim}"),
+            fingerprint: Fingerprint([dim as u8; 16]),
+            shared_dim: dim,
+            specific_text_dim: Some(dim),
+            specific_image_dim: Some(dim),
+        };
+        Self { spaces, modality }
+    }
+}
+
+impl<I: AsRef<[u8]>> Encoder<I> for HashEncoder {
+    fn spaces(&self) -> &Spaces {
+        &self.spaces
+    }
+
+    fn modality(&self) -> Modality {
+        self.modality
+    }
+
+    fn encode(&self, batch: &[I]) -> Result<Vec<Encoded>, EncodeError> {
+        let row = |bytes: &[u8], salt: u64, position: usize| {
+            let mut state = bytes.iter().fold(salt, |h, b| splitmix(h ^ u64::from(*b)));
+            let mut next = || {
+                state = splitmix(state);
+                (state >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
+            };
+            let row = (0..self.spaces.shared_dim).map(|_| next()).collect();
+            Embedding::normalized(row).map_err(|source| EncodeError::BadOutput { position, source })
+        };
+        batch
+            .iter()
+            .enumerate()
+            .map(|(i, input)| {
+                let bytes = input.as_ref();
+                let salt = 2 + self.modality as u64;
+                Ok(Encoded { shared: row(bytes, 1, i)?, specific: Some(row(bytes, salt, i)?) })
+            })
+            .collect()
+    }
+}
+
+/// One step of the splitmix64 generator (Steele, Lea, Flood 2014).
+fn splitmix(state: u64) -> u64 {
+    let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_encoder_keeps_the_contract() {
+        let inputs = ["", "cat", "dog", "a cat", "cat "];
+        check_contract(&HashEncoder::new(Modality::Text, 48), &inputs);
+        check_contract(&HashEncoder::new(Modality::Image, 7), &inputs);
+    }
+}
