@@ -1,0 +1,134 @@
+//! What can be wrong with a model folder or a picture.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// Why a model folder cannot be used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// A file cannot be read or written; the message names it.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// A file is not valid JSON.
+    #[error("{} is not valid JSON", file.display())]
+    Json {
+        /// The file.
+        file: PathBuf,
+        /// Where and why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A key is missing.
+    #[error("{}: key `{key}` is missing, expected {expected}", file.display())]
+    MissingKey {
+        /// The file.
+        file: PathBuf,
+        /// Dotted path of the key.
+        key: String,
+        /// What it should hold.
+        expected: &'static str,
+    },
+    /// A key holds something that is not supported.
+    #[error("{}: key `{key}` is {value}, expected {expected}", file.display())]
+    BadValue {
+        /// The file.
+        file: PathBuf,
+        /// Dotted path of the key.
+        key: String,
+        /// What it holds.
+        value: String,
+        /// What it may hold.
+        expected: String,
+    },
+    /// A tensor is missing or has another shape or type.
+    #[error("{}: tensor `{name}`: {problem}", file.display())]
+    Tensor {
+        /// The file.
+        file: PathBuf,
+        /// Name of the tensor.
+        name: String,
+        /// What is wrong, with the expected shape.
+        problem: String,
+    },
+    /// The weights file is damaged.
+    #[error("{} is not a usable safetensors file", file.display())]
+    Weights {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The tokenizer file is damaged or does not fit the model.
+    #[error("{} is not a usable tokenizer: {problem}", file.display())]
+    Tokenizer {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        problem: String,
+    },
+    /// The network failed.
+    #[error("the network failed")]
+    Network(#[from] candle_core::Error),
+}
+
+/// Why a picture cannot be used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PictureError {
+    /// More bytes than allowed.
+    #[error("the picture has {bytes} bytes, at most {max} are allowed")]
+    TooManyBytes {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// More pixels than allowed; nothing was decoded.
+    #[error("the picture has {width} x {height} pixels, at most {max} in all are allowed")]
+    TooManyPixels {
+        /// Its width.
+        width: u32,
+        /// Its height.
+        height: u32,
+        /// The limit of their product.
+        max: u64,
+    },
+    /// A side is longer than allowed; nothing was decoded.
+    #[error("the picture has {width} x {height} pixels, a side may have at most {max}")]
+    TooLong {
+        /// Its width.
+        width: u32,
+        /// Its height.
+        height: u32,
+        /// The limit of each side.
+        max: u32,
+    },
+    /// Not a format that is read.
+    #[error("not a picture in a supported format: expected {expected}")]
+    UnknownFormat {
+        /// What is read.
+        expected: &'static str,
+    },
+    /// Broken data.
+    #[error("the {format} data cannot be decoded")]
+    Undecodable {
+        /// The format found.
+        format: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A buffer of another size than its shape says.
+    #[error("{got} values do not fill shape [3, {height}, {width}]")]
+    WrongSize {
+        /// Number of values.
+        got: usize,
+        /// Height of the shape.
+        height: usize,
+        /// Width of the shape.
+        width: usize,
+    },
+}
