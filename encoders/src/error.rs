@@ -131,4 +131,14 @@ pub enum PictureError {
         /// Width of the shape.
         width: usize,
     },
+    /// A buffer of another size than its shape says.
+    #[error("{got} bytes do not fill shape [{height}, {width}, 4] with sides of at least 1")]
+    WrongRgbaSize {
+        /// Number of bytes.
+        got: usize,
+        /// Height of the shape.
+        height: u32,
+        /// Width of the shape.
+        width: u32,
+    },
 }
