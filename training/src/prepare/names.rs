@@ -1,0 +1,224 @@
+//! What a drawing shows: emoji, their names and keywords, and the names that styles give them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use emojis::Emoji;
+use serde::Deserialize;
+
+use super::icons::{Drawing, Style, read_json};
+use super::{PictureEntry, PrepareError};
+
+/// Names that only one style uses: style, drawing, concept (`-`: no emoji), separated by tabs.
+const RENAMES: &str = include_str!("../../recipes/mini/renames.tsv");
+
+/// The selector of the colored form, which some sources write and others leave out.
+const COLORED_FORM: u32 = 0xfe0f;
+
+/// The modifiers that choose a skin tone.
+const SKIN_TONES: std::ops::RangeInclusive<char> = '\u{1f3fb}'..='\u{1f3ff}';
+
+/// Code points in lowercase hex joined by `-`, without the selector of the colored form.
+pub fn concept_of(text: &str) -> String {
+    let points = text
+        .chars()
+        .map(u32::from)
+        .filter(|&point| point != COLORED_FORM);
+    points
+        .map(|point| format!("{point:x}"))
+        .collect::<Vec<_>>()
+        .join("-")
+}
+
+/// The same from code points that are already hex: any case, any leading zeros.
+pub fn concept_of_hex(hex: &str) -> String {
+    let points = hex
+        .split('-')
+        .map(|point| point.trim_start_matches('0').to_ascii_lowercase());
+    points
+        .filter(|point| point != "fe0f")
+        .collect::<Vec<_>>()
+        .join("-")
+}
+
+/// Every known emoji, by concept.
+#[derive(Debug)]
+pub struct Emojis {
+    known: BTreeMap<String, &'static Emoji>,
+    annotations: HashMap<String, Annotation>,
+}
+
+/// What CLDR says of one emoji.
+#[derive(Debug, Deserialize)]
+struct Annotation {
+    #[serde(default)]
+    default: Vec<String>,
+    #[serde(default)]
+    tts: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct AnnotationsFile {
+    #[serde(alias = "annotationsDerived")]
+    annotations: Annotations,
+}
+
+#[derive(Debug, Deserialize)]
+struct Annotations {
+    annotations: HashMap<String, Annotation>,
+}
+
+impl Emojis {
+    /// The emoji of the crate `emojis` with the keywords that CLDR gives them.
+    ///
+    /// # Errors
+    /// When a file of CLDR is missing or is something else.
+    pub fn read(cldr: &Path) -> Result<Self, PrepareError> {
+        let with_tones = |emoji: &'static Emoji| match emoji.skin_tones() {
+            Some(tones) => tones.collect(),
+            None => vec![emoji],
+        };
+        let known = emojis::iter()
+            .flat_map(with_tones)
+            .map(|emoji| (concept_of(emoji.as_str()), emoji))
+            .collect();
+        let mut annotations = HashMap::new();
+        for file in [
+            "annotations/annotations/en/annotations.json",
+            "derived/annotationsDerived/en/annotations.json",
+        ] {
+            let read: AnnotationsFile = read_json(&cldr.join(file))?;
+            let by_text = read.annotations.annotations;
+            annotations.extend(
+                by_text
+                    .into_iter()
+                    .map(|(text, said)| (concept_of(&text), said)),
+            );
+        }
+        Ok(Self { known, annotations })
+    }
+
+    /// The manifest's line for `concept` in a style; nothing where no emoji is known.
+    pub fn entry(&self, concept: &str, style: &str) -> Option<PictureEntry> {
+        let emoji = self.known.get(concept)?;
+        let keywords = self
+            .annotations
+            .get(concept)
+            .map_or(&[][..], |said| &said.default);
+        Some(PictureEntry {
+            image: format!("{style}/{concept}.png"),
+            concept: concept.to_owned(),
+            name: emoji.name().to_owned(),
+            tags: keywords
+                .iter()
+                .filter(|&tag| tag != emoji.name())
+                .cloned()
+                .collect(),
+            style: style.to_owned(),
+            skin_tone: emoji.as_str().contains(|c| SKIN_TONES.contains(&c)),
+        })
+    }
+
+    fn is_known(&self, concept: &str) -> bool {
+        self.known.contains_key(concept)
+    }
+}
+
+/// Which concept a drawing's name stands for.
+#[derive(Debug)]
+pub struct NameIndex {
+    renames: HashMap<(&'static str, &'static str), &'static str>,
+    /// Keyed by [`squeezed`] names.
+    concepts: HashMap<String, String>,
+}
+
+impl NameIndex {
+    /// An index of the names that the emoji themselves have, today's before CLDR's.
+    pub fn new(emojis: &Emojis) -> Self {
+        let mut concepts = HashMap::new();
+        for (concept, emoji) in &emojis.known {
+            concepts
+                .entry(squeezed(emoji.name()))
+                .or_insert_with(|| concept.clone());
+        }
+        for concept in emojis.known.keys() {
+            for name in emojis
+                .annotations
+                .get(concept)
+                .into_iter()
+                .flat_map(|said| &said.tts)
+            {
+                concepts
+                    .entry(squeezed(name))
+                    .or_insert_with(|| concept.clone());
+            }
+        }
+        let renames = RENAMES
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| {
+                let mut columns = line.split('\t');
+                Some(((columns.next()?, columns.next()?), columns.next()?))
+            });
+        Self {
+            renames: renames.collect(),
+            concepts,
+        }
+    }
+
+    /// Adds the names that a style gives to what it says it shows, for the styles that say nothing.
+    pub fn learn(&mut self, style: &Style, emojis: &Emojis) {
+        for drawing in &style.drawings {
+            if let Some(concept) = shortest_known(&drawing.concepts, emojis) {
+                for name in std::iter::once(&drawing.name).chain(&drawing.aliases) {
+                    self.concepts
+                        .entry(squeezed(name))
+                        .or_insert_with(|| concept.clone());
+                }
+            }
+        }
+    }
+
+    /// The concept that a drawing shows: what the style says, then the renames, then its names.
+    pub fn concept(&self, style: &Style, drawing: &Drawing, emojis: &Emojis) -> Option<String> {
+        if let Some(concept) = shortest_known(&drawing.concepts, emojis) {
+            return Some(concept.clone());
+        }
+        for style in [style.name.as_str(), "*"] {
+            if let Some(&concept) = self.renames.get(&(style, drawing.name.as_str())) {
+                return emojis.is_known(concept).then(|| concept.to_owned());
+            }
+        }
+        let mut names = std::iter::once(&drawing.name).chain(&drawing.aliases);
+        names.find_map(|name| self.concepts.get(&squeezed(name)).cloned())
+    }
+}
+
+/// A drawing may stand for several sequences; the shortest is the plainest.
+fn shortest_known<'a>(concepts: &'a [String], emojis: &Emojis) -> Option<&'a String> {
+    let known = concepts.iter().filter(|concept| emojis.is_known(concept));
+    known.min_by_key(|concept| (concept.len(), concept.as_str()))
+}
+
+/// A name without all that styles write differently: case, accents, spaces and signs.
+fn squeezed(name: &str) -> String {
+    let lower = name.to_lowercase().replace("flag-for-", "flag-");
+    let mut squeezed = String::with_capacity(lower.len());
+    for letter in lower.chars() {
+        match letter {
+            'a'..='z' | '0'..='9' => squeezed.push(letter),
+            '&' => squeezed.push_str("and"),
+            '#' => squeezed.push_str("pound"),
+            '*' => squeezed.push_str("asterisk"),
+            '\u{e0}'..='\u{e5}' => squeezed.push('a'),
+            '\u{e7}' => squeezed.push('c'),
+            '\u{e8}'..='\u{eb}' => squeezed.push('e'),
+            '\u{ec}'..='\u{ef}' => squeezed.push('i'),
+            '\u{f1}' => squeezed.push('n'),
+            '\u{f2}'..='\u{f6}' => squeezed.push('o'),
+            '\u{f9}'..='\u{fc}' => squeezed.push('u'),
+            _ => {}
+        }
+    }
+    squeezed
+}

@@ -1,0 +1,149 @@
+//! Pictures and manifest from a small raw folder, made here.
+
+use super::*;
+
+const ICONS: &str = r##"{
+  "width": 10, "height": 10,
+  "icons": {
+    "grinning-face": {"body": "<circle cx=\"5\" cy=\"5\" r=\"5\" fill=\"#ff0000\"/>"},
+    "hand-left": {"body": "<path fill=\"currentColor\" d=\"M0 0h5v10H0z\"/>"},
+    "nothing": {"body": "<g/>"},
+    "no-emoji-at-all": {"body": "<path d=\"M0 0h5v10H0z\"/>"},
+    "old": {"body": "<path d=\"M0 0h5v10H0z\"/>", "hidden": true}
+  },
+  "aliases": {"hand-right": {"parent": "hand-left", "hFlip": true}}
+}"##;
+const CHARACTERS: &str = r#"{"1f448": "hand-left", "1f449": "hand-right", "2764-fe0f": "nothing"}"#;
+const ANNOTATIONS: &str = r#"{"annotations": {"annotations": {
+  "\ud83d\ude00": {"default": ["face", "grin", "grinning face"], "tts": ["grinning face"]}}}}"#;
+const DERIVED: &str = r#"{"annotationsDerived": {"annotations": {}}}"#;
+
+fn write(file: &Path, text: &str) {
+    fs::create_dir_all(file.parent().expect("a folder")).expect("a new folder");
+    fs::write(file, text).expect("a written file");
+}
+
+fn raw_folder(root: &Path) -> PrepareConfig {
+    let raw = root.join("raw");
+    write(
+        &raw.join("cldr/annotations/annotations/en/annotations.json"),
+        ANNOTATIONS,
+    );
+    write(
+        &raw.join("cldr/derived/annotationsDerived/en/annotations.json"),
+        DERIVED,
+    );
+    write(&raw.join("styles/plain/icons.json"), ICONS);
+    write(&raw.join("styles/plain/chars.json"), CHARACTERS);
+    PrepareConfig {
+        raw,
+        out: root.join("out"),
+        source: Source::Permissive,
+        side: 20,
+    }
+}
+
+fn manifest(config: &PrepareConfig) -> Vec<PictureEntry> {
+    let text = fs::read_to_string(config.out.join("manifest.jsonl")).expect("a manifest");
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("an entry"))
+        .collect()
+}
+
+/// A picture that looks like every other one with the same `look`.
+fn picture(concept: &str, skin_tone: bool, look: u8) -> (PictureEntry, Vec<u8>) {
+    let entry = PictureEntry {
+        image: String::new(),
+        concept: concept.to_owned(),
+        name: String::new(),
+        tags: Vec::new(),
+        style: String::new(),
+        skin_tone,
+    };
+    (entry, vec![look])
+}
+
+#[test]
+fn drawings_become_pictures_with_names_and_keywords_and_the_rest_is_reported() {
+    let root = tempfile::tempdir().expect("a folder");
+    let config = raw_folder(root.path());
+    let report = prepare(&config).expect("pictures");
+
+    let entries = manifest(&config);
+    let concepts: Vec<_> = entries.iter().map(|entry| entry.concept.as_str()).collect();
+    assert_eq!(concepts, ["1f448", "1f449", "1f600"]);
+    let grinning = &entries[2];
+    assert_eq!(grinning.name, "grinning face");
+    assert_eq!(
+        grinning.tags,
+        ["face", "grin"],
+        "the name itself is no keyword"
+    );
+    assert_eq!(grinning.image, "plain/1f600.png");
+
+    let plain = &report.styles["plain"];
+    assert_eq!(plain.pictures, 3);
+    assert_eq!(plain.unknown, ["no-emoji-at-all"]);
+    assert_eq!(plain.broken, ["nothing: shows nothing"]);
+}
+
+#[test]
+fn a_flipped_alias_is_drawn_flipped_and_in_black() {
+    let root = tempfile::tempdir().expect("a folder");
+    let config = raw_folder(root.path());
+    prepare(&config).expect("pictures");
+    for (concept, black_column, clear_column) in [("1f448", 2, 17), ("1f449", 17, 2)] {
+        let png = fs::read(config.out.join(format!("plain/{concept}.png"))).expect("a picture");
+        let pixels = encoders::decode_rgba(&png, &encoders::DecodeLimits::default())
+            .expect("a good picture")
+            .into_vec();
+        let row = &pixels[10 * 20 * 4..];
+        assert_eq!(row[black_column * 4..][..4], [0, 0, 0, 255], "{concept}");
+        assert_eq!(row[clear_column * 4 + 3], 0, "{concept}");
+    }
+}
+
+#[test]
+fn the_same_raw_folder_gives_the_same_manifest() {
+    let root = tempfile::tempdir().expect("a folder");
+    let config = raw_folder(root.path());
+    prepare(&config).expect("pictures");
+    let first = manifest(&config);
+    prepare(&config).expect("pictures");
+    assert_eq!(manifest(&config), first);
+}
+
+#[test]
+fn an_empty_raw_folder_is_an_error_that_names_it() {
+    let root = tempfile::tempdir().expect("a folder");
+    let config = PrepareConfig {
+        source: Source::ShareAlike,
+        ..raw_folder(root.path())
+    };
+    let problem = prepare(&config).expect_err("nothing to share alike");
+    assert!(problem.to_string().contains("share-alike"), "{problem}");
+}
+
+#[test]
+fn skin_tones_that_look_like_the_default_are_left_out() {
+    let pictures = vec![
+        picture("a", false, 1),
+        picture("a-1f3fb", true, 1),
+        picture("b", true, 2),
+    ];
+    let (kept, left_out) = split_indistinct(pictures);
+    let concepts = |part: Pictures| part.into_iter().map(|(e, _)| e.concept).collect::<Vec<_>>();
+    assert_eq!(concepts(kept), ["a", "b"]);
+    assert_eq!(concepts(left_out), ["a-1f3fb"]);
+}
+
+#[test]
+fn three_concepts_may_look_alike_and_four_may_not() {
+    let alike = |count: usize| {
+        (0..count)
+            .map(|n| picture(&n.to_string(), false, 1))
+            .collect()
+    };
+    assert_eq!(split_indistinct(alike(3)).0.len(), 3);
+    assert_eq!(split_indistinct(alike(4)).0.len(), 0);
+}
