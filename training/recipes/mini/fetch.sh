@@ -49,6 +49,8 @@ icons styles/noto-v1 noto-v1 1.2.5
 icons styles/fxemoji fxemoji 1.2.2
 icons styles/emojione emojione 1.2.3
 icons styles/emojione-monotone emojione-monotone 1.2.1
+icons styles/flag-icons flag 1.2.12
+icons styles/flagpack flagpack 1.2.8
 icons styles/fluent-emoji fluent-emoji 1.2.7
 icons styles/fluent-emoji-flat fluent-emoji-flat 1.2.6
 icons styles/fluent-emoji-high-contrast fluent-emoji-high-contrast 1.2.6

@@ -15,6 +15,9 @@ const RENAMES: &str = include_str!("../../recipes/mini/renames.tsv");
 /// The selector of the colored form, which some sources write and others leave out.
 const COLORED_FORM: u32 = 0xfe0f;
 
+/// Styles that draw flags only and name them by ISO 3166 code.
+const FLAG_STYLES: [&str; 2] = ["flag-icons", "flagpack"];
+
 /// The modifiers that choose a skin tone.
 const SKIN_TONES: std::ops::RangeInclusive<char> = '\u{1f3fb}'..='\u{1f3ff}';
 
@@ -184,6 +187,9 @@ impl NameIndex {
         if let Some(concept) = shortest_known(&drawing.concepts, emojis) {
             return Some(concept.clone());
         }
+        if FLAG_STYLES.contains(&style.name.as_str()) {
+            return concept_of_flag(&drawing.name).filter(|concept| emojis.is_known(concept));
+        }
         for style in [style.name.as_str(), "*"] {
             if let Some(&concept) = self.renames.get(&(style, drawing.name.as_str())) {
                 return emojis.is_known(concept).then(|| concept.to_owned());
@@ -192,6 +198,39 @@ impl NameIndex {
         let mut names = std::iter::once(&drawing.name).chain(&drawing.aliases);
         names.find_map(|name| self.concepts.get(&squeezed(name)).cloned())
     }
+}
+
+/// The concept of the flag with an ISO 3166 code, such as `de`, `de-4x3` or `gb-sct`.
+pub fn concept_of_flag(name: &str) -> Option<String> {
+    let code = name.strip_suffix("-4x3").unwrap_or(name);
+    let letters: Vec<u32> = code
+        .bytes()
+        .filter(u8::is_ascii_lowercase)
+        .map(u32::from)
+        .collect();
+    let points: Vec<u32> = match (letters.len(), code.len()) {
+        // Two regional indicators.
+        (2, 2) => letters
+            .iter()
+            .map(|letter| 0x1f1e6 + letter - u32::from(b'a'))
+            .collect(),
+        // A black flag, the code in tag letters, and the tag that ends it.
+        (5, 6) => {
+            let tags = letters.iter().map(|letter| 0xe0000 + letter);
+            std::iter::once(0x1f3f4)
+                .chain(tags)
+                .chain([0xe007f])
+                .collect()
+        }
+        _ => return None,
+    };
+    Some(
+        points
+            .iter()
+            .map(|point| format!("{point:x}"))
+            .collect::<Vec<_>>()
+            .join("-"),
+    )
 }
 
 /// A drawing may stand for several sequences; the shortest is the plainest.

@@ -147,3 +147,14 @@ fn three_concepts_may_look_alike_and_four_may_not() {
     assert_eq!(split_indistinct(alike(3)).0.len(), 3);
     assert_eq!(split_indistinct(alike(4)).0.len(), 0);
 }
+
+#[test]
+fn flags_are_known_by_their_country_codes() {
+    use super::names::concept_of_flag;
+    assert_eq!(concept_of_flag("de-4x3").as_deref(), Some("1f1e9-1f1ea"));
+    assert_eq!(concept_of_flag("us").as_deref(), Some("1f1fa-1f1f8"));
+    let wales = "1f3f4-e0067-e0062-e0077-e006c-e0073-e007f";
+    assert_eq!(concept_of_flag("gb-wls").as_deref(), Some(wales));
+    assert_eq!(concept_of_flag("de-1x1"), None);
+    assert_eq!(concept_of_flag("esperanto"), None);
+}
