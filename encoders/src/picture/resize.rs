@@ -1,0 +1,409 @@
+//! Resizing that is bit-equal to Pillow's `Image.resize`.
+//!
+//! Two passes with the picture rounded to 8 bits in between; coefficients in fixed point with 22
+//! fractional bits; the filter widened by the scale when shrinking. Rows come first, except where
+//! Pillow 13 begins with the columns; Pillow 12 never does, and then differs by a gray level here
+//! and there. Only the asked window of the resized picture is computed, and of the source only
+//! the rows it needs.
+
+use std::f64::consts::PI;
+use std::ops::Range;
+
+use super::rgb::Picture;
+use crate::PictureError;
+
+/// Fractional bits of a coefficient: 32 less the 8 of a sample and 2 for sums above one.
+const PRECISION_BITS: u32 = 22;
+/// Half of the last bit kept, so that the shift rounds.
+const ROUND: i32 = 1 << (PRECISION_BITS - 1);
+/// Rows that go through the horizontal pass together.
+const BLOCK_ROWS: usize = 16;
+/// Bytes of one column of such a block: `[3, BLOCK_ROWS]`.
+const BLOCK_COLUMN: usize = 3 * BLOCK_ROWS;
+
+/// How samples are weighted, with Pillow's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filter {
+    /// 0: the nearest sample.
+    Nearest = 0,
+    /// 1: a sinc windowed to three lobes.
+    Lanczos = 1,
+    /// 2: a triangle.
+    Bilinear = 2,
+    /// 3: Keys' cubic with a = -0.5.
+    Bicubic = 3,
+    /// 4: the mean.
+    Box = 4,
+    /// 5: a raised cosine.
+    Hamming = 5,
+}
+
+impl Filter {
+    /// The filter with Pillow's number `code`.
+    pub fn from_code(code: u64) -> Option<Self> {
+        use Filter::{Bicubic, Bilinear, Box, Hamming, Lanczos, Nearest};
+        [Nearest, Lanczos, Bilinear, Bicubic, Box, Hamming]
+            .into_iter()
+            .find(|f| *f as u64 == code)
+    }
+
+    /// Distance in source samples beyond which the weight is zero.
+    fn support(self) -> f64 {
+        match self {
+            Self::Nearest => 0.0,
+            Self::Box => 0.5,
+            Self::Bilinear | Self::Hamming => 1.0,
+            Self::Bicubic => 2.0,
+            Self::Lanczos => 3.0,
+        }
+    }
+
+    fn weight(self, x: f64) -> f64 {
+        match self {
+            Self::Nearest => 0.0,
+            Self::Box => f64::from(u8::from(x > -0.5 && x <= 0.5)),
+            Self::Bilinear => (1.0 - x.abs()).max(0.0),
+            Self::Hamming => match x.abs() * PI {
+                0.0 => 1.0,
+                y if y >= PI => 0.0,
+                y => y.sin() / y * (0.54 + 0.46 * y.cos()),
+            },
+            Self::Bicubic => bicubic(x.abs()),
+            Self::Lanczos if (-3.0..3.0).contains(&x) => sinc(x) * sinc(x / 3.0),
+            Self::Lanczos => 0.0,
+        }
+    }
+}
+
+/// Keys (1981), equation 4, with a = -0.5, in Pillow's order of operations.
+fn bicubic(x: f64) -> f64 {
+    const A: f64 = -0.5;
+    if x < 1.0 {
+        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+    } else if x < 2.0 {
+        (((x - 5.0) * x + 8.0) * x - 4.0) * A
+    } else {
+        0.0
+    }
+}
+
+fn sinc(x: f64) -> f64 {
+    if x == 0.0 {
+        1.0
+    } else {
+        (x * PI).sin() / (x * PI)
+    }
+}
+
+/// A part of the resized picture, in its pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Window {
+    pub(super) left: u32,
+    pub(super) top: u32,
+    pub(super) width: u32,
+    pub(super) height: u32,
+}
+
+impl Picture {
+    /// The picture at another size, bit-equal to Pillow's.
+    ///
+    /// # Errors
+    /// When a side is zero.
+    pub fn resize(&self, width: u32, height: u32, filter: Filter) -> Result<Self, PictureError> {
+        let window = Window {
+            left: 0,
+            top: 0,
+            width,
+            height,
+        };
+        if width == 0 || height == 0 {
+            return Self::new(width, height, Vec::new());
+        }
+        Self::new(
+            width,
+            height,
+            resize_window(self, width, height, filter, window),
+        )
+    }
+}
+
+/// The `window` of `picture` resized to `width` x `height`, both at least 1: shape
+/// `[window.height, window.width, 3]`. The window lies inside the resized picture.
+pub(super) fn resize_window(
+    picture: &Picture,
+    width: u32,
+    height: u32,
+    filter: Filter,
+    window: Window,
+) -> Vec<u8> {
+    let columns = window.left..window.left + window.width;
+    let rows = window.top..window.top + window.height;
+    if filter == Filter::Nearest {
+        return nearest(picture, width, height, columns, rows);
+    }
+    // As in Pillow, a pass that would keep the size is left out.
+    let horizontal = (width != picture.width())
+        .then(|| Coefficients::new(picture.width(), width, filter, columns.clone()));
+    let vertical = (height != picture.height())
+        .then(|| Coefficients::new(picture.height(), height, filter, rows.clone()));
+    let needed_rows = match &vertical {
+        Some(coefficients) => coefficients.reach(),
+        None => rows.start as usize..rows.end as usize,
+    };
+    let stride = 3 * picture.width() as usize;
+    let source = &picture.as_rgb()[needed_rows.start * stride..needed_rows.end * stride];
+    match (&horizontal, &vertical) {
+        (None, None) => cut(source, stride, columns),
+        (Some(x), None) => pass_x(source, stride, 0, x),
+        (None, Some(y)) => pass_y(
+            &cut(source, stride, columns),
+            3 * window.width as usize,
+            needed_rows.start,
+            y,
+        ),
+        (Some(x), Some(y)) if vertical_first(picture, width, height) => {
+            let needed = x.reach();
+            let stride_cut = 3 * needed.len();
+            let cut = cut(source, stride, needed.start as u32..needed.end as u32);
+            let low = pass_y(&cut, stride_cut, needed_rows.start, y);
+            pass_x(&low, stride_cut, needed.start, x)
+        }
+        (Some(x), Some(y)) => {
+            let narrow = pass_x(source, stride, 0, x);
+            pass_y(&narrow, 3 * window.width as usize, needed_rows.start, y)
+        }
+    }
+}
+
+/// Whether Pillow 13 begins with the columns: where the height loses more than twice what the
+/// width loses. Found by comparing outputs, over all combinations of growing and shrinking.
+fn vertical_first(picture: &Picture, width: u32, height: u32) -> bool {
+    let lost = |from: u32, to: u32| i64::from(from) - i64::from(to);
+    let (columns, rows) = (lost(picture.width(), width), lost(picture.height(), height));
+    rows > 0 && rows > 2 * columns
+}
+
+/// The `columns` of rows of `stride` bytes.
+fn cut(source: &[u8], stride: usize, columns: Range<u32>) -> Vec<u8> {
+    let bytes = 3 * columns.start as usize..3 * columns.end as usize;
+    let mut out = Vec::with_capacity(source.len() / stride * bytes.len());
+    for row in source.chunks_exact(stride) {
+        out.extend_from_slice(&row[bytes.clone()]);
+    }
+    out
+}
+
+/// Which samples make each output sample, and how much of each.
+struct Coefficients {
+    /// First source sample and number of weights, one per output sample.
+    bounds: Vec<(usize, usize)>,
+    /// Weights in fixed point, `stride` per output sample.
+    weights: Vec<i32>,
+    stride: usize,
+}
+
+impl Coefficients {
+    fn new(from: u32, to: u32, filter: Filter, outputs: Range<u32>) -> Self {
+        let scale = f64::from(from) / f64::from(to);
+        let widened = scale.max(1.0);
+        let support = filter.support() * widened;
+        let inverse = 1.0 / widened;
+        let stride = support.ceil() as usize * 2 + 1;
+        let mut bounds = Vec::with_capacity(outputs.len());
+        let mut weights = vec![0; stride * outputs.len()];
+        let mut exact = Vec::with_capacity(stride);
+        for (output, row) in outputs.zip(weights.chunks_exact_mut(stride)) {
+            let center = (f64::from(output) + 0.5) * scale;
+            // `as` saturates below zero and drops the fraction, as Pillow's casts and clips do.
+            let first = (center - support + 0.5) as usize;
+            let last = ((center + support + 0.5) as usize).min(from as usize);
+            exact.clear();
+            exact.extend((first..last).map(|i| filter.weight((i as f64 - center + 0.5) * inverse)));
+            let sum: f64 = exact.iter().sum();
+            for (fixed, weight) in row.iter_mut().zip(&exact) {
+                let weight = if sum == 0.0 { *weight } else { weight / sum };
+                let scaled = weight * f64::from(1 << PRECISION_BITS);
+                *fixed = (scaled + if weight < 0.0 { -0.5 } else { 0.5 }) as i32;
+            }
+            bounds.push((first, exact.len()));
+        }
+        Self {
+            bounds,
+            weights,
+            stride,
+        }
+    }
+
+    /// First source sample and weights of each output sample.
+    fn rows(&self) -> impl Iterator<Item = (usize, &[i32])> {
+        let weights = self.weights.chunks_exact(self.stride);
+        self.bounds
+            .iter()
+            .zip(weights)
+            .map(|((first, n), row)| (*first, &row[..*n]))
+    }
+
+    /// The source samples that any output sample uses.
+    fn reach(&self) -> Range<usize> {
+        let start = self
+            .bounds
+            .iter()
+            .map(|(first, _)| *first)
+            .min()
+            .unwrap_or(0);
+        let end = self
+            .bounds
+            .iter()
+            .map(|(first, n)| first + n)
+            .max()
+            .unwrap_or(0);
+        start..end
+    }
+}
+
+/// Resizes along rows of `stride` bytes, the first column of which is source column `offset`:
+/// `[h, stride / 3, 3]` to `[h, outputs, 3]`.
+///
+/// A block of rows is transposed so that the arithmetic runs over contiguous samples that share
+/// one weight; the compiler turns that into vector instructions.
+fn pass_x(source: &[u8], stride: usize, offset: usize, coefficients: &Coefficients) -> Vec<u8> {
+    let reach = coefficients.reach();
+    let bytes = 3 * (reach.start - offset)..3 * (reach.end - offset);
+    let out_stride = 3 * coefficients.bounds.len();
+    let mut out = vec![0; source.len() / stride * out_stride];
+    let mut block = vec![0; reach.len() * BLOCK_COLUMN];
+    for (rows, out_rows) in source
+        .chunks(BLOCK_ROWS * stride)
+        .zip(out.chunks_mut(BLOCK_ROWS * out_stride))
+    {
+        for (r, row) in rows.chunks_exact(stride).enumerate() {
+            for (sample, slot) in row[bytes.clone()]
+                .iter()
+                .zip(block.chunks_exact_mut(BLOCK_ROWS))
+            {
+                slot[r] = *sample;
+            }
+        }
+        for (x, (first, weights)) in coefficients.rows().enumerate() {
+            let start = (first - reach.start) * BLOCK_COLUMN;
+            let mut sums = [ROUND; BLOCK_COLUMN];
+            accumulate(&mut sums, &block[start..], weights);
+            for (r, row) in out_rows.chunks_exact_mut(out_stride).enumerate() {
+                for channel in 0..3 {
+                    row[3 * x + channel] = rounded(sums[channel * BLOCK_ROWS + r]);
+                }
+            }
+        }
+    }
+    out
+}
+
+/// Resizes along columns: rows of `stride` bytes, the first of which is source row `offset`, to
+/// one row per output.
+fn pass_y(source: &[u8], stride: usize, offset: usize, coefficients: &Coefficients) -> Vec<u8> {
+    let mut out = vec![0; coefficients.bounds.len() * stride];
+    let mut sums = vec![ROUND; stride];
+    for (out_row, (first, weights)) in out.chunks_exact_mut(stride).zip(coefficients.rows()) {
+        sums.fill(ROUND);
+        accumulate(&mut sums, &source[(first - offset) * stride..], weights);
+        for (value, sum) in out_row.iter_mut().zip(&sums) {
+            *value = rounded(*sum);
+        }
+    }
+    out
+}
+
+fn rounded(sum: i32) -> u8 {
+    (sum >> PRECISION_BITS).clamp(0, 255) as u8
+}
+
+/// Adds `weights[k] * source[k * sums.len() + i]` to `sums[i]`.
+fn accumulate(sums: &mut [i32], source: &[u8], weights: &[i32]) {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has the instructions that the function is compiled for.
+        #[allow(unsafe_code)]
+        unsafe {
+            accumulate_avx2(sums, source, weights);
+        }
+        return;
+    }
+    accumulate_any(sums, source, weights);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn accumulate_avx2(sums: &mut [i32], source: &[u8], weights: &[i32]) {
+    accumulate_any(sums, source, weights);
+}
+
+#[inline(always)]
+#[allow(
+    clippy::inline_always,
+    reason = "compiled once per set of instructions"
+)]
+fn accumulate_any(sums: &mut [i32], source: &[u8], weights: &[i32]) {
+    // Sums of a block column stay in registers over all weights; a long row goes through in
+    // pieces for the same reason.
+    let stride = sums.len();
+    for (piece, sums) in sums.chunks_mut(BLOCK_COLUMN).enumerate() {
+        let at = piece * BLOCK_COLUMN;
+        if let Ok(sums) = <&mut [i32; BLOCK_COLUMN]>::try_from(&mut *sums) {
+            let mut local = *sums;
+            for (k, weight) in weights.iter().enumerate() {
+                let samples = &source[k * stride + at..][..BLOCK_COLUMN];
+                for (sum, sample) in local.iter_mut().zip(samples) {
+                    *sum += weight * i32::from(*sample);
+                }
+            }
+            *sums = local;
+        } else {
+            for (k, weight) in weights.iter().enumerate() {
+                for (sum, sample) in sums.iter_mut().zip(&source[k * stride + at..]) {
+                    *sum += weight * i32::from(*sample);
+                }
+            }
+        }
+    }
+}
+
+fn nearest(
+    picture: &Picture,
+    width: u32,
+    height: u32,
+    columns: Range<u32>,
+    rows: Range<u32>,
+) -> Vec<u8> {
+    let (from_columns, from_rows) = (
+        positions(picture.width(), width, columns),
+        positions(picture.height(), height, rows),
+    );
+    let pixels = picture.as_rgb().as_chunks::<3>().0;
+    let mut out = Vec::with_capacity(3 * from_columns.len() * from_rows.len());
+    for y in from_rows {
+        let row = &pixels[y * picture.width() as usize..];
+        for x in &from_columns {
+            out.extend_from_slice(&row[*x]);
+        }
+    }
+    out
+}
+
+/// The source sample of each output sample. Pillow adds the scale up step by step, and so does
+/// this: its rounding decides which sample is met.
+fn positions(from: u32, to: u32, outputs: Range<u32>) -> Vec<usize> {
+    let scale = f64::from(from) / f64::from(to);
+    let mut at = scale * 0.5;
+    let mut found = Vec::with_capacity(outputs.len());
+    for output in 0..outputs.end {
+        if output >= outputs.start {
+            found.push((at as usize).min(from as usize - 1));
+        }
+        at += scale;
+    }
+    found
+}
+
+#[cfg(test)]
+#[path = "resize/tests.rs"]
+mod tests;
