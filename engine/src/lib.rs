@@ -1,1 +1,71 @@
-//! placeholder
+//! Items and their embeddings, kept durably and searched by cosine.
+//!
+//! The store is the ground state and every index is derived from it: deleting all index files
+//! loses nothing. A write is durable when the call returns, and searchable at once.
+//!
+//! It is **not** an encoder (it never sees a picture or a word, only embeddings) and not a server
+//! (it is synchronous and knows no network).
+//!
+//! ```
+//! use std::num::NonZeroUsize;
+//!
+//! use embedding::{Encoder, HashEncoder, Modality};
+//! use engine::{Engine, EngineConfig, Item, ItemId, Query, SearchRequest, Target};
+//!
+//! let encoder = HashEncoder::new(Modality::Text, 16);
+//! let spaces = Encoder::<&str>::spaces(&encoder).clone();
+//! let engine = Engine::in_memory(EngineConfig::default());
+//! let notes = engine.create("notes", &spaces)?;
+//!
+//! let encoded = encoder.encode(&["a red bicycle", "a blue boat"])?;
+//! let items = encoded.iter().zip(["bicycle", "boat"]).map(|(encoded, id)| {
+//!     let id = ItemId::new(id)?;
+//!     let mut item = Item::new(id, Modality::Text, encoded.shared.clone());
+//!     item.specific = encoded.specific.clone();
+//!     Ok(item)
+//! });
+//! notes.upsert(items.collect::<Result<_, engine::EngineError>>()?)?;
+//!
+//! let query = Query { embedding: encoded[0].shared.clone(), space: spaces.shared() };
+//! let hits = notes.search(&SearchRequest::new(query, Target::Both, NonZeroUsize::MIN))?;
+//! assert_eq!(hits[0].id.as_str(), "bicycle");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Reading order: [`Item`] and [`SearchRequest`] are what goes in, [`Engine`] and [`Collection`]
+//! what is called. Below them a collection is a few shards (`shard`), each one sealed, immutable
+//! `segment` with an [`index`], plus a tail that is scanned exactly, plus tombstones; `sealing`
+//! builds new segments in the background; `record` and `catalog` say how things lie in the
+//! [`store`]. [`Head`] and [`metrics`] stand beside.
+
+mod bits;
+mod catalog;
+mod collection;
+mod config;
+mod engine;
+mod error;
+mod head;
+pub mod index;
+mod item;
+mod loading;
+pub mod metrics;
+mod record;
+mod request;
+mod sealing;
+mod searching;
+mod segment;
+mod segment_file;
+mod shard;
+pub mod store;
+mod turns;
+
+pub use collection::Collection;
+pub use config::{EngineConfig, HnswParams};
+pub use engine::Engine;
+pub use error::EngineError;
+pub use head::{Head, Prediction};
+pub use item::{Item, ItemId, ItemMeta, Payload, Stats, Upserted};
+pub use request::{Hit, Query, Score, SearchRequest, Target};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,209 @@
+//! Which keys the store holds, and the description of a collection.
+//!
+//! | key | value |
+//! |---|---|
+//! | `c` name | description of the collection, JSON |
+//! | `d` number | name of a deleted collection whose items are still being removed |
+//! | `i` number id | an item's record, see [`crate::record`] |
+//!
+//! A collection's number is big-endian `u32`, and never that of another collection whose items are
+//! still there. So a delete is one small atomic batch, and finishes at the next open if it must.
+
+use embedding::Spaces;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    EngineError, ItemId, record,
+    store::{Batch, Store},
+};
+
+/// Keys of collections start so.
+pub(crate) const COLLECTIONS: &[u8] = b"c";
+/// Keys of deleted collections start so.
+const DELETED: &[u8] = b"d";
+/// Format of a description.
+const VERSION: u32 = 1;
+/// Items removed in one batch while a collection is being deleted.
+const REMOVE_BATCH: usize = 1000;
+
+/// What a collection remembers about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Description {
+    version: u32,
+    /// Stands for the collection in the keys of its items.
+    pub(crate) number: u32,
+    /// Parts per modality.
+    pub(crate) shards: usize,
+    /// The model that made the embeddings.
+    pub(crate) spaces: Spaces,
+}
+
+impl Description {
+    pub(crate) fn new(number: u32, shards: usize, spaces: Spaces) -> Self {
+        Self {
+            version: VERSION,
+            number,
+            shards,
+            spaces,
+        }
+    }
+}
+
+/// Checks the name of a collection, which is also the name of a folder.
+pub(crate) fn check_name(name: &str) -> Result<(), EngineError> {
+    let bytes = name.as_bytes();
+    let plain = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let good = (1..=64).contains(&bytes.len())
+        && plain(&bytes[0])
+        && bytes.iter().all(|b| plain(b) || matches!(b, b'_' | b'-'));
+    if good {
+        Ok(())
+    } else {
+        Err(EngineError::BadName {
+            name: name.chars().take(80).collect(),
+        })
+    }
+}
+
+/// Keys of a collection's items start so.
+pub(crate) fn item_prefix(number: u32) -> Vec<u8> {
+    [b"i".as_slice(), &number.to_be_bytes()].concat()
+}
+
+/// Key of an item.
+pub(crate) fn item_key(number: u32, id: &ItemId) -> Vec<u8> {
+    [
+        b"i".as_slice(),
+        &number.to_be_bytes(),
+        id.as_str().as_bytes(),
+    ]
+    .concat()
+}
+
+fn collection_key(name: &str) -> Vec<u8> {
+    [COLLECTIONS, name.as_bytes()].concat()
+}
+
+fn deleted_key(number: u32) -> Vec<u8> {
+    [DELETED, &number.to_be_bytes()].concat()
+}
+
+/// Writes down a new collection.
+pub(crate) fn create(
+    store: &dyn Store,
+    name: &str,
+    description: &Description,
+) -> Result<(), EngineError> {
+    let body = serde_json::to_vec(description).expect("a description is plain JSON");
+    let key = collection_key(name);
+    let mut batch = Batch::default();
+    batch.put(key.clone(), record::with_checksum(&key, body));
+    Ok(store.commit(batch)?)
+}
+
+/// Every collection, by name.
+pub(crate) fn list(store: &dyn Store) -> Result<Vec<(String, Description)>, EngineError> {
+    store.scan(COLLECTIONS).map(|entry| read(&entry?)).collect()
+}
+
+fn read((key, value): &(Vec<u8>, Vec<u8>)) -> Result<(String, Description), EngineError> {
+    let name = String::from_utf8_lossy(&key[COLLECTIONS.len()..]).into_owned();
+    let damaged = |reason: String| EngineError::DamagedCollection {
+        collection: name.clone(),
+        reason,
+    };
+    let body = record::checked(key, value).map_err(|reason| damaged(reason.into()))?;
+    let description: Description =
+        serde_json::from_slice(body).map_err(|error| damaged(error.to_string()))?;
+    if description.version != VERSION || description.shards == 0 {
+        let Description {
+            version, shards, ..
+        } = description;
+        return Err(damaged(format!(
+            "version {version} with {shards} shards, expected {VERSION}"
+        )));
+    }
+    check_name(&name)?;
+    Ok((name, description))
+}
+
+/// Takes a collection out of the list, in one step; [`remove_deleted`] then removes its items.
+pub(crate) fn delete(store: &dyn Store, name: &str, number: u32) -> Result<(), EngineError> {
+    let mut batch = Batch::default();
+    batch.remove(collection_key(name));
+    batch.put(deleted_key(number), name.as_bytes().to_vec());
+    Ok(store.commit(batch)?)
+}
+
+/// Removes the items of deleted collections.
+pub(crate) fn remove_deleted(store: &dyn Store) -> Result<(), EngineError> {
+    let deleted: Vec<_> = store.scan(DELETED).collect::<Result<_, _>>()?;
+    for (key, _) in deleted {
+        if let Some(number) = key[DELETED.len()..].first_chunk() {
+            remove_items(store, u32::from_be_bytes(*number))?;
+        }
+        let mut batch = Batch::default();
+        batch.remove(key);
+        store.commit(batch)?;
+    }
+    Ok(())
+}
+
+fn remove_items(store: &dyn Store, number: u32) -> Result<(), EngineError> {
+    let prefix = item_prefix(number);
+    loop {
+        let mut batch = Batch::default();
+        for entry in store.scan(&prefix).take(REMOVE_BATCH) {
+            batch.remove(entry?.0);
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        store.commit(batch)?;
+    }
+}
+
+/// A number that no collection, also no half deleted one, has.
+pub(crate) fn next_number(store: &dyn Store) -> Result<u32, EngineError> {
+    let mut next = list(store)?
+        .iter()
+        .map(|(_, d)| d.number + 1)
+        .max()
+        .unwrap_or(0);
+    for entry in store.scan(DELETED) {
+        if let Some(number) = entry?.0[DELETED.len()..].first_chunk() {
+            next = next.max(u32::from_be_bytes(*number) + 1);
+        }
+    }
+    Ok(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_also_a_safe_folder_name() {
+        for good in ["a", "0", "my-photos_2", &"x".repeat(64)] {
+            assert!(check_name(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "-a",
+            "_a",
+            ".",
+            "..",
+            "a/b",
+            "A",
+            "\u{e9}",
+            "a b",
+            &"x".repeat(65),
+        ] {
+            assert!(
+                matches!(check_name(bad), Err(EngineError::BadName { .. })),
+                "{bad}"
+            );
+        }
+    }
+}

@@ -1,0 +1,448 @@
+//! A named set of items of one model.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+};
+
+use embedding::{Aspect, Embedding, Modality, Spaces};
+use parking_lot::RwLock;
+
+use crate::{
+    EngineError, Hit, Item, ItemId, ItemMeta, SearchRequest, Stats, Upserted,
+    catalog::{self, Description, item_key, item_prefix},
+    config::EngineConfig,
+    record::{self, Record, Stamp},
+    sealing::{self, SealQueue},
+    searching,
+    shard::{Shard, ShardKey},
+    store::{Batch, Store},
+    turns::Turns,
+};
+
+/// A named set of items of one model. Cheap to share; every method can be called from many threads.
+pub struct Collection {
+    pub(crate) name: String,
+    pub(crate) description: Description,
+    pub(crate) core: Arc<Core>,
+    /// Held for moments only: never across a disk write, a search or an index build.
+    pub(crate) state: RwLock<State>,
+    /// Ids that are being written.
+    writes: Turns<ItemId>,
+    /// Shards that are being sealed.
+    pub(crate) seals: Turns<ShardKey>,
+    /// Set when builds under way must end.
+    pub(crate) stopping: AtomicBool,
+    deleted: AtomicBool,
+}
+
+/// What all collections of an engine share.
+pub(crate) struct Core {
+    pub(crate) store: Box<dyn Store>,
+    /// Where indexes are kept; `None` when they are not.
+    pub(crate) index_dir: Option<PathBuf>,
+    pub(crate) config: EngineConfig,
+    pub(crate) queue: SealQueue,
+}
+
+/// What is in memory of a collection; all of it derived from the store.
+pub(crate) struct State {
+    parts: Vec<Part>,
+    /// Items whose record does not read back.
+    pub(crate) damaged: BTreeSet<ItemId>,
+}
+
+/// The items of one modality and one slot.
+pub(crate) struct Part {
+    pub(crate) modality: Modality,
+    pub(crate) slot: usize,
+    pub(crate) shared: Shard,
+    /// Present where the model has a specific space for the modality.
+    pub(crate) specific: Option<Shard>,
+}
+
+impl State {
+    pub(crate) fn new(parts: Vec<Part>, damaged: BTreeSet<ItemId>) -> Self {
+        Self { parts, damaged }
+    }
+
+    pub(crate) fn shards(&self) -> impl Iterator<Item = (ShardKey, &Shard)> {
+        self.parts.iter().flat_map(|part| {
+            let Part { modality, slot, .. } = *part;
+            let key = move |aspect| ShardKey {
+                modality,
+                slot,
+                aspect,
+            };
+            let specific = part.specific.as_ref();
+            std::iter::once((key(Aspect::Shared), &part.shared))
+                .chain(specific.map(|shard| (key(Aspect::Specific(modality)), shard)))
+        })
+    }
+
+    pub(crate) fn shard_mut(&mut self, key: &ShardKey) -> Option<&mut Shard> {
+        let part = self
+            .parts
+            .iter_mut()
+            .find(|p| (p.modality, p.slot) == (key.modality, key.slot))?;
+        match key.aspect {
+            Aspect::Shared => Some(&mut part.shared),
+            Aspect::Specific(_) => part.specific.as_mut(),
+        }
+    }
+
+    /// Whether the item is there, searchable or damaged.
+    fn contains(&self, id: &ItemId, slot: usize) -> bool {
+        self.damaged.contains(id)
+            || self
+                .parts
+                .iter()
+                .any(|p| p.slot == slot && p.shared.contains(id.as_str()))
+    }
+
+    fn insert(&mut self, item: &Item, slot: usize, stamp: Stamp) {
+        self.damaged.remove(&item.id);
+        let id = item.id.as_str();
+        for part in self.parts.iter_mut().filter(|part| part.slot == slot) {
+            if part.modality != item.modality {
+                part.remove(id);
+                continue;
+            }
+            part.shared.insert(id, stamp, &item.shared);
+            match (&mut part.specific, &item.specific) {
+                (Some(shard), Some(row)) => shard.insert(id, stamp, row),
+                (Some(shard), None) => shard.remove(id),
+                (None, _) => {}
+            }
+        }
+    }
+
+    fn remove(&mut self, id: &ItemId, slot: usize) {
+        self.damaged.remove(id);
+        for part in self.parts.iter_mut().filter(|part| part.slot == slot) {
+            part.remove(id.as_str());
+        }
+    }
+}
+
+impl Part {
+    fn remove(&mut self, id: &str) {
+        self.shared.remove(id);
+        if let Some(shard) = &mut self.specific {
+            shard.remove(id);
+        }
+    }
+}
+
+/// The slot of an id among `slots`. Stored items stay where they are, so this never changes.
+pub(crate) fn slot_of(id: &str, slots: usize) -> usize {
+    let hash = blake3::hash(id.as_bytes());
+    let number = u32::from_le_bytes(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"));
+    number as usize % slots
+}
+
+impl Collection {
+    pub(crate) fn new(
+        name: String,
+        description: Description,
+        core: Arc<Core>,
+        state: State,
+    ) -> Self {
+        Self {
+            name,
+            description,
+            core,
+            state: RwLock::new(state),
+            writes: Turns::new(),
+            seals: Turns::new(),
+            stopping: AtomicBool::new(false),
+            deleted: AtomicBool::new(false),
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The spaces of the model that made its embeddings.
+    pub fn spaces(&self) -> &Spaces {
+        &self.description.spaces
+    }
+
+    /// How full it is.
+    pub fn stats(&self) -> Stats {
+        let state = self.state.read();
+        let mut stats = Stats {
+            damaged_items: state.damaged.len(),
+            shards: self.description.shards,
+            sealing: state.shards().any(|(_, shard)| shard.sealing),
+            ..Stats::default()
+        };
+        for Part {
+            modality, shared, ..
+        } in &state.parts
+        {
+            let sealed = shared.view.sealed.len();
+            stats.sealed_rows += sealed;
+            stats.tail_rows += shared.view.rows() - sealed;
+            stats.deleted_rows += shared.view.dead.ones();
+            match modality {
+                Modality::Text => stats.texts += shared.live(),
+                Modality::Image => stats.images += shared.live(),
+            }
+        }
+        stats.items = stats.texts + stats.images;
+        stats
+    }
+
+    /// Adds items, or puts them in place of those with the same ids. All or nothing; durable and
+    /// searchable on return. Of several items with one id the last counts.
+    ///
+    /// # Errors
+    /// When an embedding does not fit the collection's spaces, or the store fails. Nothing is
+    /// acknowledged then.
+    pub fn upsert(self: &Arc<Self>, items: Vec<Item>) -> Result<Upserted, EngineError> {
+        items.iter().try_for_each(|item| self.check_item(item))?;
+        let last: HashMap<ItemId, usize> = items
+            .iter()
+            .enumerate()
+            .map(|(i, item)| (item.id.clone(), i))
+            .collect();
+        let is_last = |(i, item): (usize, Item)| (last.get(&item.id) == Some(&i)).then_some(item);
+        let items: Vec<Item> = items.into_iter().enumerate().filter_map(is_last).collect();
+
+        let ids: Vec<&ItemId> = items.iter().map(|item| &item.id).collect();
+        let _turn = self.writes.take(&ids).ok_or_else(|| self.gone())?;
+        let stamps: Vec<Stamp> = items.iter().map(Stamp::of).collect();
+        let mut batch = Batch::default();
+        for (item, stamp) in items.iter().zip(&stamps) {
+            let key = item_key(self.description.number, &item.id);
+            let value = record::encode(&key, item, *stamp);
+            batch.put(key, value);
+        }
+        self.core.store.commit(batch)?;
+
+        let slots: Vec<usize> = items.iter().map(|item| self.slot(&item.id)).collect();
+        let mut upserted = Upserted::default();
+        let mut state = self.state.write();
+        for ((item, stamp), slot) in items.iter().zip(&stamps).zip(&slots) {
+            if state.contains(&item.id, *slot) {
+                upserted.updated += 1;
+            } else {
+                upserted.inserted += 1;
+            }
+            state.insert(item, *slot, *stamp);
+        }
+        drop(state);
+        sealing::request(self);
+        Ok(upserted)
+    }
+
+    /// Removes items; durable on return. Gives the number of those that were there.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn delete(self: &Arc<Self>, ids: &[ItemId]) -> Result<usize, EngineError> {
+        let ids: BTreeSet<&ItemId> = ids.iter().collect();
+        let ids: Vec<&ItemId> = ids.into_iter().collect();
+        let _turn = self.writes.take(&ids).ok_or_else(|| self.gone())?;
+        let state = self.state.read();
+        let there: Vec<&ItemId> = ids
+            .into_iter()
+            .filter(|id| state.contains(id, self.slot(id)))
+            .collect();
+        drop(state);
+        let mut batch = Batch::default();
+        there
+            .iter()
+            .for_each(|id| batch.remove(item_key(self.description.number, id)));
+        self.core.store.commit(batch)?;
+        let mut state = self.state.write();
+        there.iter().for_each(|id| state.remove(id, self.slot(id)));
+        drop(state);
+        sealing::request(self);
+        Ok(there.len())
+    }
+
+    /// The item with this id, embeddings and all.
+    ///
+    /// # Errors
+    /// When its record is damaged, or the store fails.
+    pub fn get(&self, id: &ItemId) -> Result<Option<Item>, EngineError> {
+        self.read(id, |record| record.item(id.clone()))
+    }
+
+    /// Every item without its embeddings, in the order of ids. Others may write meanwhile.
+    ///
+    /// # Errors
+    /// When the collection was deleted. The iterator itself gives an error for a damaged record,
+    /// and goes on with the next.
+    pub fn metas(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<ItemMeta, EngineError>> + Send + '_, EngineError> {
+        if self.deleted.load(SeqCst) {
+            return Err(self.gone());
+        }
+        let prefix = item_prefix(self.description.number);
+        let entries = self.core.store.scan(&prefix);
+        Ok(entries.map(move |entry| {
+            let (key, value) = entry?;
+            let id = self.id_of(&key)?;
+            let meta = Record::read(&key, &value).and_then(|record| record.meta(id.clone()));
+            meta.map_err(|reason| self.damaged(id.as_str(), reason))
+        }))
+    }
+
+    /// The nearest items, best first, ties by id.
+    ///
+    /// # Errors
+    /// When the query comes from another model or has another dim, when its space holds no items
+    /// of the target, when a found record is damaged, or when the store fails.
+    pub fn search(&self, request: &SearchRequest) -> Result<Vec<Hit>, EngineError> {
+        let mut hits = Vec::new();
+        for found in searching::nearest(self, request)? {
+            let id = ItemId::new(found.id)?;
+            // A found item that is no longer in the store was deleted a moment ago.
+            let Some(meta) = self.read(&id, |record| record.meta(id.clone()))? else {
+                continue;
+            };
+            let ItemMeta {
+                id,
+                modality,
+                payload,
+                source,
+                text,
+                ..
+            } = meta;
+            hits.push(Hit {
+                id,
+                modality,
+                score: found.score,
+                payload,
+                source,
+                text,
+            });
+        }
+        Ok(hits)
+    }
+
+    /// Seals every tail, and returns when that is done. Sealing also happens by itself in the
+    /// background; this is for after a large import.
+    ///
+    /// # Errors
+    /// When a build fails or the engine is being closed.
+    pub fn seal(&self) -> Result<(), EngineError> {
+        sealing::seal_all(self)
+    }
+
+    fn check_item(&self, item: &Item) -> Result<(), EngineError> {
+        let spaces = self.spaces();
+        let check = |aspect, expected: usize, embedding: &Embedding| {
+            let got = embedding.dim();
+            if got == expected {
+                return Ok(());
+            }
+            let (collection, what) = (self.name.clone(), format!("item {}", item.id));
+            Err(EngineError::WrongDim {
+                collection,
+                aspect,
+                expected,
+                got,
+                what,
+            })
+        };
+        check(Aspect::Shared, spaces.shared_dim, &item.shared)?;
+        match (spaces.specific(item.modality), &item.specific) {
+            (Some(space), Some(specific)) => check(space.aspect, space.dim, specific),
+            (None, Some(_)) => Err(EngineError::NoSuchAspect {
+                collection: self.name.clone(),
+                aspect: Aspect::Specific(item.modality),
+                id: item.id.to_string(),
+            }),
+            (_, None) => Ok(()),
+        }
+    }
+
+    /// Reads something off the record of an item.
+    fn read<T>(
+        &self,
+        id: &ItemId,
+        read: impl FnOnce(&Record<'_>) -> Result<T, String>,
+    ) -> Result<Option<T>, EngineError> {
+        if self.deleted.load(SeqCst) {
+            return Err(self.gone());
+        }
+        let key = item_key(self.description.number, id);
+        let Some(value) = self.core.store.get(&key)? else {
+            return Ok(None);
+        };
+        let read = Record::read(&key, &value).and_then(|record| read(&record));
+        read.map(Some)
+            .map_err(|reason| self.damaged(id.as_str(), reason))
+    }
+
+    /// The id in a key of the store.
+    pub(crate) fn id_of(&self, key: &[u8]) -> Result<ItemId, EngineError> {
+        id_of(&self.name, self.description.number, key)
+    }
+
+    fn slot(&self, id: &ItemId) -> usize {
+        slot_of(id.as_str(), self.description.shards)
+    }
+
+    fn damaged(&self, id: &str, reason: String) -> EngineError {
+        EngineError::DamagedItem {
+            collection: self.name.clone(),
+            id: id.to_owned(),
+            reason,
+        }
+    }
+
+    pub(crate) fn gone(&self) -> EngineError {
+        EngineError::Deleted {
+            collection: self.name.clone(),
+        }
+    }
+
+    /// Takes the collection out of the store, after the last write and seal under way.
+    pub(crate) fn delete_all(&self) -> Result<(), EngineError> {
+        self.writes.close();
+        self.stopping.store(true, SeqCst);
+        self.seals.close();
+        catalog::delete(
+            self.core.store.as_ref(),
+            &self.name,
+            self.description.number,
+        )?;
+        self.deleted.store(true, SeqCst);
+        Ok(())
+    }
+
+    /// Where its indexes are.
+    pub(crate) fn index_dir(&self) -> Option<PathBuf> {
+        self.core.index_dir.as_ref().map(|dir| dir.join(&self.name))
+    }
+}
+
+/// The id in a key of the store.
+pub(crate) fn id_of(collection: &str, number: u32, key: &[u8]) -> Result<ItemId, EngineError> {
+    let id = String::from_utf8_lossy(&key[item_prefix(number).len()..]).into_owned();
+    ItemId::new(id.clone()).map_err(|error| EngineError::DamagedItem {
+        collection: collection.to_owned(),
+        id,
+        reason: error.to_string(),
+    })
+}
+
+impl std::fmt::Debug for Collection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Collection")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}

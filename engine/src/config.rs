@@ -1,0 +1,146 @@
+//! Settings of the engine.
+
+use std::num::NonZeroUsize;
+
+use serde::{Deserialize, Serialize};
+
+use crate::EngineError;
+
+/// Most hash shards per modality; more would only be slower.
+const MAX_SHARDS: usize = 64;
+
+/// Settings of the engine. Those of the index apply to indexes built from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EngineConfig {
+    /// Rows in a shard's tail that start a background seal. Scanning this many rows takes less
+    /// time than the text tower does.
+    pub seal_rows: usize,
+    /// Rows from which a sealed shard gets a graph; below, the exact scan is as fast.
+    pub graph_rows: usize,
+    /// Parts that the items of each modality of a new collection are split into by id, searched in
+    /// parallel; `None` for one or two, depending on the machine. A collection remembers its own.
+    pub shards: Option<NonZeroUsize>,
+    /// The graph.
+    pub hnsw: HnswParams,
+    /// Memory that the store may use as a cache.
+    pub store_cache_bytes: u64,
+}
+
+/// Settings of the HNSW graph (Malkov and Yashunin 2018), named as in the paper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HnswParams {
+    /// Links per node in the upper layers; twice as many in the lowest.
+    pub m: usize,
+    /// Candidates kept while a node is linked.
+    pub ef_construction: usize,
+    /// Candidates kept while searching, unless the request says otherwise.
+    pub ef_search: usize,
+}
+
+impl Default for HnswParams {
+    fn default() -> Self {
+        Self {
+            m: 16,
+            ef_construction: 200,
+            ef_search: 64,
+        }
+    }
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            seal_rows: 4096,
+            graph_rows: 4096,
+            shards: None,
+            hnsw: HnswParams::default(),
+            store_cache_bytes: 64 << 20,
+        }
+    }
+}
+
+impl EngineConfig {
+    /// Checks every number.
+    ///
+    /// # Errors
+    /// When a number is out of its range, with the range.
+    pub fn validate(&self) -> Result<(), EngineError> {
+        let HnswParams {
+            m,
+            ef_construction,
+            ef_search,
+        } = self.hnsw;
+        let checks = [
+            (
+                "seal_rows",
+                self.seal_rows,
+                self.seal_rows >= 1,
+                "at least 1",
+            ),
+            // hnsw_rs ends the process above 256.
+            ("hnsw.m", m, (2..=128).contains(&m), "2 to 128"),
+            (
+                "hnsw.ef_construction",
+                ef_construction,
+                (m..=4096).contains(&ef_construction),
+                { "hnsw.m to 4096" },
+            ),
+            (
+                "hnsw.ef_search",
+                ef_search,
+                (1..=65_536).contains(&ef_search),
+                "1 to 65536",
+            ),
+            (
+                "shards",
+                self.new_shards(),
+                self.new_shards() <= MAX_SHARDS,
+                "1 to 64",
+            ),
+        ];
+        for (key, value, good, expected) in checks {
+            if !good {
+                return Err(EngineError::BadConfig {
+                    key,
+                    value,
+                    expected,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Hash shards per modality of a new collection.
+    pub(crate) fn new_shards(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        self.shards.map_or(cores.min(2), NonZeroUsize::get)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_would_end_the_process_are_refused() {
+        assert!(EngineConfig::default().validate().is_ok());
+        for m in [0, 1, 129, 300] {
+            let hnsw = HnswParams {
+                m,
+                ef_construction: 400,
+                ..HnswParams::default()
+            };
+            let refused = EngineConfig {
+                hnsw,
+                ..EngineConfig::default()
+            }
+            .validate();
+            assert!(matches!(
+                refused,
+                Err(EngineError::BadConfig { key: "hnsw.m", .. })
+            ));
+        }
+    }
+}

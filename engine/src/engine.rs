@@ -1,0 +1,206 @@
+//! All collections of one data directory.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
+};
+
+use embedding::Spaces;
+use fs_err as fs;
+use parking_lot::RwLock;
+
+use crate::{
+    EngineConfig, EngineError,
+    catalog::{self, Description},
+    collection::{Collection, Core},
+    loading,
+    sealing::{SealQueue, Sealer},
+    store::{DiskStore, MemoryStore, Store},
+    turns::Turns,
+};
+
+/// Folder of the index files.
+const INDEX_DIR: &str = "index";
+
+/// All collections of one data directory. One process at a time may have a directory open.
+///
+/// Dropping it stops index builds under way and waits for them; they start again at the next open.
+/// Writes need no such care: they were durable when they returned. The directory is free for others
+/// when the last [`Collection`] is gone too.
+#[derive(Debug)]
+pub struct Engine {
+    core: Arc<Core>,
+    collections: RwLock<BTreeMap<String, Arc<Collection>>>,
+    /// Names that are being created or deleted.
+    names: Turns<String>,
+    next_number: AtomicU32,
+    sealer: Sealer,
+}
+
+impl Engine {
+    /// Opens a data directory, or starts an empty one.
+    ///
+    /// # Errors
+    /// When another process has it open ([`EngineError::Locked`]), when the configuration is out of
+    /// range, or when the store cannot be opened. Damaged index files are no error.
+    pub fn open(dir: &Path, config: EngineConfig) -> Result<Self, EngineError> {
+        config.validate()?;
+        fs::create_dir_all(dir)?;
+        let store = DiskStore::open(dir, config.store_cache_bytes)?;
+        Self::with_store(Box::new(store), Some(dir.join(INDEX_DIR)), config)
+    }
+
+    /// An engine that keeps nothing, for tests.
+    ///
+    /// # Panics
+    /// When the configuration is out of range.
+    pub fn in_memory(config: EngineConfig) -> Self {
+        let store = Box::new(MemoryStore::new());
+        Self::with_store(store, None, config).expect("an empty store in memory opens")
+    }
+
+    /// An engine on any store.
+    ///
+    /// # Errors
+    /// As for [`Engine::open`].
+    pub fn with_store(
+        store: Box<dyn Store>,
+        index_dir: Option<PathBuf>,
+        config: EngineConfig,
+    ) -> Result<Self, EngineError> {
+        config.validate()?;
+        catalog::remove_deleted(store.as_ref())?;
+        let next_number = AtomicU32::new(catalog::next_number(store.as_ref())?);
+        let listed = catalog::list(store.as_ref())?;
+        let queue = SealQueue::default();
+        let core = Arc::new(Core {
+            store,
+            index_dir,
+            config,
+            queue: queue.clone(),
+        });
+        if let Some(dir) = &core.index_dir {
+            remove_orphans(dir, &listed);
+        }
+        let collections = listed
+            .into_iter()
+            .map(|(name, description)| Ok((name.clone(), loading::load(name, description, &core)?)))
+            .collect::<Result<_, EngineError>>()?;
+        Ok(Self {
+            core,
+            collections: RwLock::new(collections),
+            names: Turns::new(),
+            next_number,
+            sealer: Sealer::start(queue)?,
+        })
+    }
+
+    /// Creates a collection for the embeddings of one model; durable on return. Gives the one that
+    /// is there when the same model made it.
+    ///
+    /// # Errors
+    /// When the name is not allowed, when another model made the collection, or when the store
+    /// fails.
+    pub fn create(&self, name: &str, spaces: &Spaces) -> Result<Arc<Collection>, EngineError> {
+        catalog::check_name(name)?;
+        let name = name.to_owned();
+        let _turn = self
+            .names
+            .take(&[&name])
+            .expect("names are open as long as the engine is");
+        if let Some(there) = self.collection(&name) {
+            if there.spaces().same_model(spaces) {
+                return Ok(there);
+            }
+            return Err(EngineError::AnotherModel {
+                collection: name,
+                made_by: there.spaces().shared().to_string(),
+                got: spaces.shared().to_string(),
+            });
+        }
+        let number = self.next_number.fetch_add(1, SeqCst);
+        let description = Description::new(number, self.core.config.new_shards(), spaces.clone());
+        catalog::create(self.core.store.as_ref(), &name, &description)?;
+        let collection = loading::load(name.clone(), description, &self.core)?;
+        self.collections.write().insert(name, collection.clone());
+        Ok(collection)
+    }
+
+    /// The collection with this name.
+    pub fn collection(&self, name: &str) -> Option<Arc<Collection>> {
+        self.collections.read().get(name).cloned()
+    }
+
+    /// Every collection, by name.
+    pub fn collections(&self) -> Vec<Arc<Collection>> {
+        self.collections.read().values().cloned().collect()
+    }
+
+    /// Deletes a collection and everything in it; durable on return. Gives whether it was there.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn delete(&self, name: &str) -> Result<bool, EngineError> {
+        let name = name.to_owned();
+        let _turn = self
+            .names
+            .take(&[&name])
+            .expect("names are open as long as the engine is");
+        let Some(collection) = self.collection(&name) else {
+            return Ok(false);
+        };
+        collection.delete_all()?;
+        self.collections.write().remove(&name);
+        // From here on the collection is gone; what is left over is removed at the next open.
+        if let Some(dir) = collection.index_dir() {
+            remove_dir(&dir);
+        }
+        catalog::remove_deleted(self.core.store.as_ref())?;
+        Ok(true)
+    }
+
+    /// Stops the background work and waits for it, as dropping does.
+    pub fn close(self) {}
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        for collection in self.collections.get_mut().values() {
+            collection.stopping.store(true, SeqCst);
+        }
+        self.sealer.stop();
+    }
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core")
+            .field("index_dir", &self.index_dir)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Removes index folders of collections that are no longer there.
+fn remove_orphans(dir: &Path, listed: &[(String, Description)]) {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if !listed.iter().any(|(listed, _)| name == listed.as_str()) {
+            remove_dir(&entry.path());
+        }
+    }
+}
+
+fn remove_dir(dir: &Path) {
+    match fs::remove_dir_all(dir) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => tracing::warn!("cannot remove an index that is no longer needed: {error}"),
+    }
+}

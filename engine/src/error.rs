@@ -1,0 +1,163 @@
+//! Everything that can go wrong in the engine.
+
+use std::{io, path::PathBuf};
+
+use embedding::Aspect;
+use thiserror::Error;
+
+use crate::{request::Target, store::StoreError};
+
+/// Why the engine could not do what was asked.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// Another process (or another `Engine` of this one) works in the directory.
+    #[error("{} is in use by another process; stop it or choose another directory", dir.display())]
+    Locked {
+        /// The data directory.
+        dir: PathBuf,
+    },
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[source] StoreError),
+    /// A file or folder could not be read or written.
+    #[error("the data directory could not be used")]
+    Io(#[from] io::Error),
+    /// A number in the configuration is out of its range.
+    #[error("{key} is {value}, expected {expected}")]
+    BadConfig {
+        /// Which setting.
+        key: &'static str,
+        /// Its value.
+        value: usize,
+        /// What is allowed.
+        expected: &'static str,
+    },
+    /// Not a name of a collection.
+    #[error(
+        "{name:?} is no name for a collection: expected 1 to 64 of a-z, 0-9, _ and -, \
+         starting with a letter or a digit"
+    )]
+    BadName {
+        /// What was given.
+        name: String,
+    },
+    /// Not an id of an item.
+    #[error("{id:?} is no id for an item: {reason}")]
+    BadId {
+        /// What was given, cut after 64 characters.
+        id: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The collection holds embeddings of another model.
+    #[error(
+        "collection {collection} was made by {made_by}, got {got}: embeddings of different models \
+         cannot meet; use that model, or encode the items again into a new collection"
+    )]
+    AnotherModel {
+        /// Name of the collection.
+        collection: String,
+        /// The model that made it.
+        made_by: String,
+        /// The model of the request.
+        got: String,
+    },
+    /// The collection was deleted while it was in use.
+    #[error("collection {collection} was deleted")]
+    Deleted {
+        /// Name of the collection.
+        collection: String,
+    },
+    /// An embedding has the wrong number of elements.
+    #[error("collection {collection} has {aspect} dim {expected}, got {got} for {what}")]
+    WrongDim {
+        /// Name of the collection.
+        collection: String,
+        /// Which embedding.
+        aspect: Aspect,
+        /// Dim of the collection's embeddings.
+        expected: usize,
+        /// Dim of the given one.
+        got: usize,
+        /// The item, or "the query".
+        what: String,
+    },
+    /// An item brings a specific embedding that the collection's model does not make.
+    #[error("collection {collection} keeps no {aspect} embeddings, but item {id} has one")]
+    NoSuchAspect {
+        /// Name of the collection.
+        collection: String,
+        /// The aspect that is not kept.
+        aspect: Aspect,
+        /// The item.
+        id: String,
+    },
+    /// A query in the specific space of one modality cannot search the other.
+    #[error("a query in the {aspect} space finds no {target} items")]
+    NoSuchTarget {
+        /// The query's aspect.
+        aspect: Aspect,
+        /// What was to be searched.
+        target: Target,
+    },
+    /// A stored record does not read back as it was written.
+    #[error("item {id} of collection {collection} is damaged in the store: {reason}")]
+    DamagedItem {
+        /// Name of the collection.
+        collection: String,
+        /// The item.
+        id: String,
+        /// What is wrong with the record.
+        reason: String,
+    },
+    /// The stored description of a collection does not read back as it was written.
+    #[error("the description of collection {collection} is damaged in the store: {reason}")]
+    DamagedCollection {
+        /// Name of the collection.
+        collection: String,
+        /// What is wrong with the record.
+        reason: String,
+    },
+    /// The labels, prompts or weights of a head do not fit together.
+    #[error("this is no head: {reason}")]
+    BadHead {
+        /// What does not fit, with the values.
+        reason: String,
+    },
+    /// A query meets a head of another space.
+    #[error("a head in the space {expected} got a query in the space {got}")]
+    AnotherSpace {
+        /// Space of the head.
+        expected: String,
+        /// Space of the query.
+        got: String,
+    },
+    /// A background thread of the engine could not finish its work.
+    #[error("sealing shard {shard} of collection {collection} failed: {reason}")]
+    SealFailed {
+        /// Name of the collection.
+        collection: String,
+        /// Name of the shard.
+        shard: String,
+        /// What happened.
+        reason: String,
+    },
+}
+
+impl From<StoreError> for EngineError {
+    fn from(source: StoreError) -> Self {
+        match source {
+            StoreError::Locked { dir } => Self::Locked { dir },
+            source => Self::Store(source),
+        }
+    }
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("it panicked")
+        .to_owned()
+}

@@ -1,0 +1,146 @@
+//! Embeddings side by side, and their dot product.
+
+use embedding::Embedding;
+
+/// Lanes of the dot product: wide enough for the compiler to keep two vector registers busy.
+const LANES: usize = 16;
+
+/// Embeddings of one space, `[len, dim]` f32, row by row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rows {
+    dim: usize,
+    data: Vec<f32>,
+}
+
+impl Rows {
+    /// No rows yet.
+    ///
+    /// # Panics
+    /// When `dim` is 0: there is no such embedding.
+    pub fn new(dim: usize) -> Self {
+        Self::with_capacity(dim, 0)
+    }
+
+    /// No rows yet, and room for `rows`.
+    ///
+    /// # Panics
+    /// When `dim` is 0: there is no such embedding.
+    pub fn with_capacity(dim: usize, rows: usize) -> Self {
+        assert!(dim > 0, "an embedding has at least one dimension");
+        Self {
+            dim,
+            data: Vec::with_capacity(dim * rows),
+        }
+    }
+
+    /// Takes `[len, dim]` numbers; `None` when they are no whole rows.
+    pub(crate) fn from_data(dim: usize, data: Vec<f32>) -> Option<Self> {
+        (dim > 0 && data.len().is_multiple_of(dim)).then_some(Self { dim, data })
+    }
+
+    /// Adds a row.
+    ///
+    /// # Panics
+    /// When it has another dim.
+    pub fn push(&mut self, row: &[f32]) {
+        assert_eq!(row.len(), self.dim, "rows of one index have one dim");
+        self.data.extend_from_slice(row);
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.data.len() / self.dim
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+
+    /// Number of elements of each row.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// Row `i`.
+    pub fn row(&self, i: usize) -> &[f32] {
+        &self.data[i * self.dim..][..self.dim]
+    }
+
+    /// All numbers, `[len, dim]`.
+    pub(crate) fn data(&self) -> &[f32] {
+        &self.data
+    }
+}
+
+/// Dot product. The order of summation depends on the dim only, so equal rows score equally.
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
+    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
+    let mut sums = [0.0_f32; LANES];
+    for (a, b) in a_chunks.iter().zip(b_chunks) {
+        for lane in 0..LANES {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    sums.iter().sum::<f32>() + rest
+}
+
+/// Rows around `clusters` centers, every `repeat`-th of them one of 20 rows that come again and
+/// again (1: none does). For tests; equal arguments give equal rows.
+pub(crate) fn clustered(len: usize, dim: usize, clusters: u64, seed: u64, repeat: usize) -> Rows {
+    let mut rows = Rows::with_capacity(dim, len);
+    for i in 0..len as u64 {
+        let again = repeat > 1 && i.is_multiple_of(repeat as u64);
+        let i = if again { i % 20 } else { i };
+        let center = mix(seed ^ 0xc0ff_ee00) ^ (mix(i ^ seed) % clusters);
+        let row: Vec<f32> = (0..dim as u64)
+            .map(|d| noise(center, d) + 0.6 * noise(mix(i ^ seed ^ 0xa5a5), d))
+            .collect();
+        let row = Embedding::normalized(row).expect("noise has a direction");
+        rows.push(row.as_slice());
+    }
+    rows
+}
+
+/// The direction in the middle of two rows.
+#[cfg(test)]
+pub(crate) fn between(a: &[f32], b: &[f32]) -> Embedding {
+    let row = a.iter().zip(b).map(|(a, b)| 0.8 * a + 0.2 * b).collect();
+    Embedding::normalized(row).expect("near rows have a middle")
+}
+
+/// Nearly normal noise that depends on its arguments only.
+fn noise(stream: u64, position: u64) -> f32 {
+    let bits = mix(stream.wrapping_mul(0x0123_4567_89ab_cdef) ^ mix(position));
+    let sum: u64 = (0..4).map(|i| bits >> (16 * i) & 0xffff).sum();
+    (sum as f32 - 131_070.0) / 37_837.0
+}
+
+/// One step of the splitmix64 generator (Steele, Lea, Flood 2014).
+pub(crate) fn mix(state: u64) -> u64 {
+    let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_dot_product_equals_the_plain_sum_at_every_length() {
+        for dim in 1..100_u64 {
+            let a: Vec<f32> = (0..dim).map(|i| noise(1, i)).collect();
+            let b: Vec<f32> = (0..dim).map(|i| noise(2, i)).collect();
+            let plain: f64 = a
+                .iter()
+                .zip(&b)
+                .map(|(a, b)| f64::from(*a) * f64::from(*b))
+                .sum();
+            assert!((f64::from(dot(&a, &b)) - plain).abs() < 1e-4, "dim {dim}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Opening a collection: its segments from files, where they are good, and everything else from
+//! the store.
+
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+
+use embedding::{Aspect, Modality};
+
+use crate::{
+    EngineError,
+    catalog::{Description, item_prefix},
+    collection::{Collection, Core, Part, State, id_of, slot_of},
+    record::Record,
+    sealing::{self, index_path, owner},
+    segment::Segment,
+    segment_file,
+    shard::{Shard, ShardKey},
+};
+
+/// Opens a collection. What no good file covers lies in tails, is scanned exactly, and is sealed in
+/// the background if there is much of it.
+pub(crate) fn load(
+    name: String,
+    description: Description,
+    core: &Arc<Core>,
+) -> Result<Arc<Collection>, EngineError> {
+    let dir = core.index_dir.as_ref().map(|dir| dir.join(&name));
+    let mut state = State::new(parts(dir.as_ref(), &description), BTreeSet::new());
+    for entry in core.store.scan(&item_prefix(description.number)) {
+        let (key, value) = entry?;
+        let id = id_of(&name, description.number, &key)?;
+        let slot = slot_of(id.as_str(), description.shards);
+        let restored = Record::read(&key, &value)
+            .and_then(|record| restore(&mut state, &description, id.as_str(), slot, &record));
+        if let Err(reason) = restored {
+            // The other items are still good. Asking for this one gives the error.
+            tracing::error!("item {id} of collection {name} is damaged in the store: {reason}");
+            state.damaged.insert(id);
+        }
+    }
+    let collection = Arc::new(Collection::new(name, description, core.clone(), state));
+    sealing::request(&collection);
+    Ok(collection)
+}
+
+fn parts(dir: Option<&PathBuf>, description: &Description) -> Vec<Part> {
+    let spaces = &description.spaces;
+    let shard = |key: ShardKey, dim: usize| {
+        let owner = owner(description.number, spaces, key);
+        Shard::loaded(segment(index_path(dir.cloned(), key), &owner, dim))
+    };
+    let slots = Modality::ALL
+        .into_iter()
+        .flat_map(|modality| (0..description.shards).map(move |slot| (modality, slot)));
+    slots
+        .map(|(modality, slot)| {
+            let key = |aspect| ShardKey {
+                modality,
+                slot,
+                aspect,
+            };
+            let specific = spaces.specific(modality);
+            Part {
+                modality,
+                slot,
+                shared: shard(key(Aspect::Shared), spaces.shared_dim),
+                specific: specific.map(|space| shard(key(space.aspect), space.dim)),
+            }
+        })
+        .collect()
+}
+
+/// The segment in a file; an empty one where there is no good file.
+fn segment(path: Option<PathBuf>, owner: &str, dim: usize) -> Segment {
+    let Some(path) = path else {
+        return Segment::empty(dim);
+    };
+    match segment_file::read(&path, owner, dim) {
+        Ok(Some(segment)) => segment,
+        Ok(None) => Segment::empty(dim),
+        Err(error) => {
+            let path = path.display();
+            tracing::warn!("the index {path} is not usable ({error}) and will be built again");
+            Segment::empty(dim)
+        }
+    }
+}
+
+fn restore(
+    state: &mut State,
+    description: &Description,
+    id: &str,
+    slot: usize,
+    record: &Record<'_>,
+) -> Result<(), String> {
+    let Record {
+        modality, stamp, ..
+    } = *record;
+    let check = |dim: usize, expected: usize| {
+        let wrong = || format!("its embedding has dim {dim}, expected {expected}");
+        if dim == expected {
+            Ok(())
+        } else {
+            Err(wrong())
+        }
+    };
+    let spaces = &description.spaces;
+    let specific_space = spaces.specific(modality);
+    check(record.shared_dim(), spaces.shared_dim)?;
+    match (&specific_space, record.specific_dim()) {
+        (Some(space), Some(dim)) => check(dim, space.dim)?,
+        (None, Some(dim)) => check(dim, 0)?,
+        (_, None) => {}
+    }
+    let key = |aspect| ShardKey {
+        modality,
+        slot,
+        aspect,
+    };
+    if let Some(shard) = state.shard_mut(&key(Aspect::Shared)) {
+        shard.restore(id, stamp, || record.shared())?;
+    }
+    if record.specific_dim().is_some()
+        && let Some(shard) = state.shard_mut(&key(Aspect::Specific(modality)))
+    {
+        shard.restore(id, stamp, || record.specific())?;
+    }
+    Ok(())
+}

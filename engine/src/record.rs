@@ -1,0 +1,299 @@
+//! How an item lies in the store.
+//!
+//! ```text
+//! version u8 = 1 | modality u8 | flags u8 | 0 u8 | stamp u64 | shared dim u32 | specific dim u32
+//! shared f32 x dim | specific f32 x dim | content hash [32] | length u32, source | length u32, text
+//! payload as JSON, up to the checksum | checksum [16]
+//! ```
+//!
+//! All numbers are little-endian. What a flag says is absent takes no bytes. The checksum is the
+//! start of BLAKE3 over the key and everything before it, so neither a flipped bit nor a record
+//! under another key passes for an item.
+
+use embedding::{Embedding, Modality};
+
+use crate::{Item, ItemId, ItemMeta};
+
+const VERSION: u8 = 1;
+const CHECKSUM_BYTES: usize = 16;
+const HAS_SPECIFIC: u8 = 1;
+const HAS_HASH: u8 = 2;
+const HAS_SOURCE: u8 = 4;
+const HAS_TEXT: u8 = 8;
+
+/// Identity of an item's embeddings: rows with equal stamps are equal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp(pub(crate) u64);
+
+impl Stamp {
+    pub(crate) fn of(item: &Item) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&[modality_byte(item.modality)]);
+        for embedding in [Some(&item.shared), item.specific.as_ref()] {
+            let row = embedding.map_or(&[][..], Embedding::as_slice);
+            hasher.update(&(row.len() as u32).to_le_bytes());
+            for chunk in row.chunks(64) {
+                let mut bytes = [0; 256];
+                for (to, x) in bytes.chunks_exact_mut(4).zip(chunk) {
+                    to.copy_from_slice(&x.to_le_bytes());
+                }
+                hasher.update(&bytes[..4 * chunk.len()]);
+            }
+        }
+        let hash = hasher.finalize();
+        Self(u64::from_le_bytes(
+            *hash.as_bytes().first_chunk().expect("a hash has 32 bytes"),
+        ))
+    }
+}
+
+/// Adds the checksum to a value that will lie under `key`.
+pub(crate) fn with_checksum(key: &[u8], mut body: Vec<u8>) -> Vec<u8> {
+    let sum = checksum(key, &body);
+    body.extend(sum);
+    body
+}
+
+/// The value without its checksum.
+pub(crate) fn checked<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], &'static str> {
+    let (body, sum) = value
+        .split_last_chunk()
+        .ok_or("it is shorter than its checksum")?;
+    if checksum(key, body) == *sum {
+        Ok(body)
+    } else {
+        Err("its checksum does not fit")
+    }
+}
+
+fn checksum(key: &[u8], body: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(key.len() as u64).to_le_bytes());
+    hasher.update(key);
+    hasher.update(body);
+    *hasher
+        .finalize()
+        .as_bytes()
+        .first_chunk()
+        .expect("a hash has 32 bytes")
+}
+
+fn modality_byte(modality: Modality) -> u8 {
+    match modality {
+        Modality::Text => 0,
+        Modality::Image => 1,
+    }
+}
+
+/// The record of an item that will lie under `key`.
+pub(crate) fn encode(key: &[u8], item: &Item, stamp: Stamp) -> Vec<u8> {
+    let flag = |present: bool, flag: u8| if present { flag } else { 0 };
+    let flags = flag(item.specific.is_some(), HAS_SPECIFIC)
+        | flag(item.content_hash.is_some(), HAS_HASH)
+        | flag(item.source.is_some(), HAS_SOURCE)
+        | flag(item.text.is_some(), HAS_TEXT);
+    let specific_dim = item.specific.as_ref().map_or(0, Embedding::dim);
+    let mut out = Vec::with_capacity(4 * (item.shared.dim() + specific_dim) + 256);
+    out.extend([VERSION, modality_byte(item.modality), flags, 0]);
+    out.extend(stamp.0.to_le_bytes());
+    out.extend((item.shared.dim() as u32).to_le_bytes());
+    out.extend((specific_dim as u32).to_le_bytes());
+    for embedding in [Some(&item.shared), item.specific.as_ref()]
+        .into_iter()
+        .flatten()
+    {
+        out.extend(embedding.as_slice().iter().flat_map(|x| x.to_le_bytes()));
+    }
+    out.extend(item.content_hash.iter().flatten());
+    for words in [&item.source, &item.text].into_iter().flatten() {
+        out.extend((words.len() as u32).to_le_bytes());
+        out.extend(words.as_bytes());
+    }
+    serde_json::to_writer(&mut out, &item.payload).expect("a JSON object writes to memory");
+    with_checksum(key, out)
+}
+
+/// A record, checked and taken apart, not yet copied.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Record<'a> {
+    pub(crate) modality: Modality,
+    pub(crate) stamp: Stamp,
+    shared: &'a [u8],
+    specific: Option<&'a [u8]>,
+    content_hash: Option<[u8; 32]>,
+    source: Option<&'a str>,
+    text: Option<&'a str>,
+    payload: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    /// Takes the value under `key` apart.
+    pub(crate) fn read(key: &[u8], value: &'a [u8]) -> Result<Self, String> {
+        let body = checked(key, value)?;
+        if body.first() != Some(&VERSION) {
+            return Err(format!("version {:?}, expected {VERSION}", body.first()));
+        }
+        Self::parse(body).ok_or_else(|| "its parts do not fit together".to_owned())
+    }
+
+    fn parse(body: &'a [u8]) -> Option<Self> {
+        let ([_, modality, flags, _], rest) = body.split_first_chunk()?;
+        let modality = match modality {
+            0 => Modality::Text,
+            1 => Modality::Image,
+            _ => return None,
+        };
+        let (stamp, rest) = rest.split_first_chunk()?;
+        let (shared_dim, rest) = rest.split_first_chunk()?;
+        let (specific_dim, rest) = rest.split_first_chunk()?;
+        let row_bytes = |dim: &[u8; 4]| (u32::from_le_bytes(*dim) as usize).checked_mul(4);
+        let (shared, rest) = rest.split_at_checked(row_bytes(shared_dim)?)?;
+        let (specific, rest) = rest.split_at_checked(row_bytes(specific_dim)?)?;
+        let (content_hash, rest) = if flags & HAS_HASH == 0 {
+            (None, rest)
+        } else {
+            let (hash, rest) = rest.split_first_chunk()?;
+            (Some(*hash), rest)
+        };
+        let words = |present: u8, rest: &'a [u8]| {
+            if flags & present == 0 {
+                return Some((None, rest));
+            }
+            let (length, rest) = rest.split_first_chunk()?;
+            let (words, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+            Some((Some(std::str::from_utf8(words).ok()?), rest))
+        };
+        let (source, rest) = words(HAS_SOURCE, rest)?;
+        let (text, payload) = words(HAS_TEXT, rest)?;
+        Some(Self {
+            modality,
+            stamp: Stamp(u64::from_le_bytes(*stamp)),
+            shared,
+            specific: (flags & HAS_SPECIFIC != 0).then_some(specific),
+            content_hash,
+            source,
+            text,
+            payload,
+        })
+    }
+
+    /// Dim of the shared embedding.
+    pub(crate) fn shared_dim(&self) -> usize {
+        self.shared.len() / 4
+    }
+
+    /// Dim of the specific embedding, where there is one.
+    pub(crate) fn specific_dim(&self) -> Option<usize> {
+        self.specific.map(|bytes| bytes.len() / 4)
+    }
+
+    /// The shared embedding.
+    pub(crate) fn shared(&self) -> Result<Embedding, String> {
+        embedding(self.shared)
+    }
+
+    /// The specific embedding, which must be there.
+    pub(crate) fn specific(&self) -> Result<Embedding, String> {
+        embedding(self.specific.ok_or("it has no specific embedding")?)
+    }
+
+    /// Everything but the embeddings.
+    pub(crate) fn meta(&self, id: ItemId) -> Result<ItemMeta, String> {
+        Ok(ItemMeta {
+            id,
+            modality: self.modality,
+            payload: serde_json::from_slice(self.payload).map_err(|error| error.to_string())?,
+            source: self.source.map(str::to_owned),
+            content_hash: self.content_hash,
+            text: self.text.map(str::to_owned),
+        })
+    }
+
+    /// The whole item.
+    pub(crate) fn item(&self, id: ItemId) -> Result<Item, String> {
+        let ItemMeta {
+            id,
+            modality,
+            payload,
+            source,
+            content_hash,
+            text,
+        } = self.meta(id)?;
+        let (shared, specific) = (self.shared()?, self.specific.map(embedding).transpose()?);
+        Ok(Item {
+            id,
+            modality,
+            shared,
+            specific,
+            payload,
+            source,
+            content_hash,
+            text,
+        })
+    }
+}
+
+fn embedding(bytes: &[u8]) -> Result<Embedding, String> {
+    let (numbers, _) = bytes.as_chunks();
+    let row = numbers.iter().map(|x| f32::from_le_bytes(*x)).collect();
+    Embedding::new(row).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item() -> Item {
+        let shared = Embedding::normalized(vec![1.0, -2.0, 3.0]).expect("has a direction");
+        let mut item = Item::new(ItemId::new("a").expect("an id"), Modality::Image, shared);
+        item.payload
+            .insert("k".into(), serde_json::json!([1, "x", null]));
+        item
+    }
+
+    #[test]
+    fn an_item_comes_back_bit_for_bit_with_and_without_its_parts() {
+        for present in 0..16_u8 {
+            let mut item = item();
+            item.specific = (present & 1 != 0).then(|| item.shared.clone());
+            item.content_hash = (present & 2 != 0).then_some([9; 32]);
+            item.source = (present & 4 != 0).then(|| "/photos/\u{e9}.jpg".into());
+            item.text = (present & 8 != 0).then(String::new);
+            let stamp = Stamp::of(&item);
+            let bytes = encode(b"key", &item, stamp);
+            let record = Record::read(b"key", &bytes).expect("reads back");
+            assert_eq!(record.stamp, stamp);
+            assert_eq!(record.item(item.id.clone()), Ok(item));
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_a_cut_or_another_key_is_noticed() {
+        let bytes = encode(b"key", &item(), Stamp(1));
+        for i in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[i] ^= 1 << (i % 8);
+            assert!(
+                Record::read(b"key", &flipped).is_err(),
+                "bit flipped in byte {i}"
+            );
+            assert!(
+                Record::read(b"key", &bytes[..i]).is_err(),
+                "cut after byte {i}"
+            );
+        }
+        assert!(Record::read(b"kez", &bytes).is_err());
+    }
+
+    #[test]
+    fn the_stamp_follows_the_embeddings_and_not_the_payload() {
+        let (a, mut b) = (item(), item());
+        b.payload.clear();
+        assert_eq!(Stamp::of(&a), Stamp::of(&b));
+        b.modality = Modality::Text;
+        assert_ne!(Stamp::of(&a), Stamp::of(&b));
+        b = item();
+        b.specific = Some(b.shared.clone());
+        assert_ne!(Stamp::of(&a), Stamp::of(&b));
+    }
+}

@@ -1,0 +1,165 @@
+//! The sealed part of a shard: rows that never change, and an index over them.
+
+use std::sync::Arc;
+
+use crate::{
+    config::EngineConfig,
+    index::{Flat, Hnsw, Index, Rows, Stopped},
+    record::Stamp,
+};
+
+/// Seed of the order in which rows are linked; any would do.
+const BUILD_SEED: u64 = 1;
+
+/// Ids in ascending order, packed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ids {
+    /// Id `i` is `bytes[offsets[i]..offsets[i + 1]]`.
+    offsets: Vec<u64>,
+    bytes: Vec<u8>,
+}
+
+impl Ids {
+    pub(crate) fn new() -> Self {
+        Self {
+            offsets: vec![0],
+            bytes: Vec::new(),
+        }
+    }
+
+    /// Takes packed ids; `None` when they are not UTF-8 or not in ascending order.
+    pub(crate) fn from_parts(offsets: Vec<u64>, bytes: Vec<u8>) -> Option<Self> {
+        let ends_fit = offsets.first() == Some(&0) && offsets.last() == Some(&(bytes.len() as u64));
+        if !ends_fit || !offsets.is_sorted() {
+            return None;
+        }
+        let ids = Self { offsets, bytes };
+        let valid = (0..ids.len()).all(|i| std::str::from_utf8(ids.id_bytes(i)).is_ok());
+        let ascending = (1..ids.len()).all(|i| ids.id_bytes(i - 1) < ids.id_bytes(i));
+        (valid && ascending).then_some(ids)
+    }
+
+    pub(crate) fn parts(&self) -> (&[u64], &[u8]) {
+        (&self.offsets, &self.bytes)
+    }
+
+    /// Adds an id that comes after all others.
+    pub(crate) fn push(&mut self, id: &str) {
+        self.bytes.extend_from_slice(id.as_bytes());
+        self.offsets.push(self.bytes.len() as u64);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    pub(crate) fn get(&self, i: usize) -> &str {
+        std::str::from_utf8(self.id_bytes(i)).expect("ids were strings when they came in")
+    }
+
+    fn id_bytes(&self, i: usize) -> &[u8] {
+        &self.bytes[self.offsets[i] as usize..self.offsets[i + 1] as usize]
+    }
+
+    /// Position of an id.
+    pub(crate) fn find(&self, id: &str) -> Option<usize> {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            match self.id_bytes(middle).cmp(id.as_bytes()) {
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Equal => return Some(middle),
+                std::cmp::Ordering::Greater => high = middle,
+            }
+        }
+        None
+    }
+}
+
+/// Rows sorted by id, so that ties by row are ties by id, and an index over them.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) ids: Ids,
+    pub(crate) stamps: Vec<Stamp>,
+    pub(crate) rows: Arc<Rows>,
+    flat: Flat,
+    graph: Option<Hnsw>,
+}
+
+impl Segment {
+    /// A segment without rows.
+    pub(crate) fn empty(dim: usize) -> Self {
+        Self::new(Ids::new(), Vec::new(), Arc::new(Rows::new(dim)), None)
+    }
+
+    /// Puts a segment together. All parts have one entry per row.
+    pub(crate) fn new(ids: Ids, stamps: Vec<Stamp>, rows: Arc<Rows>, graph: Option<Hnsw>) -> Self {
+        debug_assert!(ids.len() == rows.len() && stamps.len() == rows.len());
+        Self {
+            ids,
+            stamps,
+            flat: Flat::new(rows.clone()),
+            rows,
+            graph,
+        }
+    }
+
+    /// Builds the index for these rows: a graph where there are enough of them.
+    pub(crate) fn build(
+        (ids, stamps, rows): (Ids, Vec<Stamp>, Rows),
+        config: &EngineConfig,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Self, Stopped> {
+        let rows = Arc::new(rows);
+        let graph = if rows.len() >= config.graph_rows {
+            Some(Hnsw::build(rows.clone(), &config.hnsw, BUILD_SEED, stop)?)
+        } else {
+            None
+        };
+        Ok(Self::new(ids, stamps, rows, graph))
+    }
+
+    /// Number of rows.
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The index, or the exact scan.
+    pub(crate) fn index(&self, exact: bool) -> &dyn Index {
+        match &self.graph {
+            Some(graph) if !exact => graph,
+            _ => &self.flat,
+        }
+    }
+
+    /// The graph, where there is one.
+    pub(crate) fn graph(&self) -> Option<&Hnsw> {
+        self.graph.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packed_ids_are_found_by_name_and_checked_when_they_come_from_a_file() {
+        let mut ids = Ids::new();
+        let names = ["a", "a/b", "b", "\u{e9}"];
+        names.iter().for_each(|name| ids.push(name));
+        for (i, name) in names.iter().enumerate() {
+            assert_eq!((ids.find(name), ids.get(i)), (Some(i), *name));
+        }
+        assert_eq!(
+            (ids.find(""), ids.find("aa"), ids.find("z")),
+            (None, None, None)
+        );
+        let (offsets, bytes) = ids.parts();
+        assert_eq!(Ids::from_parts(offsets.to_vec(), bytes.to_vec()), Some(ids));
+        assert_eq!(Ids::from_parts(vec![0, 1, 2], b"ba".to_vec()), None);
+        assert_eq!(Ids::from_parts(vec![0, 1, 2], b"aa".to_vec()), None);
+        assert_eq!(Ids::from_parts(vec![0, 1], vec![0xff]), None);
+        assert_eq!(Ids::from_parts(vec![0, 2, 1], b"a".to_vec()), None);
+        assert_eq!(Ids::from_parts(vec![], vec![]), None);
+    }
+}

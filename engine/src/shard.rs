@@ -1,0 +1,348 @@
+//! One part of a collection in one space: a sealed segment, a tail that is scanned exactly, and
+//! tombstones.
+
+use std::{collections::HashMap, fmt, num::NonZeroUsize, sync::Arc};
+
+use embedding::{Aspect, Embedding, Modality};
+
+use crate::{
+    Score,
+    bits::Bits,
+    config::EngineConfig,
+    index::{Row, Rows, SearchParams, dot},
+    record::Stamp,
+    segment::{Ids, Segment},
+};
+
+/// Rows of one piece of the tail. A piece is copied when a row is added while a search reads it.
+const CHUNK_ROWS: usize = 256;
+/// The tail may grow to this part of the sealed rows before it is sealed too, so that the work of
+/// all seals together stays in proportion to the rows.
+const TAIL_PART: usize = 4;
+/// Tombstones may grow to this part of all rows.
+const DEAD_PART: usize = 3;
+
+/// Which shard of a collection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct ShardKey {
+    pub(crate) modality: Modality,
+    /// Part of the modality, by hash of the id.
+    pub(crate) slot: usize,
+    pub(crate) aspect: Aspect,
+}
+
+impl fmt::Display for ShardKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let aspect = if self.aspect == Aspect::Shared {
+            "shared"
+        } else {
+            "specific"
+        };
+        write!(f, "{}-{}-{aspect}", self.modality, self.slot)
+    }
+}
+
+/// Everything that a search needs, as it was at one moment. Cheap to clone; never changes under
+/// the one who holds a clone. Rows are numbered through: sealed ones first, then the tail.
+#[derive(Debug, Clone)]
+pub(crate) struct View {
+    pub(crate) sealed: Arc<Segment>,
+    pub(crate) dead: Arc<Bits>,
+    tail: Vec<Piece>,
+}
+
+#[derive(Debug, Clone)]
+struct Piece {
+    /// Number of the first row.
+    start: usize,
+    chunk: Arc<Chunk>,
+}
+
+#[derive(Debug, Clone)]
+struct Chunk {
+    rows: Rows,
+    ids: Vec<Arc<str>>,
+    stamps: Vec<Stamp>,
+}
+
+/// A found item. The order is best first: by score, ties by id.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Found<S> {
+    pub(crate) score: Score,
+    pub(crate) id: S,
+}
+
+impl<S: AsRef<str>> Found<S> {
+    pub(crate) fn rank(&self, other: &Self) -> std::cmp::Ordering {
+        let by_score = other.score.0.total_cmp(&self.score.0);
+        by_score.then_with(|| self.id.as_ref().cmp(other.id.as_ref()))
+    }
+}
+
+impl View {
+    /// The `k` nearest live items, best first.
+    pub(crate) fn search(
+        &self,
+        query: &Embedding,
+        k: NonZeroUsize,
+        params: &SearchParams,
+        exact: bool,
+    ) -> Vec<Found<String>> {
+        let live = |row: Row| !self.dead.get(row.0 as usize);
+        let sealed = self.sealed.index(exact).search(query, k, params, &live);
+        let sealed = sealed.iter().map(|n| Found {
+            score: n.score,
+            id: self.sealed.ids.get(n.row.0 as usize),
+        });
+        let mut found: Vec<Found<&str>> = sealed.collect();
+        for Piece { start, chunk } in &self.tail {
+            for (i, id) in chunk.ids.iter().enumerate() {
+                if !self.dead.get(start + i) {
+                    let score = Score(dot(query.as_slice(), chunk.rows.row(i)));
+                    found.push(Found { score, id });
+                }
+            }
+        }
+        if found.len() > k.get() {
+            found.select_nth_unstable_by(k.get() - 1, Found::rank);
+            found.truncate(k.get());
+        }
+        found.sort_unstable_by(Found::rank);
+        found
+            .iter()
+            .map(|f| Found {
+                score: f.score,
+                id: f.id.to_owned(),
+            })
+            .collect()
+    }
+
+    /// Number of rows, dead ones too.
+    pub(crate) fn rows(&self) -> usize {
+        self.dead.len()
+    }
+
+    fn piece(&self, row: usize) -> (&Chunk, usize) {
+        let i = self.tail.partition_point(|piece| piece.start <= row) - 1;
+        (&self.tail[i].chunk, row - self.tail[i].start)
+    }
+
+    fn id(&self, row: usize) -> &str {
+        if row < self.sealed.len() {
+            return self.sealed.ids.get(row);
+        }
+        let (chunk, i) = self.piece(row);
+        &chunk.ids[i]
+    }
+
+    fn stamp(&self, row: usize) -> Stamp {
+        if row < self.sealed.len() {
+            return self.sealed.stamps[row];
+        }
+        let (chunk, i) = self.piece(row);
+        chunk.stamps[i]
+    }
+
+    fn row(&self, row: usize) -> &[f32] {
+        if row < self.sealed.len() {
+            return self.sealed.rows.row(row);
+        }
+        let (chunk, i) = self.piece(row);
+        chunk.rows.row(i)
+    }
+
+    /// The live rows, sorted by id: what a new segment is built from.
+    pub(crate) fn live_rows(&self) -> (Ids, Vec<Stamp>, Rows) {
+        let mut order: Vec<usize> = (0..self.rows())
+            .filter(|row| !self.dead.get(*row))
+            .collect();
+        order.sort_unstable_by_key(|row| self.id(*row));
+        let mut ids = Ids::new();
+        let mut rows = Rows::with_capacity(self.sealed.rows.dim(), order.len());
+        for row in &order {
+            ids.push(self.id(*row));
+            rows.push(self.row(*row));
+        }
+        let stamps = order.iter().map(|row| self.stamp(*row)).collect();
+        (ids, stamps, rows)
+    }
+}
+
+/// A shard, as its writers see it.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    pub(crate) view: View,
+    /// Live rows of the tail by id.
+    tail_rows: HashMap<Arc<str>, usize>,
+    /// Pieces of the tail that a seal under way takes up; new rows go to pieces after them.
+    frozen: usize,
+    /// Whether a seal waits or is under way.
+    pub(crate) sealing: bool,
+}
+
+impl Shard {
+    /// A shard with a segment from a file; [`Shard::restore`] then says which rows are alive.
+    pub(crate) fn loaded(sealed: Segment) -> Self {
+        let dead = Arc::new(Bits::all_set(sealed.len()));
+        let view = View {
+            sealed: Arc::new(sealed),
+            dead,
+            tail: Vec::new(),
+        };
+        Self {
+            view,
+            tail_rows: HashMap::new(),
+            frozen: 0,
+            sealing: false,
+        }
+    }
+
+    /// Takes an item that the store holds: alive in the segment, if it is there unchanged.
+    pub(crate) fn restore<E>(
+        &mut self,
+        id: &str,
+        stamp: Stamp,
+        row: impl FnOnce() -> Result<Embedding, E>,
+    ) -> Result<(), E> {
+        match self.view.sealed.ids.find(id) {
+            Some(at) if self.view.sealed.stamps[at] == stamp => {
+                Arc::make_mut(&mut self.view.dead).clear(at);
+            }
+            _ => self.push(id, stamp, &row()?),
+        }
+        Ok(())
+    }
+
+    /// Number of live rows.
+    pub(crate) fn live(&self) -> usize {
+        self.view.rows() - self.view.dead.ones()
+    }
+
+    /// Whether the item is here.
+    pub(crate) fn contains(&self, id: &str) -> bool {
+        self.find(id).is_some()
+    }
+
+    fn find(&self, id: &str) -> Option<usize> {
+        let sealed = || {
+            self.view
+                .sealed
+                .ids
+                .find(id)
+                .filter(|row| !self.view.dead.get(*row))
+        };
+        self.tail_rows.get(id).copied().or_else(sealed)
+    }
+
+    /// Adds an item, in place of an older one with its id. An unchanged one keeps its row.
+    pub(crate) fn insert(&mut self, id: &str, stamp: Stamp, row: &Embedding) {
+        if let Some(old) = self.find(id) {
+            if self.view.stamp(old) == stamp {
+                return;
+            }
+            self.kill(id, old);
+        }
+        self.push(id, stamp, row);
+    }
+
+    /// Removes an item, if it is here.
+    pub(crate) fn remove(&mut self, id: &str) {
+        if let Some(row) = self.find(id) {
+            self.kill(id, row);
+        }
+    }
+
+    fn kill(&mut self, id: &str, row: usize) {
+        Arc::make_mut(&mut self.view.dead).set(row);
+        self.tail_rows.remove(id);
+    }
+
+    fn push(&mut self, id: &str, stamp: Stamp, row: &Embedding) {
+        let view = &mut self.view;
+        let number = view.rows();
+        let full = view
+            .tail
+            .last()
+            .is_none_or(|piece| piece.chunk.ids.len() >= CHUNK_ROWS);
+        if full || view.tail.len() == self.frozen {
+            let rows = Rows::new(view.sealed.rows.dim());
+            let chunk = Arc::new(Chunk {
+                rows,
+                ids: Vec::new(),
+                stamps: Vec::new(),
+            });
+            view.tail.push(Piece {
+                start: number,
+                chunk,
+            });
+        }
+        let id: Arc<str> = id.into();
+        let piece = view
+            .tail
+            .last_mut()
+            .expect("a piece was just added if there was none");
+        let chunk = Arc::make_mut(&mut piece.chunk);
+        chunk.rows.push(row.as_slice());
+        chunk.ids.push(id.clone());
+        chunk.stamps.push(stamp);
+        Arc::make_mut(&mut view.dead).grow(1);
+        self.tail_rows.insert(id, number);
+    }
+
+    /// Whether a seal is due.
+    pub(crate) fn wants_seal(&self, config: &EngineConfig) -> bool {
+        let (rows, sealed) = (self.view.rows(), self.view.sealed.len());
+        let dead = self.view.dead.ones();
+        rows - sealed >= config.seal_rows.max(sealed / TAIL_PART)
+            || dead >= config.seal_rows.max(rows / DEAD_PART)
+    }
+
+    /// Whether a seal would change anything.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.view.rows() == self.view.sealed.len() && self.view.dead.ones() == 0
+    }
+
+    /// The rows that a seal takes up. Ends with [`Shard::end_seal`].
+    pub(crate) fn begin_seal(&mut self) -> View {
+        self.sealing = true;
+        self.frozen = self.view.tail.len();
+        self.view.clone()
+    }
+
+    /// Puts the segment built from `taken` in place; `None` when there is none after all.
+    pub(crate) fn end_seal(&mut self, taken: &View, built: Option<Segment>) {
+        let frozen = std::mem::take(&mut self.frozen);
+        self.sealing = false;
+        let Some(built) = built else { return };
+        let covered = taken.rows();
+        let mut dead = Bits::unset(built.len());
+        for row in self.view.dead.newly_set(&taken.dead, covered) {
+            let row = built
+                .ids
+                .find(taken.id(row))
+                .expect("a row that was alive was taken up");
+            dead.set(row);
+        }
+        let shift = |row: usize| row - covered + built.len();
+        dead.grow(self.view.rows() - covered);
+        for row in (covered..self.view.rows()).filter(|row| self.view.dead.get(*row)) {
+            dead.set(shift(row));
+        }
+        let mut tail = self.view.tail.split_off(frozen);
+        tail.iter_mut()
+            .for_each(|piece| piece.start = shift(piece.start));
+        self.tail_rows.retain(|_, row| *row >= covered);
+        self.tail_rows
+            .values_mut()
+            .for_each(|row| *row = shift(*row));
+        self.tail_rows.shrink_to_fit();
+        self.view = View {
+            sealed: Arc::new(built),
+            dead: Arc::new(dead),
+            tail,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,275 @@
+//! The store on disk. The only module that names sled.
+
+use std::{
+    collections::HashSet,
+    ffi::OsString,
+    fs::TryLockError,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use fs_err::{self as fs, File};
+use parking_lot::Mutex;
+
+use super::{Batch, Entry, Store, StoreError, group::GroupCommit};
+use crate::error::panic_text;
+
+/// File that one process at a time holds locked.
+const LOCK_FILE: &str = "lock";
+/// Folder of sled's files.
+const STORE_DIR: &str = "store";
+/// How often, and how long apart, a lock that sled's own threads are about to release is tried.
+const LOCK_TRIES: usize = 40;
+const LOCK_PAUSE: Duration = Duration::from_millis(25);
+
+/// A [`Store`] in a folder, on sled 0.34.
+///
+/// On Linux sled's flush starts the writing of the pages but does not wait for the disk's own
+/// cache, so every commit is followed by an `fdatasync` of our own, shared by all who wait.
+#[derive(Debug)]
+pub struct DiskStore {
+    // Dropped in this order: the lock goes last.
+    db: sled::Db,
+    /// sled's data file, opened a second time in order to sync it.
+    data: File,
+    dir: PathBuf,
+    blobs: Mutex<Blobs>,
+    group: GroupCommit,
+    _lock: File,
+}
+
+/// Values too large for a log buffer lie in files of their own, which sled never syncs.
+#[derive(Debug, Default)]
+struct Blobs {
+    changed: Option<SystemTime>,
+    synced: HashSet<OsString>,
+}
+
+impl DiskStore {
+    /// Opens or creates the store of the data directory `dir`.
+    ///
+    /// # Errors
+    /// When another process has it open, when the folder cannot be written, or when the files are
+    /// damaged.
+    pub fn open(dir: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
+        let store_dir = dir.join(STORE_DIR);
+        let io = |source| StoreError::Io {
+            dir: store_dir.clone(),
+            source,
+        };
+        fs::create_dir_all(&store_dir).map_err(io)?;
+        let lock = lock(dir)?;
+        let db = open_sled(&store_dir, cache_bytes)?;
+        let data = File::open(store_dir.join("db")).map_err(io)?;
+        let store = Self {
+            db,
+            data,
+            dir: store_dir.clone(),
+            blobs: Mutex::default(),
+            group: GroupCommit::default(),
+            _lock: lock,
+        };
+        store.sync()?;
+        // The names of new files are durable only with their folders.
+        sync_dir(&store_dir)
+            .and_then(|()| sync_dir(dir))
+            .map_err(io)?;
+        Ok(store)
+    }
+
+    /// Writes out everything that was applied, and waits for the disk.
+    fn sync(&self) -> Result<(), StoreError> {
+        self.db.flush().map_err(library)?;
+        self.sync_blobs()
+            .and_then(|()| self.data.sync_data())
+            .map_err(|source| StoreError::Io {
+                dir: self.dir.clone(),
+                source,
+            })
+    }
+
+    fn sync_blobs(&self) -> std::io::Result<()> {
+        let dir = self.dir.join("blobs");
+        let changed = fs::metadata(&dir)?.modified()?;
+        // Only one thread syncs at a time, so this lock is never waited for.
+        let mut blobs = self.blobs.lock();
+        if blobs.changed == Some(changed) {
+            return Ok(());
+        }
+        let mut present = HashSet::new();
+        for entry in fs::read_dir(&dir)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if !blobs.synced.contains(&name) {
+                match File::open(entry.path()).and_then(|file| file.sync_data()) {
+                    // sled removes blobs as it likes.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                    result => result?,
+                }
+            }
+            present.insert(name);
+        }
+        sync_dir(&dir)?;
+        // A clock tick is coarse: a change within the same tick must be seen again next time.
+        let old = changed
+            .elapsed()
+            .is_ok_and(|age| age > Duration::from_secs(1));
+        *blobs = Blobs {
+            changed: old.then_some(changed),
+            synced: present,
+        };
+        Ok(())
+    }
+}
+
+/// Holds the directory for this process.
+fn lock(dir: &Path) -> Result<File, StoreError> {
+    let path = dir.join(LOCK_FILE);
+    let io = |source| StoreError::Io {
+        dir: dir.to_owned(),
+        source,
+    };
+    let file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(io)?;
+    match file.file().try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked {
+            dir: dir.to_owned(),
+        }),
+        Err(TryLockError::Error(source)) => Err(io(source)),
+    }
+}
+
+/// Opens sled, which has been seen to panic on files that a hard stop left behind.
+fn open_sled(dir: &Path, cache_bytes: u64) -> Result<sled::Db, StoreError> {
+    let config = sled::Config::new().path(dir).cache_capacity(cache_bytes);
+    let refused = |reason: String| StoreError::CannotOpen {
+        dir: dir.to_owned(),
+        reason,
+    };
+    let mut tries = 0;
+    loop {
+        let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
+        match opened {
+            Ok(Ok(db)) => return Ok(db),
+            Ok(Err(sled::Error::Io(error))) if error.to_string().contains("acquire lock") => {
+                // We hold our own lock, so this is a store of this process that was just closed.
+                tries += 1;
+                if tries == LOCK_TRIES {
+                    return Err(StoreError::Locked {
+                        dir: dir.to_owned(),
+                    });
+                }
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            Ok(Err(sled::Error::Io(source))) => {
+                return Err(StoreError::Io {
+                    dir: dir.to_owned(),
+                    source,
+                });
+            }
+            Ok(Err(error)) => return Err(refused(error.to_string())),
+            Err(panic) => return Err(refused(panic_text(panic.as_ref()))),
+        }
+    }
+}
+
+fn sync_dir(dir: &Path) -> std::io::Result<()> {
+    // Elsewhere a folder cannot be opened, and its names need no sync.
+    if cfg!(unix) {
+        File::open(dir)?.sync_all()
+    } else {
+        Ok(())
+    }
+}
+
+fn library(error: sled::Error) -> StoreError {
+    StoreError::Library(Box::new(error))
+}
+
+impl Store for DiskStore {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self
+            .db
+            .get(key)
+            .map_err(library)?
+            .map(|value| value.to_vec()))
+    }
+
+    fn scan<'a>(&'a self, prefix: &[u8]) -> Box<dyn Iterator<Item = Entry> + Send + 'a> {
+        Box::new(self.db.scan_prefix(prefix).map(|entry| {
+            let (key, value) = entry.map_err(library)?;
+            Ok((key.to_vec(), value.to_vec()))
+        }))
+    }
+
+    fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.group.check()?;
+        let mut writes = sled::Batch::default();
+        for (key, value) in batch.writes {
+            match value {
+                Some(value) => writes.insert(key, value),
+                None => writes.remove(key),
+            }
+        }
+        // One tree holds everything, because a sled batch is atomic within one tree only.
+        self.db
+            .apply_batch(writes)
+            .map_err(|error| self.group.fail(library(error)))?;
+        self.group.wait_durable(|| self.sync())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CACHE_BYTES: u64 = 8 << 20;
+
+    #[test]
+    fn the_disk_store_keeps_the_contract() {
+        let dirs = Mutex::new(Vec::new());
+        let make = || {
+            let dir = tempfile::tempdir().expect("a temporary folder");
+            let store = DiskStore::open(dir.path(), CACHE_BYTES).expect("opens");
+            dirs.lock().push(dir);
+            store
+        };
+        super::super::check_contract(make, |store| {
+            let dir = store
+                .dir
+                .parent()
+                .expect("inside the data directory")
+                .to_owned();
+            drop(store);
+            DiskStore::open(&dir, CACHE_BYTES).expect("opens again")
+        });
+    }
+
+    #[test]
+    fn a_second_open_of_a_directory_is_refused() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let first = DiskStore::open(dir.path(), CACHE_BYTES).expect("opens");
+        let second = DiskStore::open(dir.path(), CACHE_BYTES);
+        assert!(matches!(second, Err(StoreError::Locked { .. })));
+        drop(first);
+        DiskStore::open(dir.path(), CACHE_BYTES).expect("free again");
+    }
+
+    #[test]
+    fn files_that_are_no_store_give_an_error_that_names_the_folder() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        drop(DiskStore::open(dir.path(), CACHE_BYTES).expect("opens"));
+        std::fs::write(dir.path().join("store/conf"), b"nonsense").expect("writes");
+        let error = DiskStore::open(dir.path(), CACHE_BYTES).expect_err("is damaged");
+        assert!(error.to_string().contains("store"), "{error}");
+    }
+}
