@@ -19,12 +19,8 @@ pub(super) fn to_rgb(color: ColorType, mut data: Vec<u8>) -> Option<Vec<u8>> {
         ColorType::La8 => gather(&data, |[l, _]: &[u8; 2]| [*l; 3]),
         ColorType::L16 => gather(&data, |l: &[u8; 2]| [clipped(*l); 3]),
         ColorType::La16 => gather(&data, |[a, b, ..]: &[u8; 4]| [high(*a, *b); 3]),
-        ColorType::Rgb16 => gather(&data, |p: &[u8; 6]| {
-            rgb16(&[p[0], p[1], p[2], p[3], p[4], p[5]])
-        }),
-        ColorType::Rgba16 => gather(&data, |p: &[u8; 8]| {
-            rgb16(&[p[0], p[1], p[2], p[3], p[4], p[5]])
-        }),
+        ColorType::Rgb16 => gather(&data, rgb16::<6>),
+        ColorType::Rgba16 => gather(&data, rgb16::<8>),
         _ => return None,
     })
 }
@@ -68,8 +64,13 @@ fn high(a: u8, b: u8) -> u8 {
     (u16::from_ne_bytes([a, b]) >> 8) as u8
 }
 
-fn rgb16(p: &[u8; 6]) -> [u8; 3] {
-    [high(p[0], p[1]), high(p[2], p[3]), high(p[4], p[5])]
+/// The high bytes of the first three 16-bit samples.
+fn rgb16<const N: usize>(pixel: &[u8; N]) -> [u8; 3] {
+    [
+        high(pixel[0], pixel[1]),
+        high(pixel[2], pixel[3]),
+        high(pixel[4], pixel[5]),
+    ]
 }
 
 #[cfg(test)]

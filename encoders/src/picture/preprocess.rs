@@ -55,7 +55,7 @@ pub struct Normalization {
 }
 
 impl Normalization {
-    /// What OpenAI's CLIP was trained with.
+    /// What the original CLIP was trained with.
     pub const CLIP: Self = Self {
         mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
         std: [0.268_629_54, 0.261_302_58, 0.275_777_11],

@@ -84,12 +84,11 @@ impl PreprocessConfig {
         } else {
             None
         };
-        let output = match (crop, resize.map(|resize| resize.to)) {
-            (Some(size), _) | (None, Some(ResizeTo::Exact(size))) => size,
-            _ => {
-                let expected = "true unless `size` is an exact height and width";
-                return Err(reader.bad("do_center_crop", expected));
-            }
+        let ((Some(output), _) | (None, Some(ResizeTo::Exact(output)))) =
+            (crop, resize.map(|resize| resize.to))
+        else {
+            let expected = "true unless `size` is an exact height and width";
+            return Err(reader.bad("do_center_crop", expected));
         };
         let rescale = if reader.flag("do_rescale", Some(true))? {
             Some(reader.rescale_factor()?)
@@ -179,15 +178,13 @@ impl Reader<'_> {
     }
 
     fn flag(&self, key: &str, default: Option<bool>) -> Result<bool, ModelError> {
-        match (self.keys.get(key), default) {
-            (None | Some(Value::Null), Some(default)) => Ok(default),
-            _ => {
-                let value = self.present(key, "true or false")?;
-                value
-                    .as_bool()
-                    .ok_or_else(|| self.bad(key, "true or false"))
-            }
+        if let (None | Some(Value::Null), Some(default)) = (self.keys.get(key), default) {
+            return Ok(default);
         }
+        let value = self.present(key, "true or false")?;
+        value
+            .as_bool()
+            .ok_or_else(|| self.bad(key, "true or false"))
     }
 
     fn refuse_unknown(&self) -> Result<(), ModelError> {
