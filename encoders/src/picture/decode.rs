@@ -51,7 +51,8 @@ impl Default for DecodeLimits {
 /// as its EXIF orientation says.
 ///
 /// Gray is replicated, a palette looked up, alpha dropped (not blended), 16-bit color reduced to
-/// its high byte and 16-bit gray clipped to 255: all as Pillow does it. Lossless formats give
+/// its high byte and 16-bit gray clipped to 255: all as Pillow's `convert("RGB")` does it, and
+/// transformers up to version 4 with it. (Version 5 blends transparency onto white.) Lossless formats give
 /// Pillow's bytes; JPEG and lossy WebP may differ by a few gray levels, since the inverse
 /// transform and the chroma upsampling are up to the decoder.
 ///
