@@ -1,1 +1,49 @@
-//! placeholder
+//! Diptych over HTTP: collections, items, search, classification, and the page at `/`.
+//!
+//! It is **not** a place for models or indexes: towers come from `encoders`, items live in
+//! `engine`, and this crate only carries words between them and the network. Async stops here.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let engine = Arc::new(engine::Engine::in_memory(engine::EngineConfig::default()));
+//! let model = encoders::Model::builtin()?;
+//! let running = server::start(server::ServerConfig::default(), engine, model)?;
+//! eprintln!("serving on http://{}", running.addr());
+//! running.wait_for_signal()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! In reading order: [`ServerConfig`] and [`Limits`] say what is allowed; `startup` binds and
+//! stops; `observe` sees every request; `routes` are thin; `wire` says what JSON looks like;
+//! `ingest`, `query` and `classify` turn wire words
+//! into calls of the engine; `tower` is the bounded queue in
+//! front of a model; `reply` is the one table of errors.
+
+mod config;
+mod error;
+mod startup;
+
+mod observe;
+mod routes;
+mod wire;
+
+mod body;
+mod classify;
+mod content;
+mod ingest;
+mod query;
+mod thumbnails;
+
+mod metrics;
+mod model;
+mod reply;
+mod state;
+mod tower;
+
+pub use config::{Limits, ServerConfig};
+pub use error::ServerError;
+pub use model::ModelHandle;
+pub use startup::{RunningServer, run, start};

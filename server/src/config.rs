@@ -1,0 +1,213 @@
+//! What the operator decides before the server starts.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use encoders::DecodeLimits;
+use serde::Deserialize;
+
+use crate::ServerError;
+
+/// The port that is served when none is named.
+const DEFAULT_PORT: u16 = 7700;
+
+/// How the server is reached and what it may touch.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Where to listen. Port 0 lets the system choose one; see [`crate::RunningServer::addr`].
+    pub bind: SocketAddr,
+    /// Allows a bind that other machines can reach. There is no authentication yet.
+    pub insecure: bool,
+    /// What a request may ask for.
+    pub limits: Limits,
+    /// Folders whose pictures may be shown. An item's stored `source` is served only when it lies,
+    /// links resolved, inside one of them.
+    pub media_roots: Vec<PathBuf>,
+    /// Where small versions of uploaded pictures are kept; `None` keeps none, and uploaded
+    /// pictures are then shown as a tile with their name.
+    pub thumbnails: Option<PathBuf>,
+    /// Threads that speak HTTP. They never encode or search.
+    pub workers: usize,
+    /// How long a graceful stop waits for accepted requests, in seconds.
+    pub shutdown_s: u64,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            bind: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
+            insecure: false,
+            limits: Limits::default(),
+            media_roots: Vec::new(),
+            thumbnails: None,
+            workers: 2,
+            shutdown_s: 30,
+        }
+    }
+}
+
+impl ServerConfig {
+    /// Checks everything that can be checked before a socket is opened.
+    ///
+    /// # Errors
+    /// When the address is reachable from outside and `insecure` is not set, or a limit is zero.
+    pub fn validate(&self) -> Result<(), ServerError> {
+        if !self.bind.ip().is_loopback() && !self.insecure {
+            return Err(ServerError::NotLoopback { bind: self.bind });
+        }
+        if self.workers == 0 {
+            return Err(ServerError::ZeroLimit { name: "workers" });
+        }
+        self.limits.validate()
+    }
+}
+
+/// The most that one request, or all of them together, may ask for.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes of one request body, or of one line of an NDJSON stream.
+    pub body_bytes: usize,
+    /// Items of one request. An NDJSON stream may be of any length.
+    pub items: usize,
+    /// Hits of one search.
+    pub k: usize,
+    /// Labels of one classification.
+    pub labels: usize,
+    /// Labels times templates of one classification.
+    pub prompts: usize,
+    /// Bytes of one text.
+    pub text_bytes: usize,
+    /// Bytes of one item's payload as JSON.
+    pub payload_bytes: usize,
+    /// Bytes of one picture file.
+    pub picture_bytes: usize,
+    /// Width times height of one picture, checked before it is decoded.
+    pub picture_pixels: u64,
+    /// Width or height of one picture, checked before it is decoded.
+    pub picture_side: u32,
+    /// Texts that wait for the text tower; more are answered with 429.
+    pub queue_texts: usize,
+    /// Pictures that are decoded or wait for the image tower; more are answered with 429.
+    pub queue_images: usize,
+    /// Inputs of one pass through a tower, and inputs that one request has in a queue at a time.
+    pub batch: usize,
+    /// Prompts whose embeddings are remembered between classifications.
+    pub cached_prompts: usize,
+    /// How long a body may pause before the request is given up, in milliseconds.
+    pub body_pause_ms: u64,
+    /// How long a tower may work without finishing anything before `/readyz` says 503, in
+    /// milliseconds.
+    pub stuck_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const MIB: usize = 1 << 20;
+        Self {
+            body_bytes: 64 * MIB,
+            items: 1_000,
+            k: 1_000,
+            labels: 1_000,
+            prompts: 10_000,
+            text_bytes: 32 << 10,
+            payload_bytes: 64 << 10,
+            picture_bytes: 32 * MIB,
+            picture_pixels: 50_000_000,
+            picture_side: 32_768,
+            queue_texts: 1_024,
+            queue_images: 256,
+            batch: 32,
+            cached_prompts: 4_096,
+            body_pause_ms: 30_000,
+            stuck_ms: 10_000,
+        }
+    }
+}
+
+impl Limits {
+    /// The part that the picture decoder knows.
+    pub(crate) fn decode(&self) -> DecodeLimits {
+        DecodeLimits {
+            max_bytes: self.picture_bytes,
+            max_pixels: self.picture_pixels,
+            max_side: self.picture_side,
+        }
+    }
+
+    fn validate(&self) -> Result<(), ServerError> {
+        let positive = [
+            ("limits.body_bytes", self.body_bytes),
+            ("limits.items", self.items),
+            ("limits.k", self.k),
+            ("limits.labels", self.labels),
+            ("limits.prompts", self.prompts),
+            ("limits.text_bytes", self.text_bytes),
+            ("limits.queue_texts", self.queue_texts),
+            ("limits.queue_images", self.queue_images),
+            ("limits.batch", self.batch),
+            ("limits.cached_prompts", self.cached_prompts),
+        ];
+        match positive.into_iter().find(|(_, value)| *value == 0) {
+            Some((name, _)) => Err(ServerError::ZeroLimit { name }),
+            None => Ok(()),
+        }
+    }
+
+    /// Inputs that one request may have in a queue of `capacity` at a time.
+    pub(crate) fn window(&self) -> usize {
+        self.batch.min(self.queue_texts).min(self.queue_images)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_others_reach_needs_the_insecure_flag() {
+        let open = ServerConfig {
+            bind: ([0, 0, 0, 0], 7700).into(),
+            ..ServerConfig::default()
+        };
+        assert!(matches!(
+            open.validate(),
+            Err(ServerError::NotLoopback { .. })
+        ));
+        assert!(
+            ServerConfig {
+                insecure: true,
+                ..open
+            }
+            .validate()
+            .is_ok()
+        );
+        let local = ServerConfig {
+            bind: ([127, 0, 0, 9], 0).into(),
+            ..ServerConfig::default()
+        };
+        assert!(local.validate().is_ok());
+    }
+
+    #[test]
+    fn a_limit_of_zero_is_refused_by_name() {
+        let limits = Limits {
+            batch: 0,
+            ..Limits::default()
+        };
+        let refused = ServerConfig {
+            limits,
+            ..ServerConfig::default()
+        }
+        .validate();
+        assert!(matches!(
+            refused,
+            Err(ServerError::ZeroLimit {
+                name: "limits.batch"
+            })
+        ));
+    }
+}

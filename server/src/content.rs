@@ -1,0 +1,267 @@
+//! Texts and pictures as clients send them, and the way through a tower.
+
+use base64::{
+    Engine as _,
+    alphabet::STANDARD,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+use bytes::Bytes;
+use embedding::Encoded;
+use futures_util::future::join_all;
+
+use crate::{
+    config::Limits,
+    reply::ApiError,
+    state::{AppState, block},
+    thumbnails,
+    tower::{Failed, Room},
+};
+
+/// Clients disagree on padding; it carries no information.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// What is to be encoded.
+#[derive(Debug, Clone)]
+pub(crate) enum Content {
+    Text(String),
+    /// The bytes of a picture file, not yet decoded.
+    Picture(Bytes),
+}
+
+/// One encoded content.
+pub(crate) struct Ready {
+    pub(crate) encoded: Encoded,
+    /// A small PNG, for pictures and where asked for.
+    pub(crate) thumbnail: Option<Vec<u8>>,
+}
+
+/// What happens when the queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// The request is refused: for the first inputs of a request.
+    Refuse,
+    /// The request waits: for a request that has been admitted before.
+    Wait,
+}
+
+impl Content {
+    /// Checks a text. The field of an error is `text`.
+    pub(crate) fn text(text: String, limits: &Limits) -> Result<Self, ApiError> {
+        check_text("text", &text, limits)?;
+        Ok(Self::Text(text))
+    }
+
+    /// Reads base64, with or without `data:image/png;base64,` before it. The field of an error is
+    /// `image`.
+    pub(crate) fn picture_from_base64(text: &str, limits: &Limits) -> Result<Self, ApiError> {
+        let bad = |message: String| ApiError::invalid("image", message);
+        if text.starts_with("http://") || text.starts_with("https://") {
+            return Err(bad(
+                "pictures are not fetched from URLs: send base64 or a data URI".into(),
+            ));
+        }
+        let data = match text.strip_prefix("data:") {
+            None => text,
+            Some(uri) => match uri.split_once(',') {
+                Some((kind, data)) if kind.ends_with(";base64") => data,
+                _ => return Err(bad("the data URI has no `;base64,` part".into())),
+            },
+        };
+        let data: String = data.split_ascii_whitespace().collect();
+        let bytes = BASE64
+            .decode(data)
+            .map_err(|error| bad(format!("neither base64 nor a data URI: {error}")))?;
+        Self::picture(bytes.into(), limits)
+    }
+
+    /// Checks the size of a picture file. The field of an error is `image`.
+    pub(crate) fn picture(bytes: Bytes, limits: &Limits) -> Result<Self, ApiError> {
+        if bytes.is_empty() {
+            return Err(ApiError::invalid("image", "the picture is empty"));
+        }
+        if bytes.len() > limits.picture_bytes {
+            return Err(ApiError::TooLarge {
+                field: Some("image".into()),
+                message: format!(
+                    "the picture has {} bytes, at most {} are allowed",
+                    bytes.len(),
+                    limits.picture_bytes
+                ),
+            });
+        }
+        Ok(Self::Picture(bytes))
+    }
+
+    /// The name of the request field that held this.
+    pub(crate) fn field(&self) -> &'static str {
+        match self {
+            Self::Text(_) => "text",
+            Self::Picture(_) => "image",
+        }
+    }
+}
+
+/// Little-endian f32 in base64, as many embedding services send them. The field of an error is
+/// `embedding`.
+pub(crate) fn f32_from_base64(text: &str) -> Result<Vec<f32>, ApiError> {
+    let bad = |message: String| ApiError::invalid("embedding", message);
+    let bytes = BASE64
+        .decode(text)
+        .map_err(|error| bad(format!("not base64: {error}")))?;
+    let (elements, rest) = bytes.as_chunks::<4>();
+    if rest.is_empty() {
+        Ok(elements
+            .iter()
+            .map(|element| f32::from_le_bytes(*element))
+            .collect())
+    } else {
+        Err(bad(format!(
+            "{} bytes are no row of 4-byte f32",
+            bytes.len()
+        )))
+    }
+}
+
+/// Checks a text of any field.
+pub(crate) fn check_text(field: &str, text: &str, limits: &Limits) -> Result<(), ApiError> {
+    if text.trim().is_empty() {
+        return Err(ApiError::invalid(field, "the text is empty"));
+    }
+    if text.len() > limits.text_bytes {
+        return Err(ApiError::TooLarge {
+            field: Some(field.to_owned()),
+            message: format!(
+                "the text has {} bytes, at most {} are allowed",
+                text.len(),
+                limits.text_bytes
+            ),
+        });
+    }
+    Ok(())
+}
+
+/// Encodes at most [`Limits::window`] contents together; each fails alone.
+///
+/// # Errors
+/// When the queue is full and `patience` is [`Patience::Refuse`].
+pub(crate) async fn encode_window(
+    state: &AppState,
+    contents: Vec<Content>,
+    patience: Patience,
+) -> Result<Vec<Result<Ready, ApiError>>, ApiError> {
+    let pictures = contents
+        .iter()
+        .filter(|c| matches!(c, Content::Picture(_)))
+        .count();
+    let texts = contents.len() - pictures;
+    let (mut text_room, mut picture_room) = match patience {
+        Patience::Refuse => (
+            state.texts.try_room(texts)?,
+            state.images.try_room(pictures)?,
+        ),
+        Patience::Wait => (
+            state.texts.wait_room(texts).await?,
+            state.images.wait_room(pictures).await?,
+        ),
+    };
+    let mut answers = Vec::with_capacity(contents.len());
+    for content in contents {
+        let room = match content {
+            Content::Text(_) => text_room.one(),
+            Content::Picture(_) => picture_room.one(),
+        };
+        answers.push(encode(state, content, room.ok_or(ApiError::QueueFull)?));
+    }
+    Ok(join_all(answers).await)
+}
+
+/// Encodes one content, which is refused when the queue is full.
+pub(crate) async fn encode_one(state: &AppState, content: Content) -> Result<Ready, ApiError> {
+    let mut answers = encode_window(state, vec![content], Patience::Refuse).await?;
+    answers.pop().unwrap_or(Err(ApiError::Internal {
+        doing: "encoding",
+        source: None,
+    }))
+}
+
+async fn encode(state: &AppState, content: Content, room: Room) -> Result<Ready, ApiError> {
+    let field = content.field();
+    let (encoded, thumbnail) = match content {
+        Content::Text(text) => (state.texts.encode(text, room).await, None),
+        Content::Picture(bytes) => {
+            let (pixels, thumbnail) = prepare(state, bytes).await?;
+            (state.images.encode(pixels, room).await, thumbnail)
+        }
+    };
+    match encoded {
+        Ok(encoded) => Ok(Ready { encoded, thumbnail }),
+        Err(Failed::BadInput(reason)) => Err(ApiError::Input {
+            field: field.into(),
+            reason,
+        }),
+        Err(Failed::Tower) => Err(ApiError::Internal {
+            doing: "encoding",
+            source: None,
+        }),
+    }
+}
+
+/// Decodes on as many threads as there are cores, never more: a decoded picture is large.
+async fn prepare(
+    state: &AppState,
+    bytes: Bytes,
+) -> Result<(encoders::Pixels, Option<Vec<u8>>), ApiError> {
+    let _turn = state.decoders.acquire().await;
+    let limits = state.limits.decode();
+    let prepare = state.model.prepare.clone();
+    let keep = state.thumbnails.is_some();
+    block("decoding a picture", move || {
+        let picture = encoders::decode(&bytes, &limits).map_err(|source| ApiError::Picture {
+            field: "image".into(),
+            source,
+        })?;
+        let thumbnail = if keep {
+            thumbnails::make(&picture)
+        } else {
+            None
+        };
+        Ok((prepare(&picture), thumbnail))
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_picture_is_read_from_base64_and_from_a_data_uri_with_or_without_padding() {
+        let limits = Limits::default();
+        for text in ["aGVsbG8=", "aGVsbG8", "data:image/png;base64,aGVs\nbG8="] {
+            let picture = Content::picture_from_base64(text, &limits);
+            assert!(
+                matches!(picture, Ok(Content::Picture(b)) if b == "hello"),
+                "{text}"
+            );
+        }
+        for text in [
+            "",
+            "aGVsb*8=",
+            "data:image/png,hello",
+            "https://example.org/cat.png",
+        ] {
+            let picture = Content::picture_from_base64(text, &limits);
+            assert!(matches!(picture, Err(ApiError::Invalid { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_embedding_is_read_from_little_endian_f32() {
+        let text = BASE64.encode([0.5_f32.to_le_bytes(), (-2.0_f32).to_le_bytes()].concat());
+        assert_eq!(f32_from_base64(&text).expect("is read"), [0.5, -2.0]);
+        assert!(f32_from_base64("AAAA").is_err(), "3 bytes are no f32");
+    }
+}

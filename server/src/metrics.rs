@@ -1,0 +1,146 @@
+//! What `/metrics` tells, in the Prometheus text format.
+
+use std::time::Duration;
+
+use prometheus::{
+    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+use crate::reply::ApiError;
+
+/// Upper bounds of the buckets of every duration, in seconds.
+const SECONDS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
+
+/// Upper bounds of the buckets of the inputs of one pass.
+const INPUTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
+
+/// Every metric of one server.
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    request_seconds: HistogramVec,
+    waiting: IntGaugeVec,
+    items: IntGaugeVec,
+    pass_seconds: HistogramVec,
+    pass_inputs: HistogramVec,
+}
+
+/// The metrics of one tower.
+pub(crate) struct TowerMetrics {
+    seconds: Histogram,
+    inputs: Histogram,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Result<Self, prometheus::Error> {
+        let seconds = |name: &str, help: &str, labels: &[&str]| {
+            HistogramVec::new(
+                HistogramOpts::new(name, help).buckets(SECONDS.to_vec()),
+                labels,
+            )
+        };
+        let this = Self {
+            registry: Registry::new(),
+            requests: IntCounterVec::new(
+                Opts::new("diptych_http_requests_total", "Requests answered."),
+                &["method", "route", "status"],
+            )?,
+            request_seconds: seconds(
+                "diptych_http_request_seconds",
+                "Time until the head of the answer was ready.",
+                &["route"],
+            )?,
+            waiting: IntGaugeVec::new(
+                Opts::new(
+                    "diptych_queue_inputs",
+                    "Inputs that hold room in a tower's queue.",
+                ),
+                &["tower"],
+            )?,
+            items: IntGaugeVec::new(
+                Opts::new("diptych_items", "Items of a collection."),
+                &["collection", "modality"],
+            )?,
+            pass_seconds: seconds("diptych_pass_seconds", "Time of a tower pass.", &["tower"])?,
+            pass_inputs: HistogramVec::new(
+                HistogramOpts::new("diptych_pass_inputs", "Inputs of a tower pass.")
+                    .buckets(INPUTS.to_vec()),
+                &["tower"],
+            )?,
+        };
+        this.registry.register(Box::new(this.requests.clone()))?;
+        this.registry
+            .register(Box::new(this.request_seconds.clone()))?;
+        this.registry.register(Box::new(this.waiting.clone()))?;
+        this.registry.register(Box::new(this.items.clone()))?;
+        this.registry
+            .register(Box::new(this.pass_seconds.clone()))?;
+        this.registry.register(Box::new(this.pass_inputs.clone()))?;
+        Ok(this)
+    }
+
+    /// The metrics of one tower.
+    pub(crate) fn tower(&self, name: &str) -> TowerMetrics {
+        TowerMetrics {
+            seconds: self.pass_seconds.with_label_values(&[name]),
+            inputs: self.pass_inputs.with_label_values(&[name]),
+        }
+    }
+
+    /// Counts one answered request. `route` is a pattern, never a path: the number of series is
+    /// bounded.
+    pub(crate) fn request(&self, method: &str, route: &str, status: u16, took: Duration) {
+        self.requests
+            .with_label_values(&[method, route, &status.to_string()])
+            .inc();
+        self.request_seconds
+            .with_label_values(&[route])
+            .observe(took.as_secs_f64());
+    }
+
+    /// Sets how many inputs hold room in the queue of `tower`.
+    pub(crate) fn set_waiting(&self, tower: &str, inputs: usize) {
+        self.waiting.with_label_values(&[tower]).set(inputs as i64);
+    }
+
+    /// Sets the number of items of every collection: (collection, modality, items).
+    pub(crate) fn set_items(&self, items: &[(String, &'static str, usize)]) {
+        self.items.reset();
+        for (collection, modality, n) in items {
+            self.items
+                .with_label_values(&[collection.as_str(), modality])
+                .set(*n as i64);
+        }
+    }
+
+    /// Everything, as text.
+    pub(crate) fn text(&self) -> Result<String, ApiError> {
+        let mut text = Vec::new();
+        TextEncoder::new()
+            .encode(&self.registry.gather(), &mut text)
+            .map_err(|source| ApiError::internal("writing the metrics", source))?;
+        String::from_utf8(text).map_err(|source| ApiError::internal("writing the metrics", source))
+    }
+}
+
+impl TowerMetrics {
+    /// Counts one pass.
+    pub(crate) fn pass(&self, inputs: usize, took: Duration) {
+        self.inputs.observe(inputs as f64);
+        self.seconds.observe(took.as_secs_f64());
+    }
+
+    /// Metrics that nobody reads.
+    #[cfg(test)]
+    pub(crate) fn unregistered() -> Self {
+        let histogram =
+            || Histogram::with_opts(HistogramOpts::new("unread", "Unread.")).expect("a valid name");
+        Self {
+            seconds: histogram(),
+            inputs: histogram(),
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The model as the server sees it. Only this file knows `encoders::Model`.
+
+use std::{fmt, sync::Arc};
+
+use embedding::{Encoder, Spaces};
+use encoders::{Model, Picture, Pixels};
+use serde_json::Value;
+
+/// Two towers and what is said about them. Cheap to clone.
+///
+/// Made from an [`encoders::Model`] by `From`, or field by field from any [`Encoder`]s.
+#[derive(Clone)]
+pub struct ModelHandle {
+    /// What `GET /v1/model` answers.
+    pub info: Value,
+    /// The spaces that both towers fill.
+    pub spaces: Spaces,
+    /// Factor on cosines before the softmax of a classification.
+    pub logit_scale: f32,
+    /// Words in.
+    pub text: Arc<dyn Encoder<String>>,
+    /// Prepared pictures in.
+    pub image: Arc<dyn Encoder<Pixels>>,
+    /// Turns a decoded picture into what the image tower wants to see.
+    pub prepare: Arc<dyn Fn(&Picture) -> Pixels + Send + Sync>,
+}
+
+impl From<Model> for ModelHandle {
+    fn from(model: Model) -> Self {
+        Self {
+            // A card that cannot be told as JSON is shown as `null`; the towers work all the same.
+            info: serde_json::to_value(model.info()).unwrap_or_default(),
+            spaces: model.spaces().clone(),
+            logit_scale: model.logit_scale(),
+            text: model.text(),
+            image: model.image(),
+            prepare: Arc::new(move |picture| model.prepare(picture)),
+        }
+    }
+}
+
+impl fmt::Debug for ModelHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModelHandle")
+            .field("spaces", &self.spaces)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,174 @@
+//! What happens around every request: an id, a line in the log, metrics, headers, and a guard.
+
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    panic::AssertUnwindSafe,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Instant,
+};
+
+use actix_web::{
+    Error,
+    body::MessageBody,
+    dev::{ServiceRequest, ServiceResponse},
+    error::InternalError,
+    http::{
+        Method,
+        header::{self, HeaderMap, HeaderName, HeaderValue},
+    },
+    middleware::Next,
+    web::Data,
+};
+use futures_util::FutureExt as _;
+
+use crate::{reply::ApiError, state::AppState};
+
+/// Names one request in the log, in the answer, and in the log of whoever asked.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longest id that is taken over from a client.
+const MAX_ID_BYTES: usize = 128;
+
+/// Said with every answer. The page loads nothing from elsewhere, and nobody may frame it.
+const HEADERS: [(HeaderName, &str); 4] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; \
+         connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        "same-origin",
+    ),
+];
+
+/// Paths that are answered while the server stops.
+const ALWAYS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
+/// Methods that are named in metrics; a client could send any word.
+const METHODS: [Method; 5] = [
+    Method::GET,
+    Method::POST,
+    Method::PUT,
+    Method::DELETE,
+    Method::HEAD,
+];
+
+/// Runs around every request.
+pub(crate) async fn observe<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<B>, Error> {
+    let started = Instant::now();
+    let id = request_id(request.headers());
+    let state = request.app_data::<Data<AppState>>().cloned();
+    let (method, path) = (request.method().clone(), request.path().to_owned());
+    let answer = match state
+        .as_deref()
+        .map_or(Ok(()), |state| guard(state, &request))
+    {
+        Err(refused) => Err(refused.into()),
+        Ok(()) => AssertUnwindSafe(next.call(request))
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_| {
+                Err(ApiError::Internal {
+                    doing: "answering (a panic)",
+                    source: None,
+                }
+                .into())
+            }),
+    };
+    let (answer, status, route) = match answer {
+        Ok(mut answer) => {
+            dress(answer.headers_mut(), &id);
+            let route = answer
+                .request()
+                .match_pattern()
+                .unwrap_or_else(|| "other".to_owned());
+            let status = answer.status().as_u16();
+            (Ok(answer), status, route)
+        }
+        Err(error) => {
+            let mut answer = error.error_response();
+            dress(answer.headers_mut(), &id);
+            let status = answer.status().as_u16();
+            let error = InternalError::from_response(error.to_string(), answer);
+            (Err(error.into()), status, "refused".to_owned())
+        }
+    };
+    let took = started.elapsed();
+    let known = METHODS
+        .iter()
+        .find(|known| **known == method)
+        .map_or("OTHER", Method::as_str);
+    if let Some(state) = state {
+        state.metrics.request(known, &route, status, took);
+    }
+    let took_ms = took.as_secs_f64() * 1e3;
+    tracing::info!(request_id = %id, method = %method, path, status, took_ms, "request");
+    answer
+}
+
+/// Refuses what must not reach a route.
+fn guard(state: &AppState, request: &ServiceRequest) -> Result<(), ApiError> {
+    if state.stopping.load(Ordering::Acquire) && !ALWAYS.contains(&request.path()) {
+        return Err(ApiError::Unavailable {
+            reason: "the server is stopping",
+        });
+    }
+    // A page of another site may send forms here without being allowed to; its browser says where
+    // it comes from.
+    let text = |name| {
+        request
+            .headers()
+            .get(name)
+            .and_then(|v: &HeaderValue| v.to_str().ok())
+    };
+    if let Some(origin) = text(header::ORIGIN).filter(|_| !request.method().is_safe()) {
+        let theirs = origin.split_once("://").map_or(origin, |(_, host)| host);
+        if Some(theirs) != text(header::HOST) {
+            return Err(ApiError::CrossOrigin {
+                origin: origin.to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Adds what every answer has.
+fn dress(headers: &mut HeaderMap, id: &str) {
+    for (name, value) in HEADERS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    if let Ok(id) = HeaderValue::from_str(id) {
+        headers.insert(REQUEST_ID, id);
+    }
+}
+
+/// The client's id when it is harmless in a log, otherwise a new one.
+fn request_id(headers: &HeaderMap) -> String {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let harmless = |id: &&str| {
+        (1..=MAX_ID_BYTES).contains(&id.len())
+            && id
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    };
+    let given = headers
+        .get(REQUEST_ID)
+        .and_then(|v| v.to_str().ok())
+        .filter(harmless);
+    given.map_or_else(
+        || {
+            let n = COUNTER.fetch_add(1, Ordering::Relaxed);
+            format!("{:016x}", RandomState::new().hash_one(n))
+        },
+        str::to_owned,
+    )
+}

@@ -1,0 +1,263 @@
+//! Everything a request can do wrong, and the one table that says how it is answered.
+
+use std::{error::Error as StdError, fmt::Write as _};
+
+use actix_web::{
+    HttpResponse, ResponseError,
+    http::{StatusCode, header},
+};
+use encoders::PictureError;
+use engine::EngineError;
+use serde_json::{Value, json};
+use thiserror::Error;
+
+/// Seconds after which a client that met a full queue may try again.
+const RETRY_AFTER_S: &str = "1";
+
+/// Why a request is not answered with what it asked for.
+#[derive(Debug, Error)]
+pub(crate) enum ApiError {
+    #[error("{message}")]
+    Invalid { field: String, message: String },
+    #[error("the body is not valid JSON: {message}")]
+    Json { message: String },
+    #[error("{message}")]
+    Form { message: String },
+    #[error("a page of another origin ({origin}) may not change anything here")]
+    CrossOrigin { origin: String },
+    #[error("nothing is served at {path}")]
+    NoRoute { path: String },
+    #[error("there is no collection {name:?}: PUT /v1/collections/{name} makes it")]
+    NoCollection { name: String },
+    #[error("collection {collection:?} has no item {id:?}")]
+    NoItem { collection: String, id: String },
+    #[error("no picture is kept for item {id:?}")]
+    NoPicture { id: String },
+    #[error("{method} is not allowed here, expected one of {allowed}")]
+    Method {
+        method: String,
+        allowed: &'static str,
+    },
+    #[error("the body paused for more than {pause_ms} ms")]
+    Slow { pause_ms: u64 },
+    #[error(
+        "collection {collection:?} was made by model {theirs}, this server runs {ours}: start it \
+         with the first model, or make another collection and add the items again"
+    )]
+    AnotherModel {
+        collection: String,
+        theirs: String,
+        ours: String,
+    },
+    #[error("{message}")]
+    TooLarge {
+        field: Option<String>,
+        message: String,
+    },
+    #[error("content type is {got}, expected {expected}")]
+    MediaType { got: String, expected: &'static str },
+    #[error("{source}")]
+    Picture { field: String, source: PictureError },
+    #[error("{reason}")]
+    Input { field: String, reason: String },
+    #[error("too many inputs wait for the model, try again in {RETRY_AFTER_S} s")]
+    QueueFull,
+    #[error("{reason}")]
+    Unavailable { reason: &'static str },
+    #[error("{doing} failed")]
+    Internal {
+        doing: &'static str,
+        source: Option<Box<dyn StdError + Send + Sync>>,
+    },
+}
+
+impl ApiError {
+    /// A value that may not be what it is.
+    pub(crate) fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Invalid {
+            field: field.into(),
+            message: message.into(),
+        }
+    }
+
+    /// Something that is not the client's fault.
+    pub(crate) fn internal(
+        doing: &'static str,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        Self::Internal {
+            doing,
+            source: Some(source.into()),
+        }
+    }
+
+    /// What the engine refuses: names and ids are the client's, the rest is not.
+    pub(crate) fn engine(doing: &'static str, source: EngineError) -> Self {
+        let message = source.to_string();
+        match source {
+            EngineError::BadName { .. } => Self::invalid("collection", message),
+            EngineError::BadId { .. } => Self::invalid("id", message),
+            EngineError::Deleted { collection } => Self::NoCollection { name: collection },
+            EngineError::AnotherModel {
+                collection,
+                made_by,
+                got,
+            } => Self::AnotherModel {
+                collection,
+                theirs: made_by,
+                ours: got,
+            },
+            EngineError::NoSuchTarget { .. } => Self::invalid("target", message),
+            EngineError::BadHead { .. } => Self::invalid("labels", message),
+            source => Self::internal(doing, source),
+        }
+    }
+
+    /// The table: status and code of every error.
+    fn row(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::Invalid { .. } => (StatusCode::BAD_REQUEST, "invalid_field"),
+            Self::Json { .. } => (StatusCode::BAD_REQUEST, "invalid_json"),
+            Self::Form { .. } => (StatusCode::BAD_REQUEST, "invalid_form"),
+            Self::CrossOrigin { .. } => (StatusCode::FORBIDDEN, "cross_origin"),
+            Self::NoRoute { .. } => (StatusCode::NOT_FOUND, "route_not_found"),
+            Self::NoCollection { .. } => (StatusCode::NOT_FOUND, "collection_not_found"),
+            Self::NoItem { .. } => (StatusCode::NOT_FOUND, "item_not_found"),
+            Self::NoPicture { .. } => (StatusCode::NOT_FOUND, "picture_not_found"),
+            Self::Method { .. } => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::Slow { .. } => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
+            Self::AnotherModel { .. } => (StatusCode::CONFLICT, "another_model"),
+            Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            Self::MediaType { .. } => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type")
+            }
+            Self::Picture { source, .. } if is_too_large(source) => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "too_large")
+            }
+            Self::Picture { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "undecodable_picture"),
+            Self::Input { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "unusable_input"),
+            Self::QueueFull => (StatusCode::TOO_MANY_REQUESTS, "queue_full"),
+            Self::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+            Self::Internal { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        }
+    }
+
+    /// Which part of the request is wrong, where one part is.
+    fn field(&self) -> Option<&str> {
+        match self {
+            Self::Invalid { field, .. }
+            | Self::Picture { field, .. }
+            | Self::Input { field, .. } => Some(field),
+            Self::TooLarge { field, .. } => field.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The same error, its field named from further outside: `image` under `items[3]` becomes
+    /// `items[3].image`.
+    pub(crate) fn under(mut self, prefix: &str) -> Self {
+        let field = match &mut self {
+            Self::Invalid { field, .. }
+            | Self::Picture { field, .. }
+            | Self::Input { field, .. } => Some(field),
+            Self::TooLarge { field, .. } => field.as_mut(),
+            _ => None,
+        };
+        if let Some(field) = field.filter(|_| !prefix.is_empty()) {
+            *field = if field.is_empty() {
+                prefix.to_owned()
+            } else if field.starts_with('[') {
+                format!("{prefix}{field}")
+            } else {
+                format!("{prefix}.{field}")
+            };
+        }
+        self
+    }
+
+    /// The value of `error` in the answer. 5xx logs the chain here and says little.
+    pub(crate) fn to_json(&self) -> Value {
+        let (status, code) = self.row();
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(error = chain(self), "a request failed");
+        }
+        let mut error = json!({ "code": code, "message": self.to_string() });
+        if let Some(field) = self.field() {
+            error["field"] = json!(field);
+        }
+        error
+    }
+}
+
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        self.row().0
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut reply = HttpResponse::build(self.status_code());
+        match self {
+            Self::QueueFull | Self::Unavailable { .. } => {
+                reply.insert_header((header::RETRY_AFTER, RETRY_AFTER_S));
+            }
+            Self::Method { allowed, .. } => {
+                reply.insert_header((header::ALLOW, *allowed));
+            }
+            _ => {}
+        }
+        reply.json(json!({ "error": self.to_json() }))
+    }
+}
+
+fn is_too_large(error: &PictureError) -> bool {
+    matches!(
+        error,
+        PictureError::TooManyBytes { .. }
+            | PictureError::TooManyPixels { .. }
+            | PictureError::TooLong { .. }
+    )
+}
+
+/// An error and everything below it, on one line.
+fn chain(error: &dyn StdError) -> String {
+    let mut line = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        // Writing to a String cannot fail.
+        let _ = write!(line, ": {cause}");
+        next = cause.source();
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_is_named_from_outside_inwards() {
+        let field = |f: &str, prefix: &str| {
+            ApiError::invalid(f, "")
+                .under(prefix)
+                .field()
+                .map(str::to_owned)
+        };
+        assert_eq!(
+            field("image", "items[3]").as_deref(),
+            Some("items[3].image")
+        );
+        assert_eq!(
+            field("[3].image", "items").as_deref(),
+            Some("items[3].image")
+        );
+        assert_eq!(field("", "items").as_deref(), Some("items"));
+        assert_eq!(field("image", "").as_deref(), Some("image"));
+    }
+
+    #[test]
+    fn an_internal_error_hides_its_cause_from_the_client_and_keeps_it_for_the_log() {
+        let error = ApiError::internal("saving", std::io::Error::other("/secret/path is full"));
+        assert!(!error.to_json().to_string().contains("secret"));
+        assert_eq!(chain(&error), "saving failed: /secret/path is full");
+    }
+}

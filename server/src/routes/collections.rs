@@ -1,0 +1,98 @@
+//! Collections: made, described, deleted.
+
+use std::sync::Arc;
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    web::{Data, Path, Payload},
+};
+use engine::Collection;
+use serde_json::{Value, json};
+
+use crate::{
+    body,
+    reply::ApiError,
+    state::{AppState, block},
+    wire::{CollectionIn, parse},
+};
+
+/// `GET /v1/collections`
+pub(crate) async fn list(state: Data<AppState>) -> HttpResponse {
+    let collections: Vec<_> = state
+        .engine
+        .collections()
+        .iter()
+        .map(|c| describe(c))
+        .collect();
+    HttpResponse::Ok().json(json!({ "collections": collections }))
+}
+
+/// `PUT /v1/collections/{collection}`: makes it for the model of this server, or finds it made.
+pub(crate) async fn put(
+    state: Data<AppState>,
+    name: Path<String>,
+    request: HttpRequest,
+    payload: Payload,
+) -> Result<HttpResponse, ApiError> {
+    let sent = body::read(&request, payload, &state.limits).await?;
+    if !sent.is_empty() {
+        if body::media_type(&request) != "application/json" {
+            return Err(body::unsupported(&request, "application/json"));
+        }
+        let CollectionIn {} = parse(&sent)?;
+    }
+    let name = name.into_inner();
+    let (known, collection) = block("making a collection", move || {
+        let known = state.engine.collection(&name).is_some();
+        let collection = state.engine.create(&name, &state.model.spaces);
+        Ok((
+            known,
+            collection.map_err(|e| ApiError::engine("making a collection", e))?,
+        ))
+    })
+    .await?;
+    let mut reply = if known {
+        HttpResponse::Ok()
+    } else {
+        HttpResponse::Created()
+    };
+    Ok(reply.json(describe(&collection)))
+}
+
+/// `GET /v1/collections/{collection}`
+pub(crate) async fn get(
+    state: Data<AppState>,
+    name: Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    Ok(HttpResponse::Ok().json(describe(&state.collection(&name)?)))
+}
+
+/// `DELETE /v1/collections/{collection}`
+pub(crate) async fn delete(
+    state: Data<AppState>,
+    name: Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    let name = name.into_inner();
+    block("deleting a collection", move || {
+        // Only the name of a collection that exists may become part of a path.
+        state.collection(&name)?;
+        let deleted = state.engine.delete(&name);
+        if !deleted.map_err(|e| ApiError::engine("deleting a collection", e))? {
+            return Err(ApiError::NoCollection { name });
+        }
+        if let Some(thumbnails) = &state.thumbnails {
+            thumbnails.remove_collection(&name);
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+fn describe(collection: &Arc<Collection>) -> Value {
+    json!({
+        "name": collection.name(),
+        "spaces": collection.spaces(),
+        "stats": collection.stats(),
+    })
+}

@@ -1,0 +1,88 @@
+//! What is served where. Routes are thin: they read, call, and answer.
+
+mod classify;
+mod collections;
+mod form;
+mod items;
+mod page;
+mod picture;
+mod search;
+mod status;
+mod stream;
+
+use actix_web::{
+    HttpRequest, HttpResponse, Resource, Route,
+    web::{self, ServiceConfig},
+};
+
+use crate::reply::ApiError;
+
+/// Adds every route.
+pub(crate) fn configure(config: &mut ServiceConfig) {
+    let get = |path, handler: Route| only(path, "GET", [handler]);
+    config
+        .service(get("/", web::get().to(page::index)))
+        .service(get("/app.js", web::get().to(page::script)))
+        .service(get("/style.css", web::get().to(page::style)))
+        .service(get("/healthz", web::get().to(status::alive)))
+        .service(get("/readyz", web::get().to(status::ready)))
+        .service(get("/metrics", web::get().to(status::metrics)))
+        .service(get("/v1/model", web::get().to(status::model)))
+        .service(only(
+            "/v1/classify",
+            "POST",
+            [web::post().to(classify::classify)],
+        ))
+        .service(get("/v1/collections", web::get().to(collections::list)))
+        .service(only(
+            "/v1/collections/{collection}",
+            "GET, PUT, DELETE",
+            [
+                web::get().to(collections::get),
+                web::put().to(collections::put),
+                web::delete().to(collections::delete),
+            ],
+        ))
+        .service(only(
+            "/v1/collections/{collection}/search",
+            "POST",
+            [web::post().to(search::search)],
+        ))
+        .service(only(
+            "/v1/collections/{collection}/items",
+            "POST",
+            [web::post().to(items::post)],
+        ))
+        .service(only(
+            "/v1/collections/{collection}/items/{id}",
+            "GET, DELETE",
+            [web::get().to(items::get), web::delete().to(items::delete)],
+        ))
+        .service(get(
+            "/v1/collections/{collection}/items/{id}/image",
+            web::get().to(picture::picture),
+        ));
+}
+
+/// A resource that answers any other method with what it allows.
+fn only<const N: usize>(path: &str, allowed: &'static str, routes: [Route; N]) -> Resource {
+    let resource = routes
+        .into_iter()
+        .fold(web::resource(path), Resource::route);
+    resource.default_service(web::to(move |request: HttpRequest| async move {
+        let method = request.method().to_string();
+        Err::<HttpResponse, _>(ApiError::Method { method, allowed })
+    }))
+}
+
+/// The answer to every path that is not served.
+pub(crate) async fn no_route(request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    Err(ApiError::NoRoute {
+        path: request.path().to_owned(),
+    })
+}
+
+/// Milliseconds since `started`, to a microsecond.
+fn took_ms(started: std::time::Instant) -> f64 {
+    (started.elapsed().as_secs_f64() * 1e6).round() / 1e3
+}

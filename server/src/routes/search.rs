@@ -1,0 +1,66 @@
+//! `POST /v1/collections/{collection}/search`
+
+use std::time::Instant;
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    web::{Data, Path, Payload},
+};
+use embedding::Modality;
+use engine::Hit;
+use serde_json::{Value, json};
+
+use super::{picture, took_ms};
+use crate::{
+    body, query,
+    reply::ApiError,
+    state::{AppState, block},
+    wire::{SearchIn, parse},
+};
+
+/// Finds what is nearest.
+pub(crate) async fn search(
+    state: Data<AppState>,
+    name: Path<String>,
+    request: HttpRequest,
+    payload: Payload,
+) -> Result<HttpResponse, ApiError> {
+    let started = Instant::now();
+    let sent = body::read_json(&request, payload, &state.limits).await?;
+    let collection = state.collection_of_model(&name)?;
+    let asked: SearchIn = parse(&sent)?;
+    drop(sent);
+    let found = query::search(&state, collection, asked).await?;
+    let hits = block("describing hits", move || {
+        Ok(found
+            .hits
+            .into_iter()
+            .map(|hit| describe(&state, &name, hit))
+            .collect::<Vec<_>>())
+    })
+    .await?;
+    Ok(HttpResponse::Ok().json(json!({
+        "hits": hits,
+        "target": found.target,
+        "space": found.space,
+        "took_ms": took_ms(started),
+    })))
+}
+
+fn describe(state: &AppState, collection: &str, hit: Hit) -> Value {
+    let mut out = json!({
+        "id": hit.id,
+        "modality": hit.modality,
+        "score": hit.score,
+        "payload": hit.payload,
+    });
+    if let Some(text) = hit.text {
+        out["text"] = json!(text);
+    }
+    if hit.modality == Modality::Image
+        && picture::file(state, collection, &hit.id, hit.source.as_deref()).is_some()
+    {
+        out["image_url"] = json!(picture::url(collection, &hit.id));
+    }
+    out
+}

@@ -1,0 +1,135 @@
+//! What every request can reach.
+
+use std::{
+    num::NonZeroUsize,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use actix_web::web;
+use embedding::Embedding;
+use encoders::Pixels;
+use engine::{Collection, Engine};
+use lru::LruCache;
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use crate::{
+    ServerError,
+    config::{Limits, ServerConfig},
+    metrics::Metrics,
+    model::ModelHandle,
+    reply::ApiError,
+    thumbnails::Thumbnails,
+    tower::Tower,
+};
+
+/// What every request can reach.
+pub(crate) struct AppState {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) model: ModelHandle,
+    pub(crate) texts: Tower<String>,
+    pub(crate) images: Tower<Pixels>,
+    /// Turns to decode a picture: one per core.
+    pub(crate) decoders: Semaphore,
+    /// Embeddings of the prompts of recent classifications.
+    pub(crate) prompts: Mutex<LruCache<String, Embedding>>,
+    pub(crate) limits: Limits,
+    /// Folders whose pictures may be shown, links resolved.
+    pub(crate) media_roots: Vec<PathBuf>,
+    pub(crate) thumbnails: Option<Thumbnails>,
+    pub(crate) metrics: Metrics,
+    /// Set when the server begins to stop; requests that come after are refused.
+    pub(crate) stopping: AtomicBool,
+}
+
+impl AppState {
+    /// Starts both towers.
+    pub(crate) fn new(
+        config: &ServerConfig,
+        engine: Arc<Engine>,
+        model: ModelHandle,
+    ) -> Result<Self, ServerError> {
+        let metrics = Metrics::new()?;
+        let limits = config.limits.clone();
+        let (text, image) = (metrics.tower("text"), metrics.tower("image"));
+        let texts = Tower::start(
+            Arc::clone(&model.text),
+            limits.queue_texts,
+            limits.batch,
+            text,
+        )?;
+        let images = Tower::start(
+            Arc::clone(&model.image),
+            limits.queue_images,
+            limits.batch,
+            image,
+        )?;
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let cached = NonZeroUsize::new(limits.cached_prompts).unwrap_or(NonZeroUsize::MIN);
+        // A root that does not exist cannot hold a picture; it may appear before the next start.
+        let media_roots = config
+            .media_roots
+            .iter()
+            .filter_map(|r| fs_err::canonicalize(r).ok())
+            .collect();
+        Ok(Self {
+            engine,
+            model,
+            texts,
+            images,
+            decoders: Semaphore::new(cores),
+            prompts: Mutex::new(LruCache::new(cached)),
+            limits,
+            media_roots,
+            thumbnails: config.thumbnails.clone().map(Thumbnails::new),
+            metrics,
+            stopping: AtomicBool::new(false),
+        })
+    }
+
+    /// A collection, whatever model made it.
+    pub(crate) fn collection(&self, name: &str) -> Result<Arc<Collection>, ApiError> {
+        let none = || ApiError::NoCollection {
+            name: name.to_owned(),
+        };
+        self.engine.collection(name).ok_or_else(none)
+    }
+
+    /// A collection that the model of this server made.
+    pub(crate) fn collection_of_model(&self, name: &str) -> Result<Arc<Collection>, ApiError> {
+        let collection = self.collection(name)?;
+        let (theirs, ours) = (collection.spaces(), &self.model.spaces);
+        if theirs.same_model(ours) {
+            return Ok(collection);
+        }
+        Err(ApiError::AnotherModel {
+            collection: name.to_owned(),
+            theirs: format!("{} ({})", theirs.model, theirs.fingerprint),
+            ours: format!("{} ({})", ours.model, ours.fingerprint),
+        })
+    }
+
+    /// Which tower works without finishing anything, if one does.
+    pub(crate) fn stuck_tower(&self) -> Option<&'static str> {
+        let limit = Duration::from_millis(self.limits.stuck_ms);
+        if self.texts.is_stuck(limit) {
+            Some("the text tower is stuck")
+        } else if self.images.is_stuck(limit) {
+            Some("the image tower is stuck")
+        } else {
+            None
+        }
+    }
+}
+
+/// Runs what blocks on a thread that may block.
+pub(crate) async fn block<T: Send + 'static>(
+    doing: &'static str,
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    web::block(work)
+        .await
+        .map_err(|source| ApiError::internal(doing, source))?
+}

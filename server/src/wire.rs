@@ -1,0 +1,176 @@
+//! What requests and answers look like as JSON. Unknown fields are refused by name.
+
+use engine::{Payload, Target};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::reply::ApiError;
+
+/// One item to be kept: exactly one of `text` and `image`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ItemIn {
+    /// Default: the first 32 digits of the BLAKE3 hash of the content, so that adding the same
+    /// content again changes nothing.
+    pub(crate) id: Option<String>,
+    pub(crate) text: Option<String>,
+    /// base64 or a data URI.
+    pub(crate) image: Option<String>,
+    pub(crate) payload: Option<Payload>,
+}
+
+/// What is looked for: exactly one of `text`, `image`, `id` and `embedding`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SearchIn {
+    pub(crate) text: Option<String>,
+    pub(crate) image: Option<String>,
+    pub(crate) id: Option<String>,
+    pub(crate) embedding: Option<RowIn>,
+    pub(crate) target: Option<Target>,
+    pub(crate) k: Option<usize>,
+    #[serde(default)]
+    pub(crate) space: SpaceIn,
+    #[serde(default)]
+    pub(crate) exact: bool,
+    pub(crate) ef_search: Option<usize>,
+}
+
+/// A row of numbers, or base64 of little-endian f32.
+#[derive(Debug, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected an array of numbers or base64 of little-endian f32"
+)]
+pub(crate) enum RowIn {
+    Numbers(Vec<f32>),
+    Base64(String),
+}
+
+/// Which embeddings are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SpaceIn {
+    /// The server chooses, and says what it chose.
+    #[default]
+    Auto,
+    /// Where images and texts meet.
+    Shared,
+    /// What only one modality knows.
+    Specific,
+}
+
+/// What is classified: exactly one of `text` and `image`, among `labels`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ClassifyIn {
+    pub(crate) text: Option<String>,
+    pub(crate) image: Option<String>,
+    pub(crate) labels: Vec<String>,
+    /// Sentences with `{}` where the label goes; the mean over them stands for the label.
+    pub(crate) templates: Option<Vec<String>>,
+}
+
+/// The optional body of `PUT /v1/collections/{c}`: nothing can be set yet.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CollectionIn {}
+
+/// What may follow `?` when one item is asked for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ItemQuery {
+    /// Whether the answer holds the embeddings.
+    #[serde(default)]
+    pub(crate) embeddings: bool,
+}
+
+/// What became of one item.
+#[derive(Debug, Serialize)]
+pub(crate) struct StoredOut {
+    pub(crate) id: String,
+    pub(crate) status: Status,
+}
+
+/// Whether the id was there before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Status {
+    Inserted,
+    Updated,
+}
+
+/// Reads JSON; an error names the field by its path.
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let path = error.path().to_string();
+        refuse(&path, error.inner())
+    })?;
+    reader.end().map_err(|error| ApiError::Json {
+        message: error.to_string(),
+    })?;
+    Ok(value)
+}
+
+fn refuse(path: &str, error: &serde_json::Error) -> ApiError {
+    let message = error.to_string();
+    if !error.is_data() {
+        return ApiError::Json { message };
+    }
+    let outer = if path == "." { "" } else { path };
+    // serde reports these at the object that holds the field; the client wants the field.
+    let named = ["unknown field `", "missing field `"]
+        .iter()
+        .find_map(|start| message.strip_prefix(start)?.split('`').next());
+    let field = match named {
+        Some(name) if outer == name || outer.ends_with(&format!(".{name}")) => outer.to_owned(),
+        Some(name) if outer.is_empty() => name.to_owned(),
+        Some(name) => format!("{outer}.{name}"),
+        None if outer.is_empty() => "body".to_owned(),
+        None => outer.to_owned(),
+    };
+    ApiError::Invalid { field, message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field<T: DeserializeOwned>(json: &str) -> String {
+        match parse::<T>(json.as_bytes()) {
+            Err(ApiError::Invalid { field, .. }) => field,
+            Err(other) => panic!("{json}: {other}"),
+            Ok(_) => panic!("{json} is read"),
+        }
+    }
+
+    #[test]
+    fn the_field_that_is_wrong_is_named() {
+        assert_eq!(field::<SearchIn>(r#"{"txt": "a"}"#), "txt");
+        assert_eq!(field::<SearchIn>(r#"{"text": "a", "k": -1}"#), "k");
+        assert_eq!(
+            field::<SearchIn>(r#"{"text": "a", "target": "video"}"#),
+            "target"
+        );
+        assert_eq!(field::<SearchIn>(r#"{"embedding": {"a": 1}}"#), "embedding");
+        assert_eq!(field::<ClassifyIn>(r#"{"text": "a"}"#), "labels");
+        assert_eq!(
+            field::<ClassifyIn>(r#"{"text": "a", "labels": ["b", 3]}"#),
+            "labels[1]"
+        );
+        assert_eq!(
+            field::<Vec<ItemIn>>(r#"[{"text": "a"}, {"image": 3}]"#),
+            "[1].image"
+        );
+        assert_eq!(field::<Vec<ItemIn>>(r#"[{"tags": 1}]"#), "[0].tags");
+        assert_eq!(field::<ItemIn>("3"), "body");
+    }
+
+    #[test]
+    fn what_is_no_json_is_told_from_a_wrong_value() {
+        for json in ["", "{", "{\"text\": \"a\"} x", "\u{e9}"] {
+            let refused = parse::<ItemIn>(json.as_bytes());
+            assert!(matches!(refused, Err(ApiError::Json { .. })), "{json:?}");
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What is answered to requests that no route can help.
+
+use serde_json::json;
+
+use crate::harness::{POISON, Service, base64, png};
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+#[test]
+fn an_unknown_path_and_a_wrong_method_are_told_apart() {
+    let service = Service::with_collection();
+    for path in [
+        "/nothing",
+        "/v1/collections/c/item",
+        "/v2/collections",
+        "/v1/collections/",
+    ] {
+        service.get(path).refused(404, "route_not_found");
+    }
+    let wrong = service.delete("/v1/model");
+    wrong.refused(405, "method_not_allowed");
+    assert_eq!(wrong.header("allow"), "GET");
+    service
+        .get("/v1/collections/c/search")
+        .refused(405, "method_not_allowed");
+    let wrong = service.post("/v1/collections/c", &json!({}));
+    wrong.refused(405, "method_not_allowed");
+    assert_eq!(wrong.header("allow"), "GET, PUT, DELETE");
+}
+
+#[test]
+fn a_body_of_another_kind_is_refused_with_what_is_read() {
+    let service = Service::with_collection();
+    for path in [
+        "/v1/collections/c/search",
+        "/v1/classify",
+        "/v1/collections/c/items",
+    ] {
+        for headers in [&[][..], &[("content-type", "text/plain")]] {
+            let reply = service.send(path, headers, b"{}");
+            reply.refused(415, "unsupported_media_type");
+            assert!(
+                reply.text().contains("application/json"),
+                "{}",
+                reply.text()
+            );
+        }
+        let packed = service.send(path, &[JSON, ("content-encoding", "gzip")], b"{}");
+        packed.refused(415, "unsupported_media_type");
+        service
+            .send(path, &[JSON], b"{\"text\": ")
+            .refused(400, "invalid_json");
+        service.send(path, &[JSON], b"{} {}");
+    }
+    let charset = [("content-type", "Application/JSON; charset=utf-8")];
+    let reply = service.send("/v1/collections/c/search", &charset, b"{\"text\": \"a\"}");
+    assert_eq!(
+        reply.status, 200,
+        "parameters of a media type do not matter"
+    );
+}
+
+#[test]
+fn what_is_too_large_is_refused_with_the_limit() {
+    let service = Service::with(|config| {
+        config.limits.body_bytes = 100_000;
+        config.limits.items = 3;
+        config.limits.text_bytes = 50;
+        config.limits.payload_bytes = 20;
+        config.limits.picture_bytes = 2_000;
+        config.limits.picture_pixels = 100;
+    });
+    service.put("/v1/collections/c");
+    let items = "/v1/collections/c/items";
+    let text = |n: usize| json!({ "text": "a".repeat(n) });
+    assert_eq!(service.post(items, &text(50)).status, 200);
+    assert_eq!(
+        service.post(items, &text(51)).refused(413, "too_large"),
+        "text"
+    );
+    assert_eq!(
+        service
+            .post(items, &json!([text(1), text(51)]))
+            .refused(413, "too_large"),
+        "items[1].text"
+    );
+    let many = json!([text(1), text(2), text(3), text(4)]);
+    assert_eq!(
+        service.post(items, &many).refused(413, "too_large"),
+        "items"
+    );
+    let payload = json!({ "text": "a", "payload": { "a": "b".repeat(20) } });
+    assert_eq!(
+        service.post(items, &payload).refused(413, "too_large"),
+        "payload"
+    );
+    let wide = json!({ "image": base64(&png(1, 11)) });
+    assert_eq!(
+        service.post(items, &wide).refused(413, "too_large"),
+        "image"
+    );
+    let heavy = json!({ "image": base64(&[7; 2_001]) });
+    assert_eq!(
+        service.post(items, &heavy).refused(413, "too_large"),
+        "image"
+    );
+    assert_eq!(
+        service
+            .post(items, &json!({ "image": base64(&png(1, 10)) }))
+            .status,
+        200
+    );
+    let body = service.post(items, &text(100_000));
+    assert_eq!(body.refused(413, "too_large"), "");
+    assert!(body.text().contains("100000 bytes"), "{}", body.text());
+}
+
+#[test]
+fn a_page_of_another_site_changes_nothing() {
+    let service = Service::with_collection();
+    let path = "/v1/collections/c/items";
+    let item = br#"{"text": "a"}"#;
+    let foreign = service.send(path, &[JSON, ("origin", "https://example.org")], item);
+    foreign.refused(403, "cross_origin");
+    let sandboxed = service.send(path, &[JSON, ("origin", "null")], item);
+    sandboxed.refused(403, "cross_origin");
+    let own = service.url("");
+    assert_eq!(
+        service.send(path, &[JSON, ("origin", &own)], item).status,
+        200
+    );
+    assert_eq!(
+        service
+            .get("/healthz")
+            .header("access-control-allow-origin"),
+        ""
+    );
+}
+
+#[test]
+fn a_tower_that_fails_costs_one_item_and_tells_nothing() {
+    let service = Service::with_collection();
+    let reply = service.post("/v1/collections/c/items", &json!({ "text": POISON }));
+    reply.refused(500, "internal");
+    assert_eq!(reply.json()["error"]["message"], "encoding failed");
+    let lines = format!("{{\"text\": \"a\"}}\n{{\"text\": \"{POISON}\"}}\n{{\"text\": \"b\"}}\n");
+    let kind = [("content-type", "application/x-ndjson")];
+    let reply = service.send("/v1/collections/c/items", &kind, lines.as_bytes());
+    assert_eq!(
+        reply.text().matches("inserted").count(),
+        2,
+        "{}",
+        reply.text()
+    );
+    assert_eq!(service.get("/readyz").status, 200);
+}

@@ -1,0 +1,321 @@
+//! A server on a port of its own, and a client.
+
+use std::{
+    sync::{Arc, Condvar, Mutex},
+    time::Duration,
+};
+
+use embedding::{EncodeError, Encoded, Encoder, HashEncoder, Modality, Spaces};
+use encoders::{Picture, Pixels};
+use engine::{Engine, EngineConfig};
+use serde_json::Value;
+use server::{ModelHandle, RunningServer, ServerConfig};
+
+/// Elements of every embedding of the hash model.
+pub const DIM: usize = 32;
+
+/// A text that the tower refuses.
+pub const REFUSED: &str = "refused";
+
+/// A text that makes the tower panic.
+pub const POISON: &str = "poison";
+
+/// A running server and a client of it.
+pub struct Service {
+    pub running: Option<RunningServer>,
+    pub engine: Arc<Engine>,
+    pub gate: Gate,
+    agent: ureq::Agent,
+    base: String,
+}
+
+/// What came back.
+pub struct Reply {
+    pub status: u16,
+    pub headers: ureq::http::HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Service {
+    /// A server with the default limits.
+    pub fn start() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// A server with other settings.
+    pub fn with(change: impl FnOnce(&mut ServerConfig)) -> Self {
+        let mut config = ServerConfig {
+            bind: ([127, 0, 0, 1], 0).into(),
+            ..ServerConfig::default()
+        };
+        change(&mut config);
+        let engine = Arc::new(Engine::in_memory(EngineConfig::default()));
+        let gate = Gate::default();
+        let running = server::start(config, Arc::clone(&engine), model(&gate)).expect("starts");
+        let base = format!("http://{}", running.addr());
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(60)))
+            .build()
+            .into();
+        Self {
+            running: Some(running),
+            engine,
+            gate,
+            agent,
+            base,
+        }
+    }
+
+    /// The same, with an empty collection `c`.
+    pub fn with_collection() -> Self {
+        let service = Self::start();
+        assert_eq!(service.put("/v1/collections/c").status, 201);
+        service
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    pub fn get(&self, path: &str) -> Reply {
+        Reply::of(self.agent.get(self.url(path)).call())
+    }
+
+    pub fn get_as(&self, path: &str, request_id: &str) -> Reply {
+        Reply::of(
+            self.agent
+                .get(self.url(path))
+                .header("x-request-id", request_id)
+                .call(),
+        )
+    }
+
+    pub fn put(&self, path: &str) -> Reply {
+        Reply::of(self.agent.put(self.url(path)).send_empty())
+    }
+
+    pub fn delete(&self, path: &str) -> Reply {
+        Reply::of(self.agent.delete(self.url(path)).call())
+    }
+
+    pub fn post(&self, path: &str, json: &Value) -> Reply {
+        self.send(
+            path,
+            &[("content-type", "application/json")],
+            json.to_string().as_bytes(),
+        )
+    }
+
+    pub fn send(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+        let mut request = self.agent.post(self.url(path));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Reply::of(request.send(body))
+    }
+
+    /// Adds items to `c` and returns their ids.
+    pub fn add(&self, items: &Value) -> Vec<String> {
+        let reply = self.post("/v1/collections/c/items", items);
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        let json = reply.json();
+        let items = json["items"].as_array().expect("items");
+        items
+            .iter()
+            .map(|item| item["id"].as_str().expect("an id").to_owned())
+            .collect()
+    }
+
+    /// Searches `c` and returns the whole answer.
+    pub fn search(&self, query: &Value) -> Value {
+        let reply = self.post("/v1/collections/c/search", query);
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        reply.json()
+    }
+
+    /// Number of items in `c`.
+    pub fn count(&self) -> u64 {
+        self.get("/v1/collections/c").json()["stats"]["items"]
+            .as_u64()
+            .expect("a count")
+    }
+}
+
+impl Reply {
+    fn of(reply: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Self {
+        let mut reply = reply.expect("the server answers");
+        let body = reply.body_mut().read_to_vec().expect("the body arrives");
+        Self {
+            status: reply.status().as_u16(),
+            headers: reply.headers().clone(),
+            body,
+        }
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or_default()
+    }
+
+    /// Checks the one shape of errors and returns the field.
+    #[track_caller]
+    pub fn refused(&self, status: u16, code: &str) -> String {
+        assert_eq!(
+            (self.status, self.error_code()),
+            (status, code.to_owned()),
+            "{}",
+            self.text()
+        );
+        let error = &self.json()["error"];
+        assert!(
+            error["message"].as_str().is_some_and(|m| m.len() > 5),
+            "{error}"
+        );
+        error["field"].as_str().unwrap_or_default().to_owned()
+    }
+
+    fn error_code(&self) -> String {
+        self.json()["error"]["code"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    }
+}
+
+/// Ids of the hits of a search.
+pub fn ids(found: &Value) -> Vec<&str> {
+    let hits = found["hits"].as_array().expect("hits");
+    hits.iter()
+        .map(|hit| hit["id"].as_str().expect("an id"))
+        .collect()
+}
+
+/// A PNG of one color.
+pub fn png(red: u8, side: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, side, side);
+    encoder.set_color(png::ColorType::Rgb);
+    let mut writer = encoder.write_header().expect("a fine header");
+    writer
+        .write_image_data(&[red, 90, 7].repeat((side * side) as usize))
+        .expect("fine data");
+    writer.finish().expect("a fine end");
+    bytes
+}
+
+/// The same in base64.
+pub fn png_base64(red: u8) -> String {
+    base64(&png(red, 4))
+}
+
+pub fn base64(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+/// The spaces of the hash model.
+pub fn spaces() -> Spaces {
+    Encoder::<String>::spaces(&HashEncoder::new(Modality::Text, DIM)).clone()
+}
+
+/// The hash model, which never waits.
+pub fn open_model() -> ModelHandle {
+    model(&Gate::default())
+}
+
+fn model(gate: &Gate) -> ModelHandle {
+    ModelHandle {
+        info: serde_json::json!({ "name": "hash" }),
+        spaces: spaces(),
+        logit_scale: 10.0,
+        text: Arc::new(Texts {
+            hash: HashEncoder::new(Modality::Text, DIM),
+            gate: gate.clone(),
+        }),
+        image: Arc::new(Images(HashEncoder::new(Modality::Image, DIM))),
+        prepare: Arc::new(|picture: &Picture| {
+            let values = picture.as_rgb().iter().map(|v| f32::from(*v)).collect();
+            let (height, width) = (picture.height() as usize, picture.width() as usize);
+            Pixels::new(values, height, width).expect("a whole picture")
+        }),
+    }
+}
+
+/// Holds the text tower while it is shut.
+#[derive(Clone, Default)]
+pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    pub fn shut(&self) {
+        *self.0.0.lock().expect("no panic") = true;
+    }
+
+    pub fn open(&self) {
+        *self.0.0.lock().expect("no panic") = false;
+        self.0.1.notify_all();
+    }
+
+    fn pass(&self) {
+        let shut = self.0.0.lock().expect("no panic");
+        drop(self.0.1.wait_while(shut, |shut| *shut).expect("no panic"));
+    }
+}
+
+struct Texts {
+    hash: HashEncoder,
+    gate: Gate,
+}
+
+impl Encoder<String> for Texts {
+    fn spaces(&self) -> &Spaces {
+        Encoder::<String>::spaces(&self.hash)
+    }
+
+    fn modality(&self) -> Modality {
+        Modality::Text
+    }
+
+    fn encode(&self, batch: &[String]) -> Result<Vec<Encoded>, EncodeError> {
+        self.gate.pass();
+        assert!(
+            !batch.iter().any(|text| text == POISON),
+            "a tower that panics"
+        );
+        if let Some(position) = batch.iter().position(|text| text == REFUSED) {
+            return Err(EncodeError::BadInput {
+                position,
+                reason: "refused by the tower".into(),
+            });
+        }
+        self.hash.encode(batch)
+    }
+}
+
+struct Images(HashEncoder);
+
+impl Encoder<Pixels> for Images {
+    fn spaces(&self) -> &Spaces {
+        Encoder::<String>::spaces(&self.0)
+    }
+
+    fn modality(&self) -> Modality {
+        Modality::Image
+    }
+
+    fn encode(&self, batch: &[Pixels]) -> Result<Vec<Encoded>, EncodeError> {
+        let bytes = |p: &Pixels| p.as_slice().iter().flat_map(|v| v.to_le_bytes()).collect();
+        let batch: Vec<Vec<u8>> = batch.iter().map(bytes).collect();
+        self.0.encode(&batch)
+    }
+}

@@ -1,0 +1,245 @@
+//! Items: added as JSON, as a form and as a stream; read and deleted.
+
+use serde_json::{Value, json};
+
+use crate::harness::{REFUSED, Service, ids, png, png_base64};
+
+const ITEMS: &str = "/v1/collections/c/items";
+
+#[test]
+fn one_object_and_an_array_of_one_get_the_same_answer() {
+    let service = Service::with_collection();
+    let shape = |mut reply: Value| {
+        assert!(reply["took_ms"].take().is_number());
+        reply
+    };
+    let item = json!({ "id": "a", "text": "a cat", "payload": { "n": 1 } });
+    let one = shape(service.post(ITEMS, &item).json());
+    assert_eq!(one["items"], json!([{ "id": "a", "status": "inserted" }]));
+    service.delete(&format!("{ITEMS}/a"));
+    assert_eq!(shape(service.post(ITEMS, &json!([item])).json()), one);
+    let again = service.post(ITEMS, &item).json();
+    assert_eq!(again["items"][0]["status"], "updated");
+}
+
+#[test]
+fn an_item_is_read_back_with_its_embeddings_and_deleted_for_good() {
+    let service = Service::with_collection();
+    let id = "folder/a b\u{e9}.png";
+    service.add(&json!({ "id": id, "image": png_base64(1), "payload": { "n": [1, null] } }));
+    let path = format!("{ITEMS}/folder%2Fa%20b%C3%A9.png");
+    let item = service.get(&path).json();
+    assert_eq!(
+        item,
+        json!({ "id": id, "modality": "image", "payload": { "n": [1, null] } })
+    );
+    let rows = service.get(&format!("{path}?embeddings=true")).json();
+    assert_eq!(
+        rows["embeddings"]["shared"].as_array().map(Vec::len),
+        Some(32)
+    );
+    assert_eq!(
+        service.get(&format!("{path}?embedding=1")).status,
+        400,
+        "an unknown word"
+    );
+    assert_eq!(service.delete(&path).status, 204);
+    service.get(&path).refused(404, "item_not_found");
+    service.delete(&path).refused(404, "item_not_found");
+    assert_eq!(
+        ids(&service.search(&json!({ "image": png_base64(1) }))),
+        [""; 0]
+    );
+}
+
+#[test]
+fn content_without_an_id_is_kept_once() {
+    let service = Service::with_collection();
+    let items = json!([{ "text": "a cat" }, { "image": png_base64(1) }, { "text": "a dog" }]);
+    let first = service.add(&items);
+    assert_eq!(service.add(&items), first);
+    assert_eq!(service.count(), 3);
+}
+
+#[test]
+fn a_batch_is_kept_whole_or_not_at_all_and_the_bad_item_is_named() {
+    let service = Service::with_collection();
+    let good = json!({ "text": "a cat" });
+    let batch = |bad: Value| service.post(ITEMS, &json!([good, good, bad]));
+    let broken = base64_of("\u{89}PNG\r\n\x1a\n broken");
+    assert_eq!(
+        batch(json!({ "image": broken })).refused(422, "undecodable_picture"),
+        "items[2].image"
+    );
+    assert_eq!(
+        batch(json!({ "text": REFUSED })).refused(422, "unusable_input"),
+        "items[2].text"
+    );
+    assert_eq!(
+        batch(json!({ "image": "**" })).refused(400, "invalid_field"),
+        "items[2].image"
+    );
+    assert_eq!(
+        batch(json!({ "txt": "a" })).refused(400, "invalid_field"),
+        "items[2].txt"
+    );
+    assert_eq!(
+        batch(json!({ "id": "" , "text": "a" })).refused(400, "invalid_field"),
+        "items[2].id"
+    );
+    assert_eq!(
+        batch(json!({})).refused(400, "invalid_field"),
+        "items[2].text"
+    );
+    let both = json!({ "text": "a", "image": png_base64(1) });
+    assert_eq!(batch(both).refused(400, "invalid_field"), "items[2].image");
+    assert_eq!(
+        service
+            .post(ITEMS, &json!([]))
+            .refused(400, "invalid_field"),
+        "items"
+    );
+    assert_eq!(
+        service
+            .post(ITEMS, &json!({ "text": " " }))
+            .refused(400, "invalid_field"),
+        "text"
+    );
+    assert_eq!(service.count(), 0);
+}
+
+#[test]
+fn a_batch_larger_than_the_window_keeps_its_order() {
+    let service = Service::with_collection();
+    let items: Vec<_> = (0..150)
+        .map(|i| json!({ "id": format!("{i}"), "text": format!("text {i}") }))
+        .collect();
+    let ids = service.add(&json!(items));
+    assert_eq!(ids, (0..150).map(|i| i.to_string()).collect::<Vec<_>>());
+    for i in [0, 31, 32, 149] {
+        let found = service.search(&json!({ "text": format!("text {i}"), "target": "text" }));
+        assert_eq!(found["hits"][0]["id"], json!(i.to_string()));
+        assert!(
+            found["hits"][0]["score"]
+                .as_f64()
+                .is_some_and(|s| s > 0.9999)
+        );
+    }
+}
+
+#[test]
+fn files_of_a_form_become_pictures_with_their_names() {
+    let service = Service::with_collection();
+    let mut form = Vec::new();
+    let mut part = |head: &str, body: &[u8]| {
+        form.extend_from_slice(
+            format!("--xyz\r\nContent-Disposition: form-data; {head}").as_bytes(),
+        );
+        form.extend_from_slice(b"\r\n\r\n");
+        form.extend_from_slice(body);
+        form.extend_from_slice(b"\r\n");
+    };
+    part(
+        "name=\"file\"; filename=\"C:\\\\photos\\\\cat.png\"",
+        &png(1, 4),
+    );
+    part("name=\"id\"", b"dog");
+    part("name=\"payload\"", b"{\"color\": \"brown\"}");
+    part("name=\"file\"; filename=\"dog.png\"", &png(2, 4));
+    form.extend_from_slice(b"--xyz--\r\n");
+    let kind = [("content-type", "multipart/form-data; boundary=xyz")];
+    let reply = service.send(ITEMS, &kind, &form);
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert_eq!(
+        reply.json()["items"][1],
+        json!({ "id": "dog", "status": "inserted" })
+    );
+    let dog = service.get(&format!("{ITEMS}/dog")).json();
+    assert_eq!(
+        dog["payload"],
+        json!({ "color": "brown", "name": "dog.png" })
+    );
+    let found = service.search(&json!({ "image": png_base64(1) }));
+    assert_eq!(found["hits"][0]["payload"], json!({ "name": "cat.png" }));
+
+    let text = b"--xyz\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\n\r\nhi\r\n--xyz--\r\n";
+    let reply = service.send(ITEMS, &kind, text);
+    assert_eq!(reply.refused(422, "undecodable_picture"), "items[0].image");
+    service
+        .send(ITEMS, &kind, b"--xyz\r\nbroken")
+        .refused(400, "invalid_form");
+}
+
+#[test]
+fn a_bad_line_of_a_stream_fails_alone() {
+    let service = Service::with_collection();
+    let lines = [
+        json!({ "id": "a", "text": "a cat" }).to_string(),
+        "{ broken".to_owned(),
+        String::new(),
+        json!({ "id": "b", "image": png_base64(3) }).to_string(),
+        json!({ "id": "c", "image": "AAAA" }).to_string(),
+        json!({ "id": "d", "text": REFUSED }).to_string(),
+        json!({ "id": "e", "text": "a dog" }).to_string(),
+    ];
+    let kind = [("content-type", "application/x-ndjson")];
+    let reply = service.send(ITEMS, &kind, lines.join("\n").as_bytes());
+    assert_eq!(
+        (reply.status, reply.header("content-type")),
+        (200, "application/x-ndjson")
+    );
+    let results: Vec<Value> = reply
+        .text()
+        .lines()
+        .map(|l| serde_json::from_str(l).expect("JSON"))
+        .collect();
+    let brief: Vec<_> = results
+        .iter()
+        .map(|r| {
+            (
+                r["line"].as_u64(),
+                r["status"].as_str().or(r["error"]["code"].as_str()),
+            )
+        })
+        .collect();
+    let expected = [
+        (Some(1), Some("inserted")),
+        (Some(2), Some("invalid_json")),
+        (Some(4), Some("inserted")),
+        (Some(5), Some("undecodable_picture")),
+        (Some(6), Some("unusable_input")),
+        (Some(7), Some("inserted")),
+    ];
+    assert_eq!(brief, expected);
+    assert_eq!(service.count(), 3);
+}
+
+#[test]
+fn a_long_stream_is_kept_whole_and_a_line_that_is_too_long_is_skipped() {
+    let service = Service::with(|config| config.limits.body_bytes = 4096);
+    service.put("/v1/collections/c");
+    let mut lines: Vec<_> = (0..3000)
+        .map(|i| json!({ "text": format!("text {i}") }).to_string())
+        .collect();
+    lines.insert(1000, json!({ "text": "a".repeat(9000) }).to_string());
+    let body = lines.join("\r\n") + "\n";
+    let reply = service.send(
+        ITEMS,
+        &[("content-type", "application/x-ndjson")],
+        body.as_bytes(),
+    );
+    let text = reply.text();
+    assert_eq!(text.lines().count(), 3001);
+    let long: Value = serde_json::from_str(text.lines().nth(1000).expect("a line")).expect("JSON");
+    assert_eq!(
+        (&long["line"], &long["error"]["code"]),
+        (&json!(1001), &json!("too_large"))
+    );
+    let last: Value = serde_json::from_str(text.lines().last().expect("a line")).expect("JSON");
+    assert_eq!(last["line"], 3001);
+    assert_eq!(service.count(), 3000);
+}
+
+fn base64_of(text: &str) -> String {
+    crate::harness::base64(text.as_bytes())
+}

@@ -1,0 +1,11 @@
+//! The HTTP service from outside: over a real port, with towers that know nothing but hashes.
+
+mod classify;
+mod collections;
+mod errors;
+mod harness;
+mod items;
+mod lifecycle;
+mod page;
+mod queue;
+mod search;

@@ -1,0 +1,142 @@
+//! The bounded queue, and what happens when the model is slow.
+
+use std::{
+    io::Write as _,
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
+use crate::harness::Service;
+
+fn wait_until(what: &str, is: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is() {
+        assert!(
+            started.elapsed() < Duration::from_secs(20),
+            "waited in vain: {what}"
+        );
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn waiting(service: &Service) -> String {
+    let text = service.get("/metrics").text();
+    let line = text
+        .lines()
+        .find(|l| l.starts_with("diptych_queue_inputs{tower=\"text\"}"));
+    line.and_then(|l| l.split(' ').next_back())
+        .unwrap_or_default()
+        .to_owned()
+}
+
+fn small() -> Service {
+    let service = Service::with(|config| {
+        config.limits.queue_texts = 2;
+        config.limits.stuck_ms = 100;
+    });
+    service.put("/v1/collections/c");
+    service
+}
+
+#[test]
+fn a_full_queue_is_answered_with_429_and_those_who_wait_are_served() {
+    let service = small();
+    service.gate.shut();
+    thread::scope(|scope| {
+        let search = |text| {
+            let service = &service;
+            scope.spawn(move || {
+                service
+                    .post("/v1/collections/c/search", &json!({ "text": text }))
+                    .status
+            })
+        };
+        let served = [search("one"), search("two")];
+        wait_until("the queue is full", || waiting(&service) == "2");
+        let refused = service.post("/v1/collections/c/search", &json!({ "text": "three" }));
+        refused.refused(429, "queue_full");
+        assert_eq!(refused.header("retry-after"), "1");
+        let batch = service.post("/v1/collections/c/items", &json!([{ "text": "three" }]));
+        batch.refused(429, "queue_full");
+        let labels = json!({ "text": "a", "labels": ["b"] });
+        service
+            .post("/v1/classify", &labels)
+            .refused(429, "queue_full");
+        assert_eq!(
+            service.get("/v1/collections").status,
+            200,
+            "what needs no model is served"
+        );
+        service.gate.open();
+        for thread in served {
+            assert_eq!(thread.join().expect("no panic"), 200);
+        }
+    });
+    assert_eq!(waiting(&service), "0");
+    let batch: Vec<_> = (0..9).map(|i| json!({ "text": i.to_string() })).collect();
+    assert_eq!(
+        service.add(&json!(batch)).len(),
+        9,
+        "a batch larger than the queue passes through"
+    );
+}
+
+#[test]
+fn readiness_sees_a_stuck_tower_and_its_recovery() {
+    let service = small();
+    assert_eq!(service.get("/readyz").status, 200);
+    service.gate.shut();
+    thread::scope(|scope| {
+        let search = scope.spawn(|| {
+            service
+                .post("/v1/collections/c/search", &json!({ "text": "a" }))
+                .status
+        });
+        wait_until("the tower is stuck", || {
+            service.get("/readyz").status == 503
+        });
+        service.get("/readyz").refused(503, "unavailable");
+        assert_eq!(service.get("/healthz").status, 200, "the process lives");
+        service.gate.open();
+        assert_eq!(search.join().expect("no panic"), 200);
+    });
+    wait_until("the tower works", || service.get("/readyz").status == 200);
+}
+
+#[test]
+fn what_a_vanished_client_asked_is_dropped_from_the_queue() {
+    let service = small();
+    service.gate.shut();
+    let body = r#"{"text": "a"}"#;
+    let head = format!(
+        "POST /v1/collections/c/search HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let address = service.url("").replace("http://", "");
+    let ask = || {
+        let mut stream = TcpStream::connect(&address).expect("connects");
+        stream.write_all(head.as_bytes()).expect("is sent");
+        stream
+    };
+    // The first is in the tower, which cannot be interrupted; the second waits behind it.
+    let first = ask();
+    wait_until("the first is in the tower", || waiting(&service) == "1");
+    thread::sleep(Duration::from_millis(100));
+    let second = ask();
+    wait_until("the second waits", || waiting(&service) == "2");
+    drop(second);
+    thread::sleep(Duration::from_millis(100));
+    service.gate.open();
+    wait_until("the queue is empty", || waiting(&service) == "0");
+    drop(first);
+    let metrics = service.get("/metrics").text();
+    let passes = "diptych_pass_inputs_sum{tower=\"text\"} 1";
+    assert!(
+        metrics.lines().any(|l| l == passes),
+        "only the first was encoded: {metrics}"
+    );
+}
