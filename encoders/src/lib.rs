@@ -3,7 +3,10 @@
 //! It is **not** a store, an index or a server: bytes and model folders in, embeddings out.
 
 mod error;
+pub mod nn;
 mod picture;
+mod tokenize;
 
 pub use error::{ModelError, PictureError};
 pub use picture::*;
+pub use tokenize::TextTokenizer;

@@ -19,7 +19,8 @@ use crate::{
     record::{self, Record, Stamp},
     sealing::{self, SealQueue},
     searching,
-    shard::{Shard, ShardKey},
+    shard::ShardKey,
+    state::{Part, State, slot_of},
     store::{Batch, Store},
     turns::Turns,
 };
@@ -47,102 +48,6 @@ pub(crate) struct Core {
     pub(crate) index_dir: Option<PathBuf>,
     pub(crate) config: EngineConfig,
     pub(crate) queue: SealQueue,
-}
-
-/// What is in memory of a collection; all of it derived from the store.
-pub(crate) struct State {
-    parts: Vec<Part>,
-    /// Items whose record does not read back.
-    pub(crate) damaged: BTreeSet<ItemId>,
-}
-
-/// The items of one modality and one slot.
-pub(crate) struct Part {
-    pub(crate) modality: Modality,
-    pub(crate) slot: usize,
-    pub(crate) shared: Shard,
-    /// Present where the model has a specific space for the modality.
-    pub(crate) specific: Option<Shard>,
-}
-
-impl State {
-    pub(crate) fn new(parts: Vec<Part>, damaged: BTreeSet<ItemId>) -> Self {
-        Self { parts, damaged }
-    }
-
-    pub(crate) fn shards(&self) -> impl Iterator<Item = (ShardKey, &Shard)> {
-        self.parts.iter().flat_map(|part| {
-            let Part { modality, slot, .. } = *part;
-            let key = move |aspect| ShardKey {
-                modality,
-                slot,
-                aspect,
-            };
-            let specific = part.specific.as_ref();
-            std::iter::once((key(Aspect::Shared), &part.shared))
-                .chain(specific.map(|shard| (key(Aspect::Specific(modality)), shard)))
-        })
-    }
-
-    pub(crate) fn shard_mut(&mut self, key: &ShardKey) -> Option<&mut Shard> {
-        let part = self
-            .parts
-            .iter_mut()
-            .find(|p| (p.modality, p.slot) == (key.modality, key.slot))?;
-        match key.aspect {
-            Aspect::Shared => Some(&mut part.shared),
-            Aspect::Specific(_) => part.specific.as_mut(),
-        }
-    }
-
-    /// Whether the item is there, searchable or damaged.
-    fn contains(&self, id: &ItemId, slot: usize) -> bool {
-        self.damaged.contains(id)
-            || self
-                .parts
-                .iter()
-                .any(|p| p.slot == slot && p.shared.contains(id.as_str()))
-    }
-
-    fn insert(&mut self, item: &Item, slot: usize, stamp: Stamp) {
-        self.damaged.remove(&item.id);
-        let id = item.id.as_str();
-        for part in self.parts.iter_mut().filter(|part| part.slot == slot) {
-            if part.modality != item.modality {
-                part.remove(id);
-                continue;
-            }
-            part.shared.insert(id, stamp, &item.shared);
-            match (&mut part.specific, &item.specific) {
-                (Some(shard), Some(row)) => shard.insert(id, stamp, row),
-                (Some(shard), None) => shard.remove(id),
-                (None, _) => {}
-            }
-        }
-    }
-
-    fn remove(&mut self, id: &ItemId, slot: usize) {
-        self.damaged.remove(id);
-        for part in self.parts.iter_mut().filter(|part| part.slot == slot) {
-            part.remove(id.as_str());
-        }
-    }
-}
-
-impl Part {
-    fn remove(&mut self, id: &str) {
-        self.shared.remove(id);
-        if let Some(shard) = &mut self.specific {
-            shard.remove(id);
-        }
-    }
-}
-
-/// The slot of an id among `slots`. Stored items stay where they are, so this never changes.
-pub(crate) fn slot_of(id: &str, slots: usize) -> usize {
-    let hash = blake3::hash(id.as_bytes());
-    let number = u32::from_le_bytes(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"));
-    number as usize % slots
 }
 
 impl Collection {
@@ -258,12 +163,14 @@ impl Collection {
             .collect();
         drop(state);
         let mut batch = Batch::default();
-        there
-            .iter()
-            .for_each(|id| batch.remove(item_key(self.description.number, id)));
+        for id in &there {
+            batch.remove(item_key(self.description.number, id));
+        }
         self.core.store.commit(batch)?;
         let mut state = self.state.write();
-        there.iter().for_each(|id| state.remove(id, self.slot(id)));
+        for id in &there {
+            state.remove(id, self.slot(id));
+        }
         drop(state);
         sealing::request(self);
         Ok(there.len())

@@ -56,6 +56,7 @@ mod searching;
 mod segment;
 mod segment_file;
 mod shard;
+mod state;
 pub mod store;
 mod turns;
 

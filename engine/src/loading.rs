@@ -1,19 +1,20 @@
 //! Opening a collection: its segments from files, where they are good, and everything else from
 //! the store.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use embedding::{Aspect, Modality};
 
 use crate::{
     EngineError,
     catalog::{Description, item_prefix},
-    collection::{Collection, Core, Part, State, id_of, slot_of},
+    collection::{Collection, Core, id_of},
     record::Record,
     sealing::{self, index_path, owner},
     segment::Segment,
     segment_file,
     shard::{Shard, ShardKey},
+    state::{Part, State, slot_of},
 };
 
 /// Opens a collection. What no good file covers lies in tails, is scanned exactly, and is sealed in
@@ -24,7 +25,7 @@ pub(crate) fn load(
     core: &Arc<Core>,
 ) -> Result<Arc<Collection>, EngineError> {
     let dir = core.index_dir.as_ref().map(|dir| dir.join(&name));
-    let mut state = State::new(parts(dir.as_ref(), &description), BTreeSet::new());
+    let mut state = State::new(parts(dir.as_ref(), &description));
     for entry in core.store.scan(&item_prefix(description.number)) {
         let (key, value) = entry?;
         let id = id_of(&name, description.number, &key)?;

@@ -77,7 +77,7 @@ impl Sealer {
                     match seal(&collection, key, When::Due) {
                         Ok(()) => {}
                         Err(error) if collection.stopping.load(SeqCst) => {
-                            tracing::debug!("{error}")
+                            tracing::debug!("{error}");
                         }
                         // The tail stays searchable; the next write asks again.
                         Err(error) => tracing::error!("{error}"),
@@ -152,10 +152,10 @@ pub(crate) fn seal_all(collection: &Collection) -> Result<(), EngineError> {
     };
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let results = threads.into_iter().map(|thread| thread.join());
-        results
-            .map(|result| result.expect("a seal catches its panics"))
-            .collect()
+        for thread in threads {
+            thread.join().expect("a seal catches its panics")?;
+        }
+        Ok(())
     })
 }
 

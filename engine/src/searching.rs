@@ -35,7 +35,7 @@ pub(crate) fn nearest(
     let params = SearchParams { ef_search };
     // One more, in case the excluded one is among them.
     let wanted = k.saturating_add(usize::from(exclude.is_some()));
-    let search = |view: &View| view.search(&query.embedding, wanted, &params, *exact);
+    let search = |view: &View| view.search(&query.embedding, wanted, params, *exact);
     let numbers: usize = views
         .iter()
         .map(|view| view.rows() * query.embedding.dim())

@@ -146,7 +146,9 @@ mod tests {
     fn packed_ids_are_found_by_name_and_checked_when_they_come_from_a_file() {
         let mut ids = Ids::new();
         let names = ["a", "a/b", "b", "\u{e9}"];
-        names.iter().for_each(|name| ids.push(name));
+        for name in names {
+            ids.push(name);
+        }
         for (i, name) in names.iter().enumerate() {
             assert_eq!((ids.find(name), ids.get(i)), (Some(i), *name));
         }

@@ -86,8 +86,9 @@ impl Writer {
         let mut block = Vec::with_capacity(BLOCK_BYTES);
         for part in list.chunks(BLOCK_BYTES / N) {
             block.clear();
-            part.iter()
-                .for_each(|item| block.extend_from_slice(&to(item)));
+            for item in part {
+                block.extend_from_slice(&to(item));
+            }
             self.bytes(&block)?;
         }
         Ok(())

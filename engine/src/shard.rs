@@ -85,11 +85,11 @@ impl View {
         &self,
         query: &Embedding,
         k: NonZeroUsize,
-        params: &SearchParams,
+        params: SearchParams,
         exact: bool,
     ) -> Vec<Found<String>> {
         let live = |row: Row| !self.dead.get(row.0 as usize);
-        let sealed = self.sealed.index(exact).search(query, k, params, &live);
+        let sealed = self.sealed.index(exact).search(query, k, &params, &live);
         let sealed = sealed.iter().map(|n| Found {
             score: n.score,
             id: self.sealed.ids.get(n.row.0 as usize),
@@ -329,8 +329,9 @@ impl Shard {
             dead.set(shift(row));
         }
         let mut tail = self.view.tail.split_off(frozen);
-        tail.iter_mut()
-            .for_each(|piece| piece.start = shift(piece.start));
+        for piece in &mut tail {
+            piece.start = shift(piece.start);
+        }
         self.tail_rows.retain(|_, row| *row >= covered);
         self.tail_rows
             .values_mut()

@@ -1,1 +1,18 @@
-//! placeholder
+//! Makes model folders: the trainer and the recipes of the built-in model.
+
+pub mod augment;
+pub mod captions;
+pub mod checkpoint;
+pub mod config;
+mod error;
+pub mod evaluate;
+pub mod fit;
+pub mod loader;
+pub mod manifest;
+pub mod objective;
+pub mod optimizer;
+pub mod parameters;
+pub mod prepare;
+pub mod tokenizer;
+
+pub use error::TrainingError;

@@ -1,1 +1,108 @@
+use super::*;
 
+fn unit(angle: f32) -> Embedding {
+    Embedding::normalized(vec![angle.cos(), angle.sin()]).expect("has a direction")
+}
+
+fn built(taken: &View) -> Segment {
+    let config = EngineConfig {
+        graph_rows: 0,
+        ..EngineConfig::default()
+    };
+    Segment::build(taken.live_rows(), &config, &|| false).expect("nobody stops it")
+}
+
+fn ids(shard: &Shard) -> Vec<String> {
+    let k = NonZeroUsize::new(100).expect("not zero");
+    let params = SearchParams { ef_search: 8 };
+    let mut ids: Vec<String> = shard
+        .view
+        .search(&unit(0.0), k, params, false)
+        .into_iter()
+        .map(|f| f.id)
+        .collect();
+    ids.sort();
+    ids
+}
+
+#[test]
+fn writes_during_a_seal_are_there_after_it() {
+    let mut shard = Shard::loaded(Segment::empty(2));
+    for (i, id) in ["e", "d", "c", "b", "a"].into_iter().enumerate() {
+        shard.insert(id, Stamp(i as u64), &unit(i as f32));
+    }
+    shard.remove("e");
+    let first = shard.begin_seal();
+    let first_segment = built(&first);
+    shard.remove("d");
+    shard.insert("c", Stamp(12), &unit(2.5));
+    shard.insert("f", Stamp(13), &unit(0.5));
+    shard.insert("g", Stamp(14), &unit(0.6));
+    shard.remove("g");
+    shard.insert("e", Stamp(15), &unit(0.7));
+    let before = ids(&shard);
+    assert_eq!(before, ["a", "b", "c", "e", "f"]);
+    let held = shard.view.clone();
+    shard.end_seal(&first, Some(first_segment));
+    assert_eq!(ids(&shard), before);
+    assert_eq!((shard.view.sealed.len(), shard.live()), (4, 5));
+    assert_eq!(
+        held.rows(),
+        9,
+        "a search under way keeps what it began with"
+    );
+
+    shard.insert("b", Stamp(16), &unit(1.0));
+    shard.remove("f");
+    let second = shard.begin_seal();
+    shard.end_seal(&second, None);
+    assert_eq!(
+        ids(&shard),
+        ["a", "b", "c", "e"],
+        "a seal that came to nothing changes nothing"
+    );
+    let second = shard.begin_seal();
+    shard.end_seal(&second, Some(built(&second)));
+    assert!(shard.is_sealed());
+    assert_eq!(ids(&shard), ["a", "b", "c", "e"]);
+    let row = shard.find("c").expect("is there");
+    assert_eq!(
+        (shard.view.stamp(row), shard.view.row(row)),
+        (Stamp(12), unit(2.5).as_slice())
+    );
+}
+
+#[test]
+fn an_unchanged_item_keeps_its_row_and_a_changed_one_leaves_a_tombstone() {
+    let mut shard = Shard::loaded(Segment::empty(2));
+    shard.insert("a", Stamp(1), &unit(1.0));
+    shard.insert("a", Stamp(1), &unit(1.0));
+    assert_eq!((shard.view.rows(), shard.view.dead.ones()), (1, 0));
+    shard.insert("a", Stamp(2), &unit(2.0));
+    assert_eq!((shard.view.rows(), shard.view.dead.ones()), (2, 1));
+    assert_eq!(ids(&shard), ["a"]);
+}
+
+#[test]
+fn only_rows_that_the_store_still_holds_come_alive_from_a_file() {
+    let mut shard = Shard::loaded(Segment::empty(2));
+    for (i, id) in ["a", "b", "c"].into_iter().enumerate() {
+        shard.insert(id, Stamp(i as u64), &unit(i as f32));
+    }
+    let mut stale = Shard::loaded(built(&shard.begin_seal()));
+    let unread = || -> Result<Embedding, ()> { Err(()) };
+    stale
+        .restore("a", Stamp(0), unread)
+        .expect("its row is in the file");
+    stale
+        .restore("b", Stamp(9), || Ok::<_, ()>(unit(9.0)))
+        .expect("comes from the store");
+    stale
+        .restore("d", Stamp(4), || Ok::<_, ()>(unit(4.0)))
+        .expect("comes from the store");
+    assert_eq!(ids(&stale), ["a", "b", "d"]);
+    assert_eq!(
+        (stale.view.sealed.len(), stale.view.rows(), stale.live()),
+        (3, 5, 3)
+    );
+}

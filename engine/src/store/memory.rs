@@ -50,6 +50,7 @@ impl MemoryStore {
     }
 
     /// What a new process finds; it can write without end. The old store must not be used again.
+    #[must_use]
     pub fn reopened(&self) -> Self {
         let Some(disk) = &self.disk else {
             return Self {

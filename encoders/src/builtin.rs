@@ -1,0 +1,17 @@
+//! The model that is part of the binary.
+
+use std::path::PathBuf;
+
+use crate::folder::Files;
+
+/// The files of `encoders/builtin`.
+pub(crate) fn files() -> Files<'static> {
+    Files {
+        folder: PathBuf::from("diptych-mini"),
+        config: include_bytes!("../builtin/config.json"),
+        preprocessor: include_bytes!("../builtin/preprocessor_config.json"),
+        tokenizer: include_bytes!("../builtin/tokenizer.json"),
+        weights: include_bytes!("../builtin/model.safetensors"),
+        card: Some(include_bytes!("../builtin/diptych.json")),
+    }
+}

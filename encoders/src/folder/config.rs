@@ -1,0 +1,143 @@
+//! `config.json`: the sizes of a network, read and written.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::keys::Keys;
+use crate::{
+    ModelError,
+    nn::{
+        Activation, ImageConfig, NetworkConfig, Pooling, ResidualConfig, TextConfig,
+        TransformerConfig, VitConfig,
+    },
+};
+
+/// The `eos_token_id` of old configs, which means "the largest id".
+const LEGACY_END: u32 = 2;
+
+/// Reads the contents of a `config.json`; `file` is for messages.
+pub(super) fn read(value: &Value, file: &Path) -> Result<NetworkConfig, ModelError> {
+    let root = Keys::root(file, value)?;
+    let families = "\"clip\" or \"diptych\"";
+    let text = root.section("text_config");
+    let image = root.section("vision_config");
+    let image = match root.text("model_type", "\"clip\" or \"diptych\"")? {
+        "clip" => vit(&image?)?,
+        "diptych" => residual(&image?)?,
+        _ => return Err(root.bad("model_type", families)),
+    };
+    Ok(NetworkConfig { dim: root.count("projection_dim")?, text: text_tower(&text?)?, image })
+}
+
+fn text_tower(keys: &Keys<'_>) -> Result<TextConfig, ModelError> {
+    let end = keys.id("eos_token_id")?;
+    Ok(TextConfig {
+        vocabulary: keys.count("vocab_size")?,
+        context_length: keys.count("max_position_embeddings")?,
+        pooling: if end == LEGACY_END { Pooling::LargestId } else { Pooling::FirstOf(end) },
+        transformer: transformer(keys)?,
+    })
+}
+
+fn vit(keys: &Keys<'_>) -> Result<ImageConfig, ModelError> {
+    let (image_size, patch_size) = (keys.count("image_size")?, keys.count("patch_size")?);
+    if patch_size > image_size {
+        return Err(keys.bad("patch_size", "at most image_size"));
+    }
+    if keys.count("num_channels")? != 3 {
+        return Err(keys.bad("num_channels", "3"));
+    }
+    Ok(ImageConfig::Vit(VitConfig { image_size, patch_size, transformer: transformer(keys)? }))
+}
+
+fn residual(keys: &Keys<'_>) -> Result<ImageConfig, ModelError> {
+    let expected = "\"diptych_residual\"";
+    if keys.text("model_type", expected)? != "diptych_residual" {
+        return Err(keys.bad("model_type", expected));
+    }
+    Ok(ImageConfig::Residual(ResidualConfig {
+        image_size: keys.count("image_size")?,
+        stem: keys.counts("stem_widths")?,
+        stages: keys.counts("stage_widths")?,
+        blocks: keys.count("blocks_per_stage")?,
+        width: keys.count("hidden_size")?,
+        norm_eps: keys.positive("norm_eps")?,
+    }))
+}
+
+fn transformer(keys: &Keys<'_>) -> Result<TransformerConfig, ModelError> {
+    let activations = "\"quick_gelu\", \"gelu\" or \"gelu_pytorch_tanh\"";
+    let name = keys.text("hidden_act", "\"quick_gelu\", \"gelu\" or \"gelu_pytorch_tanh\"")?;
+    let activation =
+        Activation::from_name(name).ok_or_else(|| keys.bad("hidden_act", activations))?;
+    let (width, heads) = (keys.count("hidden_size")?, keys.count("num_attention_heads")?);
+    if !width.is_multiple_of(heads) {
+        return Err(keys.bad("num_attention_heads", "a divisor of hidden_size"));
+    }
+    Ok(TransformerConfig {
+        width,
+        mlp_width: keys.count("intermediate_size")?,
+        layers: keys.count("num_hidden_layers")?,
+        heads,
+        activation,
+        layer_norm_eps: keys.positive("layer_norm_eps")?,
+    })
+}
+
+/// The contents of a `config.json` that [`read`], and for a vision transformer also transformers,
+/// reads back. `start` is the id of the start-of-text token.
+pub(super) fn write(config: &NetworkConfig, start: u32) -> Value {
+    let transformer = |t: &TransformerConfig, kind: &str| {
+        json!({
+            "model_type": kind,
+            "hidden_size": t.width,
+            "intermediate_size": t.mlp_width,
+            "num_hidden_layers": t.layers,
+            "num_attention_heads": t.heads,
+            "hidden_act": t.activation.name(),
+            "layer_norm_eps": t.layer_norm_eps,
+            "attention_dropout": 0.0,
+            "projection_dim": config.dim,
+        })
+    };
+    let mut text = transformer(&config.text.transformer, "clip_text_model");
+    let end = match config.text.pooling {
+        Pooling::LargestId => LEGACY_END,
+        Pooling::FirstOf(id) => id,
+    };
+    text["vocab_size"] = config.text.vocabulary.into();
+    text["max_position_embeddings"] = config.text.context_length.into();
+    text["bos_token_id"] = start.into();
+    text["eos_token_id"] = end.into();
+    text["pad_token_id"] = end.into();
+    let (kind, architecture, image) = match &config.image {
+        ImageConfig::Vit(vit) => {
+            let mut image = transformer(&vit.transformer, "clip_vision_model");
+            image["image_size"] = vit.image_size.into();
+            image["patch_size"] = vit.patch_size.into();
+            image["num_channels"] = 3.into();
+            ("clip", "CLIPModel", image)
+        }
+        ImageConfig::Residual(residual) => {
+            let image = json!({
+                "model_type": "diptych_residual",
+                "image_size": residual.image_size,
+                "stem_widths": residual.stem,
+                "stage_widths": residual.stages,
+                "blocks_per_stage": residual.blocks,
+                "hidden_size": residual.width,
+                "norm_eps": residual.norm_eps,
+            });
+            ("diptych", "Diptych", image)
+        }
+    };
+    json!({
+        "model_type": kind,
+        "architectures": [architecture],
+        "projection_dim": config.dim,
+        "logit_scale_init_value": 2.6592,
+        "text_config": text,
+        "vision_config": image,
+    })
+}

@@ -1,0 +1,173 @@
+//! Model folders: the only hand-over between training and serving.
+//!
+//! A folder is a Hugging Face checkpoint: `config.json`, `preprocessor_config.json`,
+//! `tokenizer.json` and `model.safetensors`. Ours may add a `diptych.json` (see [`Card`]), which
+//! others ignore. Nothing else in the project reads or writes these files.
+
+mod config;
+mod keys;
+mod write;
+
+use std::path::{Path, PathBuf};
+
+use embedding::Fingerprint;
+use fs_err as fs;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use write::{Export, Precision};
+
+use crate::{
+    ModelError, PreprocessConfig, TextTokenizer,
+    nn::{ImageConfig, NetworkConfig, Pooling},
+};
+
+pub(crate) const CONFIG: &str = "config.json";
+pub(crate) const PREPROCESSOR: &str = "preprocessor_config.json";
+pub(crate) const TOKENIZER: &str = "tokenizer.json";
+pub(crate) const WEIGHTS: &str = "model.safetensors";
+const CARD: &str = "diptych.json";
+
+/// `diptych.json`: what people want to know of a model. Nothing in it changes an embedding.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Card {
+    /// Name of the model.
+    pub name: String,
+    /// License of the weights, as an SPDX expression.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub license: Option<String>,
+    /// Where it comes from, what it is for, and what it is not for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+/// The files of a model folder, by content.
+pub(crate) struct Files<'a> {
+    /// Where they are, for messages.
+    pub folder: PathBuf,
+    pub config: &'a [u8],
+    pub preprocessor: &'a [u8],
+    pub tokenizer: &'a [u8],
+    pub weights: &'a [u8],
+    pub card: Option<&'a [u8]>,
+}
+
+/// A model folder, read and checked, but for the weights.
+pub(crate) struct Description {
+    pub network: NetworkConfig,
+    pub preprocess: PreprocessConfig,
+    pub tokenizer: TextTokenizer,
+    pub card: Card,
+    pub fingerprint: Fingerprint,
+}
+
+/// The small files of a folder, owned; the weights are mapped apart.
+pub(crate) struct SmallFiles {
+    pub config: Vec<u8>,
+    pub preprocessor: Vec<u8>,
+    pub tokenizer: Vec<u8>,
+    pub card: Option<Vec<u8>>,
+}
+
+impl SmallFiles {
+    pub(crate) fn read(folder: &Path) -> Result<Self, ModelError> {
+        let card = folder.join(CARD);
+        Ok(Self {
+            config: fs::read(folder.join(CONFIG))?,
+            preprocessor: fs::read(folder.join(PREPROCESSOR))?,
+            tokenizer: fs::read(folder.join(TOKENIZER))?,
+            card: if card.exists() { Some(fs::read(card)?) } else { None },
+        })
+    }
+}
+
+impl Files<'_> {
+    /// Reads everything but the weights.
+    pub(crate) fn describe(&self) -> Result<Description, ModelError> {
+        let file = self.folder.join(CONFIG);
+        let network = config::read(&json(self.config, &file)?, &file)?;
+        let file = self.folder.join(PREPROCESSOR);
+        let contents = String::from_utf8_lossy(self.preprocessor);
+        let preprocess = PreprocessConfig::from_json(&contents, &file)?;
+        let side = network.image.image_size();
+        let size = preprocess.size();
+        if (size.width.get() as usize, size.height.get() as usize) != (side, side) {
+            return Err(ModelError::BadValue {
+                file,
+                key: "size".to_owned(),
+                value: format!("made for {} x {} pixels", size.width, size.height),
+                expected: format!("the {side} x {side} that {CONFIG} says"),
+            });
+        }
+        let file = self.folder.join(TOKENIZER);
+        let context = network.text.context_length;
+        let tokenizer = TextTokenizer::from_json(self.tokenizer, &file, context)?;
+        check_tokenizer(&tokenizer, &network, file)?;
+        let card = match self.card {
+            Some(contents) => {
+                let file = self.folder.join(CARD);
+                serde_json::from_value(json(contents, &file)?)
+                    .map_err(|source| ModelError::Json { file, source })?
+            }
+            None => {
+                let name = self.folder.file_name().map(|n| n.to_string_lossy().into_owned());
+                Card { name: name.unwrap_or_else(|| "model".to_owned()), ..Card::default() }
+            }
+        };
+        Ok(Description { network, preprocess, tokenizer, card, fingerprint: self.fingerprint() })
+    }
+
+    /// A hash over everything that changes an embedding.
+    fn fingerprint(&self) -> Fingerprint {
+        let mut hash = blake3::Hasher::new();
+        for (name, contents) in [
+            (CONFIG, self.config),
+            (PREPROCESSOR, self.preprocessor),
+            (TOKENIZER, self.tokenizer),
+            (WEIGHTS, self.weights),
+        ] {
+            hash.update(name.as_bytes());
+            hash.update(&(contents.len() as u64).to_le_bytes());
+            hash.update_rayon(contents);
+        }
+        let mut fingerprint = [0; 16];
+        fingerprint.copy_from_slice(&hash.finalize().as_bytes()[..16]);
+        Fingerprint(fingerprint)
+    }
+}
+
+/// Refuses a tokenizer that can give ids the text tower does not have, or that never gives the
+/// token that is pooled.
+fn check_tokenizer(
+    tokenizer: &TextTokenizer,
+    network: &NetworkConfig,
+    file: PathBuf,
+) -> Result<(), ModelError> {
+    let vocabulary = network.text.vocabulary;
+    let problem = |problem: String| ModelError::Tokenizer { file: file.clone(), problem };
+    if let Some(id) = tokenizer.largest_id().filter(|id| *id as usize >= vocabulary) {
+        return Err(problem(format!("it gives id {id}, but {CONFIG} has vocab_size {vocabulary}")));
+    }
+    let ids = tokenizer.encode("a").map_err(problem)?;
+    if let Pooling::FirstOf(end) = network.text.pooling
+        && !ids.contains(&end)
+    {
+        let message = format!("it never adds id {end}, the eos_token_id of {CONFIG}");
+        return Err(problem(message));
+    }
+    Ok(())
+}
+
+fn json(contents: &[u8], file: &Path) -> Result<Value, ModelError> {
+    serde_json::from_slice(contents)
+        .map_err(|source| ModelError::Json { file: file.to_owned(), source })
+}
+
+/// `"clip"` or `"diptych"`.
+pub(crate) fn family(network: &NetworkConfig) -> &'static str {
+    match network.image {
+        ImageConfig::Vit(_) => "clip",
+        ImageConfig::Residual(_) => "diptych",
+    }
+}

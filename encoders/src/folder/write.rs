@@ -1,0 +1,87 @@
+//! Writing a model folder.
+
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use fs_err as fs;
+use half::f16;
+use safetensors::{Dtype, tensor::TensorView};
+use serde_json::{Value, json};
+
+use super::{CARD, CONFIG, Card, PREPROCESSOR, TOKENIZER, WEIGHTS, config};
+use crate::{ModelError, PreprocessConfig, nn::NetworkConfig};
+
+/// How weights are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// 32 bits.
+    F32,
+    /// 16 bits.
+    F16,
+}
+
+/// A trained model, ready to be written.
+pub struct Export<'a> {
+    /// Sizes of the towers.
+    pub network: &'a NetworkConfig,
+    /// What the towers want to see.
+    pub preprocess: &'a PreprocessConfig,
+    /// Contents of `tokenizer.json`.
+    pub tokenizer: &'a str,
+    /// Id of the start-of-text token.
+    pub start: u32,
+    /// Every tensor by name, `logit_scale` included.
+    pub tensors: Vec<(&'a str, Tensor)>,
+    /// How they are stored.
+    pub precision: Precision,
+    /// Who it is.
+    pub card: Card,
+}
+
+impl Export<'_> {
+    /// Writes all files into `folder`, which is made where it does not exist.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<(), ModelError> {
+        fs::create_dir_all(folder)?;
+        let mut stored = Vec::new();
+        for (name, tensor) in &self.tensors {
+            let values = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+            let values = values.flatten_all()?.to_vec1::<f32>()?;
+            let bytes: Vec<u8> = match self.precision {
+                Precision::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+                Precision::F16 => {
+                    values.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect()
+                }
+            };
+            stored.push((*name, tensor.dims().to_vec(), bytes));
+        }
+        let kind = match self.precision {
+            Precision::F32 => Dtype::F32,
+            Precision::F16 => Dtype::F16,
+        };
+        let file = folder.join(WEIGHTS);
+        let weights = |source: safetensors::SafeTensorError| ModelError::Weights {
+            file: file.clone(),
+            source: source.into(),
+        };
+        let views = stored
+            .iter()
+            .map(|(name, shape, bytes)| Ok((*name, TensorView::new(kind, shape.clone(), bytes)?)))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(weights)?;
+        // transformers reads a folder only when the format is named.
+        let metadata = [("format".to_owned(), "pt".to_owned())].into();
+        let bytes = safetensors::serialize(views, Some(metadata)).map_err(weights)?;
+        fs::write(&file, bytes)?;
+        fs::write(folder.join(TOKENIZER), self.tokenizer)?;
+        fs::write(folder.join(PREPROCESSOR), self.preprocess.to_json())?;
+        write_json(folder, CONFIG, &config::write(self.network, self.start))?;
+        write_json(folder, CARD, &json!(self.card))
+    }
+}
+
+fn write_json(folder: &Path, name: &str, value: &Value) -> Result<(), ModelError> {
+    Ok(fs::write(folder.join(name), format!("{value:#}\n"))?)
+}

@@ -1,0 +1,143 @@
+//! Both towers of one model.
+
+use candle_core::{Result, Tensor};
+
+use super::{
+    BatchStatistics, Form, ResidualConfig, ResidualTower, TextConfig, TextTower, VitConfig,
+    VitTower,
+    source::{Init, Source},
+};
+use crate::ModelError;
+
+/// `ln(1 / 0.07)`: where CLIP's logit scale starts.
+const LOGIT_SCALE_START: f32 = 2.659_26;
+
+/// The sizes of both towers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NetworkConfig {
+    /// Elements of a shared embedding.
+    pub dim: usize,
+    /// The text tower.
+    pub text: TextConfig,
+    /// The image tower.
+    pub image: ImageConfig,
+}
+
+/// The sizes of an image tower, by kind.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ImageConfig {
+    /// CLIP's vision transformer.
+    Vit(VitConfig),
+    /// A residual convolution tower.
+    Residual(ResidualConfig),
+}
+
+impl ImageConfig {
+    /// Side of the square input in pixels.
+    pub fn image_size(&self) -> usize {
+        match self {
+            Self::Vit(config) => config.image_size,
+            Self::Residual(config) => config.image_size,
+        }
+    }
+
+    /// Elements of a pooled output.
+    pub fn width(&self) -> usize {
+        match self {
+            Self::Vit(config) => config.transformer.width,
+            Self::Residual(config) => config.width,
+        }
+    }
+}
+
+/// An image tower of either kind.
+#[derive(Debug)]
+pub enum ImageTower {
+    /// CLIP's vision transformer.
+    Vit(VitTower),
+    /// A residual convolution tower.
+    Residual(ResidualTower),
+}
+
+impl ImageTower {
+    /// Pooled outputs `[n, width]` of pixels `[n, 3, image_size, image_size]`.
+    ///
+    /// # Errors
+    /// When the shape does not fit.
+    pub fn pooled(&self, pixels: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Vit(tower) => tower.pooled(pixels),
+            Self::Residual(tower) => tower.pooled(pixels),
+        }
+    }
+
+    /// Pooled rows `[n, width]` to the shared space, `[n, dim]`, not yet of unit length.
+    ///
+    /// # Errors
+    /// When the shape does not fit.
+    pub fn project(&self, pooled: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Vit(tower) => tower.project(pooled),
+            Self::Residual(tower) => tower.project(pooled),
+        }
+    }
+
+    /// The shared projection, `[dim, width]`.
+    pub fn projection(&self) -> &Tensor {
+        match self {
+            Self::Vit(tower) => tower.projection(),
+            Self::Residual(tower) => tower.projection(),
+        }
+    }
+
+    /// Batch statistics of the last forward pass (see [`ResidualTower::take_statistics`]).
+    pub fn take_statistics(&self) -> Vec<(String, BatchStatistics)> {
+        match self {
+            Self::Vit(_) => Vec::new(),
+            Self::Residual(tower) => tower.take_statistics(),
+        }
+    }
+}
+
+/// Two towers and the scale between them.
+#[derive(Debug)]
+pub struct Network {
+    /// Texts to rows.
+    pub text: TextTower,
+    /// Pixels to rows.
+    pub image: ImageTower,
+    /// Logarithm of the factor from cosines to logits, a scalar.
+    pub logit_scale: Tensor,
+}
+
+impl Network {
+    /// Takes every tensor from `source`.
+    ///
+    /// # Errors
+    /// When a tensor is missing or has another shape.
+    pub fn new(
+        source: &mut dyn Source,
+        config: &NetworkConfig,
+        form: Form,
+    ) -> std::result::Result<Self, ModelError> {
+        let dim = config.dim;
+        let text = TextTower::new(source, &config.text, dim, form)?;
+        let image = match &config.image {
+            ImageConfig::Vit(c) => ImageTower::Vit(VitTower::new(source, c, dim, form)?),
+            ImageConfig::Residual(c) => {
+                ImageTower::Residual(ResidualTower::new(source, c, dim, form)?)
+            }
+        };
+        let logit_scale = source.tensor("logit_scale", &[], Init::Constant(LOGIT_SCALE_START))?;
+        Ok(Self { text, image, logit_scale })
+    }
+}
+
+/// Scales rows `[n, dim]` to unit length, with a backward pass.
+///
+/// # Errors
+/// When `x` is not a matrix.
+pub fn unit_rows(x: &Tensor) -> Result<Tensor> {
+    let length = (x.sqr()?.sum_keepdim(1)? + 1e-12)?.sqrt()?;
+    x.broadcast_div(&length)
+}

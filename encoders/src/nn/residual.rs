@@ -1,0 +1,244 @@
+//! A small residual convolution tower (He et al. 2016, basic blocks), channels last.
+//!
+//! At the scale of a model that is trained on a CPU it learns about ten times faster than a vision
+//! transformer of the same cost.
+
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{Result, Tensor};
+
+use super::{
+    Form,
+    layers::{LayerNorm, Linear},
+    ops::{BatchStatistics, ConvShape, add_relu, batch_norm, conv2d},
+    source::{Init, Source},
+};
+use crate::ModelError;
+
+/// The sizes of a residual tower.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ResidualConfig {
+    /// Side of the square input in pixels.
+    pub image_size: usize,
+    /// Channels after each convolution of the stem; each halves the side.
+    pub stem: Vec<usize>,
+    /// Channels of each stage; every stage but the first halves the side.
+    pub stages: Vec<usize>,
+    /// Residual blocks per stage.
+    pub blocks: usize,
+    /// Elements of the pooled output.
+    pub width: usize,
+    /// Added to variances in batch and layer normalisation.
+    pub norm_eps: f64,
+}
+
+impl ResidualConfig {
+    /// Side of the last stage's output.
+    fn final_side(&self) -> usize {
+        let halvings = self.stem.len() + self.stages.len() - 1;
+        (0..halvings).fold(self.image_size, |side, _| side.div_ceil(2))
+    }
+}
+
+/// Pixels to pooled and projected rows.
+#[derive(Debug)]
+pub struct ResidualTower {
+    stem: Vec<ConvNorm>,
+    blocks: Vec<Block>,
+    head: Linear,
+    norm: LayerNorm,
+    projection: Linear,
+    config: ResidualConfig,
+}
+
+impl ResidualTower {
+    /// Takes the tensors `vision_model.*` and `visual_projection.weight` `[dim, width]`.
+    ///
+    /// # Errors
+    /// When a tensor is missing or has another shape.
+    pub fn new(
+        source: &mut dyn Source,
+        config: &ResidualConfig,
+        dim: usize,
+        form: Form,
+    ) -> std::result::Result<Self, ModelError> {
+        let eps = config.norm_eps;
+        let mut channels = 3;
+        let mut stem = Vec::new();
+        for (i, out) in config.stem.iter().enumerate() {
+            let shape = ConvShape { kernel: 3, stride: 2 };
+            let name = format!("vision_model.stem.{i}");
+            stem.push(ConvNorm::new(source, name, (channels, *out), shape, eps, form)?);
+            channels = *out;
+        }
+        let mut blocks = Vec::new();
+        for (stage, out) in config.stages.iter().enumerate() {
+            for block in 0..config.blocks {
+                let stride = if stage > 0 && block == 0 { 2 } else { 1 };
+                let name = format!("vision_model.stages.{stage}.{block}");
+                blocks.push(Block::new(source, &name, (channels, *out), stride, eps, form)?);
+                channels = *out;
+            }
+        }
+        let flat = config.final_side().pow(2) * channels;
+        let width = config.width;
+        let head =
+            Linear::new(source, "vision_model.head", (flat, width), (flat as f32).powf(-0.5))?;
+        let norm = LayerNorm::new(source, "vision_model.post_layernorm", width, eps)?;
+        let deviation = (width as f32).powf(-0.5);
+        let projection = Linear::without_bias(source, "visual_projection", (width, dim), deviation)?;
+        Ok(Self { stem, blocks, head, norm, projection, config: config.clone() })
+    }
+
+    /// Pooled outputs `[n, width]` of pixels `[n, 3, image_size, image_size]`.
+    ///
+    /// # Errors
+    /// When the shape does not fit.
+    pub fn pooled(&self, pixels: &Tensor) -> Result<Tensor> {
+        let (n, _, height, width) = pixels.dims4()?;
+        let side = self.config.image_size;
+        if (height, width) != (side, side) {
+            candle_core::bail!("expected pixels of side {side}, got {height} x {width}");
+        }
+        let mut x = pixels.permute((0, 2, 3, 1))?.contiguous()?;
+        for conv in &self.stem {
+            x = conv.forward(&x, true)?;
+        }
+        for block in &self.blocks {
+            x = block.forward(&x)?;
+        }
+        self.norm.forward(&self.head.forward(&x.reshape((n, ()))?)?)
+    }
+
+    /// Pooled rows `[n, width]` to the shared space, `[n, dim]`, not yet of unit length.
+    ///
+    /// # Errors
+    /// When the shape does not fit.
+    pub fn project(&self, pooled: &Tensor) -> Result<Tensor> {
+        self.projection.forward(pooled)
+    }
+
+    /// The shared projection, `[dim, width]`.
+    pub fn projection(&self) -> &Tensor {
+        self.projection.weight()
+    }
+
+    /// The batch statistics recorded by the last forward pass, with the prefix of the names of the
+    /// running ones (`{prefix}.running_mean`, `{prefix}.running_var`).
+    pub fn take_statistics(&self) -> Vec<(String, BatchStatistics)> {
+        let of_block = |b: &Block| {
+            let convs = [Some(&b.conv1), Some(&b.conv2), b.shortcut.as_ref()];
+            convs.into_iter().flatten().filter_map(ConvNorm::take).collect::<Vec<_>>()
+        };
+        let stem = self.stem.iter().filter_map(ConvNorm::take);
+        stem.chain(self.blocks.iter().flat_map(of_block)).collect()
+    }
+}
+
+/// Two convolutions around a shortcut.
+#[derive(Debug)]
+struct Block {
+    conv1: ConvNorm,
+    conv2: ConvNorm,
+    shortcut: Option<ConvNorm>,
+}
+
+impl Block {
+    fn new(
+        source: &mut dyn Source,
+        name: &str,
+        (inputs, outputs): (usize, usize),
+        stride: usize,
+        eps: f64,
+        form: Form,
+    ) -> std::result::Result<Self, ModelError> {
+        let mut conv = |part: &str, inputs: usize, kernel: usize, stride: usize| {
+            let shape = ConvShape { kernel, stride };
+            ConvNorm::new(source, format!("{name}.{part}"), (inputs, outputs), shape, eps, form)
+        };
+        let conv1 = conv("conv1", inputs, 3, stride)?;
+        let conv2 = conv("conv2", outputs, 3, 1)?;
+        let changes = stride != 1 || inputs != outputs;
+        let shortcut = if changes { Some(conv("shortcut", inputs, 1, stride)?) } else { None };
+        Ok(Self { conv1, conv2, shortcut })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let y = self.conv2.forward(&self.conv1.forward(x, true)?, false)?;
+        match &self.shortcut {
+            Some(shortcut) => add_relu(&y, &shortcut.forward(x, false)?),
+            None => add_relu(&y, x),
+        }
+    }
+}
+
+/// A convolution and the batch normalisation behind it.
+#[derive(Debug)]
+struct ConvNorm {
+    name: String,
+    shape: ConvShape,
+    weight: Tensor,
+    norm: Norm,
+}
+
+#[derive(Debug)]
+enum Norm {
+    /// By the statistics of the batch, which are kept for the running ones.
+    Batch { gamma: Tensor, beta: Tensor, eps: f64, last: Mutex<Option<BatchStatistics>> },
+    /// By the running statistics.
+    Running { scale: Tensor, bias: Tensor },
+    /// Folded into the convolution; only a bias is left.
+    Folded { bias: Tensor },
+}
+
+impl ConvNorm {
+    fn new(
+        source: &mut dyn Source,
+        name: String,
+        (inputs, outputs): (usize, usize),
+        shape: ConvShape,
+        eps: f64,
+        form: Form,
+    ) -> std::result::Result<Self, ModelError> {
+        let k = shape.kernel;
+        let deviation = (2.0 / (k * k * inputs) as f32).sqrt();
+        let init = Init::Normal { deviation };
+        let weight = source.tensor(&format!("{name}.conv.weight"), &[outputs, k, k, inputs], init)?;
+        let mut vector = |which: &str, value: f32| {
+            source.tensor(&format!("{name}.norm.{which}"), &[outputs], Init::Constant(value))
+        };
+        let (gamma, beta) = (vector("weight", 1.0)?, vector("bias", 0.0)?);
+        let (mean, variance) = (vector("running_mean", 0.0)?, vector("running_var", 1.0)?);
+        if form == (Form::Differentiable { batch_statistics: true }) {
+            let norm = Norm::Batch { gamma, beta, eps, last: Mutex::new(None) };
+            return Ok(Self { name, shape, weight, norm });
+        }
+        let scale = (gamma / (variance + eps)?.sqrt()?)?;
+        let bias = (beta - (mean * &scale)?)?;
+        if form == Form::Fused {
+            let weight = weight.broadcast_mul(&scale.reshape((outputs, 1, 1, 1))?)?;
+            return Ok(Self { name, shape, weight, norm: Norm::Folded { bias } });
+        }
+        Ok(Self { name, shape, weight, norm: Norm::Running { scale, bias } })
+    }
+
+    fn forward(&self, x: &Tensor, relu: bool) -> Result<Tensor> {
+        let y = conv2d(x, &self.weight, self.shape)?;
+        let y = match &self.norm {
+            Norm::Batch { gamma, beta, eps, last } => {
+                let (y, statistics) = batch_norm(&y, gamma, beta, *eps, relu)?;
+                *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(statistics);
+                return Ok(y);
+            }
+            Norm::Running { scale, bias } => y.broadcast_mul(scale)?.broadcast_add(bias)?,
+            Norm::Folded { bias } => y.broadcast_add(bias)?,
+        };
+        if relu { y.relu() } else { Ok(y) }
+    }
+
+    fn take(&self) -> Option<(String, BatchStatistics)> {
+        let Norm::Batch { last, .. } = &self.norm else { return None };
+        let statistics = last.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        Some((format!("{}.norm", self.name), statistics))
+    }
+}

@@ -1,0 +1,68 @@
+//! Words to token ids, by a `tokenizer.json`.
+
+use std::path::{Path, PathBuf};
+
+use tokenizers::{Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy};
+
+use crate::ModelError;
+
+/// A tokenizer that never gives more ids than the text tower takes.
+#[derive(Debug, Clone)]
+pub struct TextTokenizer {
+    tokenizer: Tokenizer,
+}
+
+impl TextTokenizer {
+    /// Reads the contents of a `tokenizer.json`; `file` is for messages. Longer texts are cut to
+    /// `context_length` ids; the special tokens that the file's template adds are kept.
+    ///
+    /// # Errors
+    /// When the contents are no tokenizer, or the template alone is longer than `context_length`.
+    pub fn from_json(
+        contents: &[u8],
+        file: &Path,
+        context_length: usize,
+    ) -> Result<Self, ModelError> {
+        let error = |source: tokenizers::Error| ModelError::Tokenizer {
+            file: PathBuf::from(file),
+            problem: source.to_string(),
+        };
+        let mut tokenizer = Tokenizer::from_bytes(contents).map_err(error)?;
+        let truncation = TruncationParams {
+            direction: TruncationDirection::Right,
+            max_length: context_length,
+            strategy: TruncationStrategy::LongestFirst,
+            stride: 0,
+        };
+        tokenizer.with_truncation(Some(truncation)).map_err(error)?;
+        // Texts are padded by the tower, and only as far as their batch needs.
+        tokenizer.with_padding(None);
+        Ok(Self { tokenizer })
+    }
+
+    /// Number of token ids, special ones included.
+    pub fn vocabulary(&self) -> usize {
+        self.tokenizer.get_vocab_size(true)
+    }
+
+    /// The largest token id, special ones included.
+    pub fn largest_id(&self) -> Option<u32> {
+        self.tokenizer.get_vocab(true).into_values().max()
+    }
+
+    /// The id of a token.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(token)
+    }
+
+    /// Token ids of a text, special ones included.
+    ///
+    /// # Errors
+    /// When the tokenizer's rules fail on this text; the reason is in words.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
+        match self.tokenizer.encode_fast(text, true) {
+            Ok(encoding) => Ok(encoding.get_ids().to_vec()),
+            Err(source) => Err(source.to_string()),
+        }
+    }
+}

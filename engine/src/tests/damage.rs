@@ -1,0 +1,206 @@
+//! Index files that are missing, cut, damaged or old; records that do not read back; deletes that
+//! were interrupted.
+
+use std::{fs, path::Path, sync::Arc, time::Duration};
+
+use embedding::Modality;
+
+use super::{model::Kept, *};
+use crate::{
+    catalog,
+    store::{Batch, MemoryStore, Store},
+};
+
+const ITEMS: usize = 60;
+
+/// Times that the background is looked at, and the pause between; a minute in all.
+const LOOKS: usize = 6000;
+const PAUSE: Duration = Duration::from_millis(10);
+
+fn request(exact: bool) -> SearchRequest {
+    let query = shared(&item("q", Modality::Image, "7").shared);
+    SearchRequest {
+        exact,
+        ..SearchRequest::new(query, Target::Image, count(10))
+    }
+}
+
+fn filled(dir: &Path) -> Vec<String> {
+    let engine = Engine::open(dir, small()).expect("opens");
+    let photos = engine.create("photos", &spaces()).expect("creates");
+    let items = (0..ITEMS).map(|i| item(&format!("{i:03}"), Modality::Image, &i.to_string()));
+    photos.upsert(items.collect()).expect("upserts");
+    photos.seal().expect("seals");
+    ids(&photos, &request(true))
+}
+
+fn index_files(dir: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(dir.join("index/photos")).expect("lists");
+    let mut files: Vec<_> = entries.map(|entry| entry.expect("lists").path()).collect();
+    files.sort();
+    files
+}
+
+/// Opens, demands the right answer at once, and that the indexes are built again by themselves.
+fn opens_and_heals(dir: &Path, expected: &[String], after: &str) {
+    let engine = Engine::open(dir, small()).expect("opens");
+    let photos = engine.collection("photos").expect("is there");
+    assert_eq!(ids(&photos, &request(false)), expected, "{after}");
+    let healed = (0..LOOKS).any(|_| {
+        std::thread::sleep(PAUSE);
+        let stats = photos.stats();
+        !stats.sealing && stats.sealed_rows == ITEMS && stats.tail_rows == 0
+    });
+    assert!(healed, "{after}: {:?}", photos.stats());
+    assert_eq!(
+        ids(&photos, &request(false)),
+        expected,
+        "{after}, built again"
+    );
+    drop(photos);
+    engine.close();
+    let engine = Engine::open(dir, small()).expect("opens");
+    let photos = engine.collection("photos").expect("is there");
+    let stats = photos.stats();
+    assert_eq!(
+        (stats.sealed_rows, stats.tail_rows),
+        (ITEMS, 0),
+        "{after}: the file is good again"
+    );
+}
+
+#[test]
+fn missing_cut_damaged_and_swapped_index_files_are_built_again_while_searches_are_right() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let expected = filled(dir.path());
+    let files = index_files(dir.path());
+    assert!(files.len() >= 4, "two slots, two spaces: {files:?}");
+    opens_and_heals(dir.path(), &expected, "good files");
+    fs::remove_dir_all(dir.path().join("index")).expect("removes");
+    opens_and_heals(dir.path(), &expected, "no files");
+    for file in &files {
+        let bytes = fs::read(file).expect("reads");
+        fs::write(file, &bytes[..bytes.len() / 2]).expect("writes");
+    }
+    opens_and_heals(dir.path(), &expected, "cut files");
+    for file in &files {
+        let mut bytes = fs::read(file).expect("reads");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 16;
+        fs::write(file, &bytes).expect("writes");
+    }
+    opens_and_heals(dir.path(), &expected, "damaged files");
+    let (first, last) = (&files[0], &files[files.len() - 1]);
+    let bytes = fs::read(first).expect("reads");
+    fs::copy(last, first).expect("copies");
+    fs::write(last, bytes).expect("writes");
+    opens_and_heals(dir.path(), &expected, "swapped files");
+    for file in &files {
+        fs::write(file, b"").expect("writes");
+    }
+    opens_and_heals(dir.path(), &expected, "empty files");
+}
+
+#[test]
+fn an_old_index_file_brings_back_neither_deleted_nor_replaced_items() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    filled(dir.path());
+    let old: Vec<_> = index_files(dir.path())
+        .into_iter()
+        .map(|f| (f.clone(), fs::read(f).expect("reads")))
+        .collect();
+    let engine = Engine::open(dir.path(), small()).expect("opens");
+    let photos = engine.collection("photos").expect("is there");
+    photos.delete(&[id("007")]).expect("deletes");
+    photos
+        .upsert(vec![item("008", Modality::Image, "other")])
+        .expect("upserts");
+    photos
+        .upsert(vec![item("new", Modality::Image, "7")])
+        .expect("upserts");
+    photos.seal().expect("seals");
+    let expected = ids(&photos, &request(true));
+    assert_eq!(expected[0], "new");
+    drop(photos);
+    engine.close();
+    for (file, bytes) in old {
+        fs::write(file, bytes).expect("writes");
+    }
+    let engine = Engine::open(dir.path(), small()).expect("opens");
+    let photos = engine.collection("photos").expect("is there");
+    assert_eq!(ids(&photos, &request(false)), expected);
+    assert_eq!(photos.stats().deleted_rows, 2);
+    photos.seal().expect("seals");
+    assert_eq!(ids(&photos, &request(false)), expected);
+    assert_eq!(photos.stats().deleted_rows, 0);
+}
+
+#[test]
+fn a_record_that_does_not_read_back_is_an_error_for_its_item_and_for_no_other() {
+    let store = Kept(Arc::new(MemoryStore::new()));
+    let open = || Engine::with_store(Box::new(store.clone()), None, small()).expect("opens");
+    let engine = open();
+    let notes = engine.create("notes", &spaces()).expect("creates");
+    let write = |name: &str| item(name, Modality::Text, name);
+    notes
+        .upsert(vec![write("a"), write("b"), write("c")])
+        .expect("upserts");
+    let key = catalog::item_key(0, &id("b"));
+    let mut value = store.get(&key).expect("reads").expect("is there");
+    value[40] ^= 1;
+    let mut batch = Batch::default();
+    batch.put(key, value);
+    store.commit(batch).expect("commits");
+
+    let request = SearchRequest::new(shared(&write("b").shared), Target::Both, count(3));
+    let error = notes
+        .search(&request)
+        .expect_err("would show what was not stored");
+    assert!(
+        error.to_string().contains("item b of collection notes"),
+        "{error}"
+    );
+    drop(notes);
+    drop(engine);
+    let engine = open();
+    let notes = engine.collection("notes").expect("is there");
+    assert_eq!(ids(&notes, &request).len(), 2);
+    assert!(matches!(
+        notes.get(&id("b")),
+        Err(EngineError::DamagedItem { .. })
+    ));
+    assert_eq!(
+        notes.metas().expect("lists").filter(Result::is_err).count(),
+        1
+    );
+    assert_eq!((notes.stats().items, notes.stats().damaged_items), (2, 1));
+    assert_eq!(notes.upsert(vec![write("b")]).expect("upserts").updated, 1);
+    assert_eq!(ids(&notes, &request)[0], "b");
+    assert_eq!(notes.stats().damaged_items, 0);
+}
+
+#[test]
+fn an_interrupted_delete_of_a_collection_is_completed_at_the_next_open() {
+    let store = Kept(Arc::new(MemoryStore::new()));
+    let open = || Engine::with_store(Box::new(store.clone()), None, small()).expect("opens");
+    let engine = open();
+    for name in ["a", "b"] {
+        let collection = engine.create(name, &spaces()).expect("creates");
+        collection
+            .upsert(vec![item("x", Modality::Text, name)])
+            .expect("upserts");
+    }
+    drop(engine);
+    catalog::delete(&store, "a", 0).expect("deletes");
+    let engine = open();
+    assert!(engine.collection("a").is_none());
+    assert_eq!(
+        store.scan(&catalog::item_prefix(0)).count(),
+        0,
+        "its items are gone"
+    );
+    let a = engine.create("a", &spaces()).expect("creates");
+    assert_eq!(a.get(&id("x")).expect("reads"), None);
+    let b = engine.collection("b").expect("is there");
+    assert!(b.get(&id("x")).expect("reads").is_some());
+}

@@ -1,0 +1,210 @@
+//! Variation of drawings: position, ground, color.
+
+use encoders::RgbaPicture;
+use rand::{Rng, RngExt as _};
+
+use crate::config::AugmentConfig;
+
+/// Draws one variation of `picture` as pixels `[3, side, side]` in `[-1, 1]`.
+pub fn augment(
+    picture: &RgbaPicture,
+    side: usize,
+    may_mirror: bool,
+    config: &AugmentConfig,
+    random: &mut impl Rng,
+) -> Vec<f32> {
+    let frame = Frame::draw(side, may_mirror, config, random);
+    let ground = draw_ground(config, random);
+    let color = Color::draw(config, random);
+    let plane = side * side;
+    let mut pixels = vec![0.0; 3 * plane];
+    for y in 0..side {
+        for x in 0..side {
+            let [r, g, b, alpha] = sample(picture, frame.source(x, y, picture));
+            // Samples are premultiplied by alpha.
+            let rgb = [r, g, b];
+            let rgb = std::array::from_fn(|i| rgb[i] + (1.0 - alpha) * ground[i]);
+            for (i, value) in color.apply(rgb).into_iter().enumerate() {
+                pixels[i * plane + y * side + x] = value.clamp(0.0, 1.0) * 2.0 - 1.0;
+            }
+        }
+    }
+    if random.random_bool(f64::from(config.erase_share)) {
+        erase(&mut pixels, side, random);
+    }
+    pixels
+}
+
+/// A similarity from pixels of the frame to pixels of the picture.
+struct Frame {
+    cosine: f32,
+    sine: f32,
+    scale: f32,
+    shift: [f32; 2],
+    mirrored: bool,
+    side: f32,
+}
+
+impl Frame {
+    fn draw(side: usize, may_mirror: bool, config: &AugmentConfig, random: &mut impl Rng) -> Self {
+        let angle = config.rotation.to_radians() * random.random_range(-1.0_f32..=1.0);
+        let shift = side as f32 * config.shift;
+        Self {
+            cosine: angle.cos(),
+            sine: angle.sin(),
+            scale: random.random_range(config.scale[0]..=config.scale[1]),
+            shift: std::array::from_fn(|_| shift * random.random_range(-1.0_f32..=1.0)),
+            mirrored: may_mirror && random.random_bool(f64::from(config.mirror_share)),
+            side: side as f32,
+        }
+    }
+
+    fn source(&self, x: usize, y: usize, picture: &RgbaPicture) -> [f32; 2] {
+        let half = self.side / 2.0;
+        let (dx, dy) = (x as f32 + 0.5 - half - self.shift[0], y as f32 + 0.5 - half - self.shift[1]);
+        let longest = picture.width().max(picture.height()) as f32;
+        let step = longest / (self.side * self.scale);
+        let u = (self.cosine * dx + self.sine * dy) * step;
+        let v = (self.cosine * dy - self.sine * dx) * step;
+        let u = if self.mirrored { -u } else { u };
+        [u + picture.width() as f32 / 2.0 - 0.5, v + picture.height() as f32 / 2.0 - 0.5]
+    }
+}
+
+/// Bilinear sample in `[0, 1]`, premultiplied by alpha; transparent outside.
+fn sample(picture: &RgbaPicture, [u, v]: [f32; 2]) -> [f32; 4] {
+    let (width, height) = (picture.width() as isize, picture.height() as isize);
+    let (left, top) = (u.floor(), v.floor());
+    let (fu, fv) = (u - left, v - top);
+    let mut sum = [0.0; 4];
+    for (dy, wy) in [(0, 1.0 - fv), (1, fv)] {
+        for (dx, wx) in [(0, 1.0 - fu), (1, fu)] {
+            let (x, y) = (left as isize + dx, top as isize + dy);
+            if x < 0 || y < 0 || x >= width || y >= height {
+                continue;
+            }
+            let at = 4 * (y * width + x) as usize;
+            let texel = &picture.as_rgba()[at..at + 4];
+            let weight = wx * wy * f32::from(texel[3]) / 255.0;
+            for i in 0..3 {
+                sum[i] += weight * f32::from(texel[i]) / 255.0;
+            }
+            sum[3] += weight;
+        }
+    }
+    sum
+}
+
+/// White, a gray, or a pale or strong color.
+fn draw_ground(config: &AugmentConfig, random: &mut impl Rng) -> [f32; 3] {
+    if random.random_bool(f64::from(config.white_share)) {
+        return [1.0; 3];
+    }
+    let gray = random.random_range(0.3_f32..=1.0);
+    let strength = random.random_range(0.0_f32..=0.5);
+    std::array::from_fn(|_| gray * (1.0 - strength) + strength * random.random_range(0.0_f32..=1.0))
+}
+
+/// Brightness, contrast and saturation.
+struct Color {
+    brightness: f32,
+    contrast: f32,
+    saturation: f32,
+    /// Factors of the three channels: a slight cast.
+    cast: [f32; 3],
+}
+
+/// Weights of the channels in a gray value (ITU-R BT.601).
+const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
+
+impl Color {
+    fn draw(config: &AugmentConfig, random: &mut impl Rng) -> Self {
+        let c = config.color;
+        let mut factor = |spread: f32| 1.0 + spread * random.random_range(-1.0_f32..=1.0);
+        let (brightness, contrast, saturation) = (factor(c), factor(c), factor(1.5 * c));
+        let cast = std::array::from_fn(|_| factor(0.3 * c));
+        let gray = random.random_bool(f64::from(config.gray_share));
+        Self { brightness, contrast, saturation: if gray { 0.0 } else { saturation }, cast }
+    }
+
+    fn apply(&self, rgb: [f32; 3]) -> [f32; 3] {
+        let luma: f32 = rgb.iter().zip(LUMA).map(|(x, w)| x * w).sum();
+        std::array::from_fn(|i| {
+            let x = luma + self.saturation * (rgb[i] - luma);
+            let x = 0.5 + self.contrast * (x - 0.5);
+            x * self.brightness * self.cast[i]
+        })
+    }
+}
+
+/// Hides a rectangle of up to a sixth of the area behind one gray.
+fn erase(pixels: &mut [f32], side: usize, random: &mut impl Rng) {
+    let mut extent = || (side as f32 * random.random_range(0.1_f32..=0.4)) as usize;
+    let (width, height) = (extent(), extent());
+    let (left, top) =
+        (random.random_range(0..=side - width), random.random_range(0..=side - height));
+    let value = random.random_range(-1.0_f32..=1.0);
+    for plane in pixels.chunks_exact_mut(side * side) {
+        for row in plane.chunks_exact_mut(side).skip(top).take(height) {
+            row[left..left + width].fill(value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    const STILL: AugmentConfig = AugmentConfig {
+        rotation: 0.0,
+        scale: [1.0, 1.0],
+        shift: 0.0,
+        white_share: 1.0,
+        color: 0.0,
+        gray_share: 0.0,
+        erase_share: 0.0,
+        mirror_share: 0.0,
+    };
+
+    #[test]
+    fn without_variation_a_picture_is_itself_on_white() {
+        let (red, clear) = ([255, 0, 0, 255], [9, 9, 9, 0]);
+        let rgba = [red, clear, clear, red].concat();
+        let picture = RgbaPicture::new(2, 2, rgba).expect("sizes fit");
+        let mut random = ChaCha8Rng::seed_from_u64(1);
+        let pixels = augment(&picture, 2, false, &STILL, &mut random);
+        let expected =
+            [[1.0, 1.0, 1.0, 1.0], [-1.0, 1.0, 1.0, -1.0], [-1.0, 1.0, 1.0, -1.0]].concat();
+        for (a, b) in pixels.iter().zip(expected) {
+            assert!((a - b).abs() < 1e-5, "{pixels:?}");
+        }
+    }
+
+    #[test]
+    fn every_variation_stays_in_range_and_equal_seeds_give_equal_pixels() {
+        let rgba = (0..72 * 72 * 4).map(|i| (i * 7 % 256) as u8).collect();
+        let picture = RgbaPicture::new(72, 72, rgba).expect("sizes fit");
+        let wild = AugmentConfig {
+            rotation: 45.0,
+            scale: [0.5, 1.5],
+            shift: 0.3,
+            white_share: 0.5,
+            color: 0.8,
+            gray_share: 0.2,
+            erase_share: 0.5,
+            mirror_share: 0.5,
+        };
+        for seed in 0..50 {
+            let draw = || {
+                let mut random = ChaCha8Rng::seed_from_u64(seed);
+                augment(&picture, 64, true, &wild, &mut random)
+            };
+            let pixels = draw();
+            assert!(pixels.iter().all(|x| (-1.0..=1.0).contains(x)), "seed {seed}");
+            assert_eq!(pixels, draw(), "seed {seed}");
+        }
+    }
+}

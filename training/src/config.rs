@@ -1,0 +1,248 @@
+//! What a training run is told, as one TOML file.
+
+use std::path::{Path, PathBuf};
+
+use encoders::nn::{
+    Activation, ImageConfig, NetworkConfig, Pooling, ResidualConfig, TextConfig, TransformerConfig,
+    VitConfig,
+};
+use fs_err as fs;
+use serde::{Deserialize, Serialize};
+
+use crate::TrainingError;
+
+/// Everything that decides the result of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// Seed of every random choice.
+    pub seed: u64,
+    /// Pictures and their words.
+    pub data: DataConfig,
+    /// Sizes of the two towers.
+    pub model: ModelSection,
+    /// Steps and learning rates.
+    pub optimizer: OptimizerConfig,
+    /// How captions are worded.
+    pub captions: CaptionConfig,
+    /// How pictures are varied.
+    pub augment: AugmentConfig,
+}
+
+/// Pictures and their words.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// Manifests (JSON lines); picture paths in them are relative to the manifest.
+    pub manifests: Vec<PathBuf>,
+    /// Styles that are kept out of training and evaluated on.
+    pub held_out: Vec<String>,
+    /// How often pictures of a style are drawn, relative to 1 for styles that are not named.
+    #[serde(default)]
+    pub style_weights: std::collections::BTreeMap<String, f64>,
+    /// How often a concept with a skin tone is drawn, relative to 1 for the others.
+    pub skin_tone_weight: f64,
+}
+
+/// Sizes of the two towers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSection {
+    /// Name in the model folder.
+    pub name: String,
+    /// Elements of a shared embedding.
+    pub dim: usize,
+    /// The image tower.
+    pub image: ImageSection,
+    /// The text tower.
+    pub text: TextSection,
+}
+
+/// The image tower.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum ImageSection {
+    /// A residual convolution tower.
+    Residual {
+        /// Side of the square input in pixels.
+        image_size: usize,
+        /// Channels after each convolution of the stem.
+        stem: Vec<usize>,
+        /// Channels of each stage.
+        stages: Vec<usize>,
+        /// Blocks per stage.
+        blocks: usize,
+        /// Elements of the pooled output.
+        width: usize,
+    },
+    /// CLIP's vision transformer.
+    Vit {
+        /// Side of the square input in pixels.
+        image_size: usize,
+        /// Side of a patch in pixels.
+        patch_size: usize,
+        /// Elements per token.
+        width: usize,
+        /// Number of blocks.
+        layers: usize,
+        /// Heads per block.
+        heads: usize,
+    },
+}
+
+/// The text tower.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextSection {
+    /// Number of token ids, at least 514 (two forms of each byte, and two special tokens).
+    pub vocabulary: usize,
+    /// Longest text in tokens.
+    pub context_length: usize,
+    /// Elements per token.
+    pub width: usize,
+    /// Number of blocks.
+    pub layers: usize,
+    /// Heads per block.
+    pub heads: usize,
+}
+
+/// Steps and learning rates of `AdamW` (Loshchilov, Hutter 2019).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptimizerConfig {
+    /// Pairs per step.
+    pub batch: usize,
+    /// Number of steps.
+    pub steps: usize,
+    /// Steps over which the learning rate rises from 0.
+    pub warmup_steps: usize,
+    /// Highest learning rate; it falls to 0 along a cosine.
+    pub learning_rate: f64,
+    /// Factor on it for the logit scale.
+    pub logit_scale_factor: f64,
+    /// Decoupled weight decay of matrices and kernels.
+    pub weight_decay: f64,
+    /// Longest gradient, over all parameters together.
+    pub clip: f64,
+    /// Steps between checkpoints.
+    pub checkpoint_every: usize,
+    /// Steps between evaluations on the held-out styles.
+    pub evaluate_every: usize,
+}
+
+/// How captions are worded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaptionConfig {
+    /// Share of captions that are a keyword instead of the name, once `tags_from` is passed.
+    pub tag_share: f64,
+    /// Share of all steps before which captions are names only.
+    pub tags_from: f64,
+    /// Share of captions that stand in a carrier sentence.
+    pub carrier_share: f64,
+}
+
+/// How pictures are varied.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AugmentConfig {
+    /// Largest rotation in degrees.
+    pub rotation: f32,
+    /// Smallest and largest size of the picture relative to the frame.
+    pub scale: [f32; 2],
+    /// Largest shift as a share of the side.
+    pub shift: f32,
+    /// Share of pictures on a plain white ground.
+    pub white_share: f32,
+    /// Largest relative change of brightness, contrast and saturation.
+    pub color: f32,
+    /// Share of pictures without color.
+    pub gray_share: f32,
+    /// Share of pictures of which a rectangle is hidden.
+    pub erase_share: f32,
+    /// Share of pictures that are mirrored, where the name says no direction.
+    pub mirror_share: f32,
+}
+
+impl RunConfig {
+    /// Reads and checks a file. Manifest paths are relative to the working folder.
+    ///
+    /// # Errors
+    /// When the file cannot be read or a value is out of range.
+    pub fn read(file: &Path) -> Result<Self, TrainingError> {
+        let config: Self = toml::from_str(&fs::read_to_string(file)?)
+            .map_err(|source| TrainingError::Config { file: file.to_owned(), source })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), TrainingError> {
+        let o = &self.optimizer;
+        let share = |x: f64| (0.0..=1.0).contains(&x);
+        for (key, holds, expected) in [
+            ("optimizer.batch", o.batch >= 2, "at least 2"),
+            ("optimizer.steps", o.steps > o.warmup_steps, "more than warmup_steps"),
+            ("optimizer.learning_rate", o.learning_rate > 0.0, "above 0"),
+            ("optimizer.clip", o.clip > 0.0, "above 0"),
+            ("optimizer.checkpoint_every", o.checkpoint_every > 0, "at least 1"),
+            ("optimizer.evaluate_every", o.evaluate_every > 0, "at least 1"),
+            ("data.skin_tone_weight", self.data.skin_tone_weight >= 0.0, "at least 0"),
+            ("captions.tag_share", share(self.captions.tag_share), "between 0 and 1"),
+            ("captions.tags_from", share(self.captions.tags_from), "between 0 and 1"),
+            ("captions.carrier_share", share(self.captions.carrier_share), "between 0 and 1"),
+            ("model.dim", self.model.dim > 0, "at least 1"),
+            (
+                "model.text.heads",
+                self.model.text.width.is_multiple_of(self.model.text.heads.max(1)),
+                "a divisor of model.text.width",
+            ),
+            ("model.text.vocabulary", self.model.text.vocabulary >= 514, "at least 514"),
+            ("augment.scale", self.augment.scale[0] > 0.0, "above 0"),
+        ] {
+            if !holds {
+                return Err(TrainingError::Value { key, expected });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ModelSection {
+    /// The sizes as the networks want them, for a tokenizer whose end-of-text id is `end`.
+    pub fn network(&self, vocabulary: usize, end: u32) -> NetworkConfig {
+        let transformer = |width: usize, layers: usize, heads: usize| TransformerConfig {
+            width,
+            mlp_width: 4 * width,
+            layers,
+            heads,
+            activation: Activation::QuickGelu,
+            layer_norm_eps: 1e-5,
+        };
+        let image = match &self.image {
+            ImageSection::Residual { image_size, stem, stages, blocks, width } => {
+                ImageConfig::Residual(ResidualConfig {
+                    image_size: *image_size,
+                    stem: stem.clone(),
+                    stages: stages.clone(),
+                    blocks: *blocks,
+                    width: *width,
+                    norm_eps: 1e-5,
+                })
+            }
+            ImageSection::Vit { image_size, patch_size, width, layers, heads } => {
+                ImageConfig::Vit(VitConfig {
+                    image_size: *image_size,
+                    patch_size: *patch_size,
+                    transformer: transformer(*width, *layers, *heads),
+                })
+            }
+        };
+        let text = TextConfig {
+            vocabulary,
+            context_length: self.text.context_length,
+            pooling: Pooling::FirstOf(end),
+            transformer: transformer(self.text.width, self.text.layers, self.text.heads),
+        };
+        NetworkConfig { dim: self.dim, text, image }
+    }
+}

@@ -1,0 +1,90 @@
+//! What can go wrong in a training run.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// Why a training run cannot start or go on.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TrainingError {
+    /// A file cannot be read or written; the message names it.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// A configuration cannot be read.
+    #[error("{} is not a usable configuration", file.display())]
+    Config {
+        /// The file.
+        file: PathBuf,
+        /// Where and why.
+        #[source]
+        source: toml::de::Error,
+    },
+    /// A configured value is out of range.
+    #[error("`{key}` must be {expected}")]
+    Value {
+        /// Dotted path of the key.
+        key: &'static str,
+        /// What it may hold.
+        expected: &'static str,
+    },
+    /// A line of a manifest cannot be read.
+    #[error("{}, line {line}: expected an object with image, concept, name, tags, style and skin_tone", file.display())]
+    Manifest {
+        /// The file.
+        file: PathBuf,
+        /// Number of the line, from 1.
+        line: usize,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A picture of a manifest cannot be read.
+    #[error("{} cannot be used as a training picture", file.display())]
+    Picture {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: encoders::PictureError,
+    },
+    /// Too few concepts to fill a batch.
+    #[error("the manifests hold {concepts} concepts for training, a batch needs {batch}")]
+    TooFew {
+        /// Number found.
+        concepts: usize,
+        /// Number needed.
+        batch: usize,
+    },
+    /// The tokenizer could not be trained or written.
+    #[error("the tokenizer cannot be made")]
+    Tokenizer(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The loss is no longer a number.
+    #[error("the loss of step {step} is {loss}: lower the learning rate; the last checkpoint is intact")]
+    Diverged {
+        /// Number of the step.
+        step: usize,
+        /// The loss.
+        loss: f32,
+    },
+    /// A checkpoint does not belong to this run.
+    #[error("{}: {problem}", file.display())]
+    Checkpoint {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// The loader stopped early.
+    #[error("the loader stopped before step {step}")]
+    Loader {
+        /// Number of the step.
+        step: usize,
+    },
+    /// A model folder cannot be written or read.
+    #[error(transparent)]
+    Model(#[from] encoders::ModelError),
+    /// The network failed.
+    #[error("the network failed")]
+    Network(#[from] candle_core::Error),
+}

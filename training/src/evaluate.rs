@@ -1,0 +1,104 @@
+//! Recall on styles that training never saw, while it runs.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Tensor};
+use encoders::{
+    TextTokenizer,
+    nn::{Form, Network, NetworkConfig, unit_rows},
+};
+use serde::Serialize;
+
+use crate::{TrainingError, captions::UNSEEN_CARRIERS, manifest::Concept, parameters::Parameters};
+
+/// Pairs that one pass takes.
+const BATCH: usize = 256;
+
+/// Text-to-image recall on the pictures of one style, names as queries.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StyleRecall {
+    /// Number of pictures.
+    pub pictures: usize,
+    /// Share of names with their picture first, all pictures.
+    pub recall_at_1: f64,
+    /// Share within the first 10, all pictures.
+    pub recall_at_10: f64,
+    /// Share within the first 10, without skin-tone variants.
+    pub base_recall_at_10: f64,
+    /// The same with the names in carriers that training never uses.
+    pub base_carrier_recall_at_10: f64,
+}
+
+/// Evaluates the running weights on each held-out style.
+///
+/// # Errors
+/// When the network fails.
+pub fn evaluate(
+    parameters: &mut Parameters,
+    network: &NetworkConfig,
+    tokenizer: &TextTokenizer,
+    held_out: &BTreeMap<String, Vec<(Concept, Vec<f32>)>>,
+) -> Result<BTreeMap<String, StyleRecall>, TrainingError> {
+    let form = Form::Differentiable { batch_statistics: false };
+    let towers = Network::new(parameters, network, form)?;
+    let side = network.image.image_size();
+    held_out
+        .iter()
+        .map(|(style, concepts)| {
+            let images = encode(concepts, |part| {
+                let pixels: Vec<f32> = part.iter().flat_map(|(_, p)| p.iter().copied()).collect();
+                let pixels = Tensor::from_vec(pixels, (part.len(), 3, side, side), &Device::Cpu)?;
+                Ok(towers.image.project(&towers.image.pooled(&pixels)?)?)
+            })?;
+            let texts = |carrier: &str| {
+                encode(concepts, |part| {
+                    let ids = part
+                        .iter()
+                        .map(|(c, _)| tokenizer.encode(&carrier.replace("{}", &c.name)))
+                        .collect::<Result<Vec<_>, _>>()
+                        .map_err(|e| TrainingError::Tokenizer(e.into()))?;
+                    Ok(towers.text.project(&towers.text.pooled(&ids)?)?)
+                })
+            };
+            let names = texts("{}")?;
+            let all: Vec<usize> = (0..concepts.len()).collect();
+            let base: Vec<usize> =
+                all.iter().copied().filter(|i| !concepts[*i].0.skin_tone).collect();
+            let mut carriers = 0.0;
+            for carrier in UNSEEN_CARRIERS {
+                carriers += recall(&texts(carrier)?, &images, &base, 10);
+            }
+            let found = StyleRecall {
+                pictures: concepts.len(),
+                recall_at_1: recall(&names, &images, &all, 1),
+                recall_at_10: recall(&names, &images, &all, 10),
+                base_recall_at_10: recall(&names, &images, &base, 10),
+                base_carrier_recall_at_10: carriers / UNSEEN_CARRIERS.len() as f64,
+            };
+            Ok((style.clone(), found))
+        })
+        .collect()
+}
+
+/// Unit rows of all concepts, one pass per [`BATCH`].
+fn encode(
+    concepts: &[(Concept, Vec<f32>)],
+    pass: impl Fn(&[(Concept, Vec<f32>)]) -> Result<Tensor, TrainingError>,
+) -> Result<Vec<Vec<f32>>, TrainingError> {
+    let mut rows = Vec::with_capacity(concepts.len());
+    for part in concepts.chunks(BATCH) {
+        rows.extend(unit_rows(&pass(part)?.detach())?.to_vec2::<f32>()?);
+    }
+    Ok(rows)
+}
+
+/// Share of queries whose own picture is within the first `k` of `among`.
+fn recall(queries: &[Vec<f32>], gallery: &[Vec<f32>], among: &[usize], k: usize) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    let found = among.iter().filter(|query| {
+        let own = dot(&queries[**query], &gallery[**query]);
+        let above = among.iter().filter(|i| dot(&queries[**query], &gallery[**i]) > own);
+        above.take(k).count() < k
+    });
+    found.count() as f64 / among.len().max(1) as f64
+}

@@ -1,0 +1,193 @@
+//! The training loop.
+
+use std::{collections::BTreeMap, io::Write as _, path::Path, sync::Arc, time::Instant};
+
+use candle_core::{Device, Tensor};
+use encoders::nn::{Form, Network, NetworkConfig};
+use fs_err as fs;
+use serde::Serialize;
+
+use crate::{
+    TrainingError,
+    augment::augment,
+    checkpoint,
+    config::{AugmentConfig, RunConfig},
+    evaluate::{StyleRecall, evaluate},
+    loader::{Batch, BatchSource, Loader},
+    manifest::{Concept, Dataset},
+    objective::{MAX_LOGIT_SCALE, info_nce},
+    optimizer::{AdamW, learning_rate},
+    parameters::Parameters,
+    tokenizer,
+};
+
+/// One line of `metrics.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StepReport {
+    /// Steps done.
+    pub step: usize,
+    /// Loss of the step in nats.
+    pub loss: f32,
+    /// Length of the gradient before clipping.
+    pub gradient: f64,
+    /// Factor from cosines to logits.
+    pub logit_scale: f64,
+    /// Learning rate of the step.
+    pub learning_rate: f64,
+    /// Pairs per second of the step.
+    pub samples_per_second: f64,
+    /// Recall by held-out style, where the step ended with an evaluation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<BTreeMap<String, StyleRecall>>,
+}
+
+/// A run that is under way.
+pub struct Run {
+    /// The weights.
+    pub parameters: Parameters,
+    /// Sizes of the towers.
+    pub network: NetworkConfig,
+    towers: Network,
+    optimizer: AdamW,
+    source: Arc<BatchSource>,
+    held_out: BTreeMap<String, Vec<(Concept, Vec<f32>)>>,
+    step: usize,
+}
+
+impl Run {
+    /// Prepares a run in `folder`, or continues the one that is there.
+    ///
+    /// # Errors
+    /// When the configuration differs from that of the run in the folder.
+    pub fn open(config: &RunConfig, dataset: Dataset, folder: &Path) -> Result<Self, TrainingError> {
+        fs::create_dir_all(folder)?;
+        let file = folder.join("tokenizer.json");
+        if !file.exists() {
+            let contents = tokenizer::train(&dataset.training, config.model.text.vocabulary)?;
+            fs::write(&file, contents)?;
+        }
+        let context = config.model.text.context_length;
+        let tokenizer = tokenizer::load(&fs::read_to_string(&file)?, &file, context)?;
+        let end = tokenizer.id(tokenizer::END).unwrap_or_default();
+        let network = config.model.network(tokenizer.vocabulary(), end);
+        let mut parameters = Parameters::seeded(config.seed);
+        let form = Form::Differentiable { batch_statistics: true };
+        let towers = Network::new(&mut parameters, &network, form)?;
+        let state = checkpoint::load(folder, config, &parameters)?;
+        let (optimizer, step) = state.unwrap_or_default();
+        let side = network.image.image_size();
+        let held_out = dataset.held_out.into_iter().map(|(style, concepts)| {
+            let still = |c: Concept| {
+                let pixels = as_it_is(&c, side);
+                (c, pixels)
+            };
+            (style, concepts.into_iter().map(still).collect())
+        });
+        let held_out = held_out.collect();
+        let concepts = dataset.training;
+        let source = Arc::new(BatchSource { concepts, tokenizer, config: config.clone(), side });
+        Ok(Self { parameters, network, towers, optimizer, source, held_out, step })
+    }
+
+    /// Steps done.
+    pub fn step(&self) -> usize {
+        self.step
+    }
+
+    /// Runs up to `until` steps in all; every report goes to `metrics.jsonl` and to `observe`.
+    ///
+    /// # Errors
+    /// When the loss stops being a number, or a file cannot be written.
+    pub fn train(
+        &mut self,
+        folder: &Path,
+        until: usize,
+        observe: &mut dyn FnMut(&StepReport),
+    ) -> Result<(), TrainingError> {
+        let config = self.source.config.clone();
+        let until = until.min(config.optimizer.steps);
+        let loader = Loader::start(Arc::clone(&self.source), self.step);
+        let log = folder.join("metrics.jsonl");
+        let mut metrics = fs::OpenOptions::new().create(true).append(true).open(log)?;
+        while self.step < until {
+            let started = Instant::now();
+            let batch = loader.next(self.step)?;
+            let mut report = self.one_step(&batch, &config)?;
+            report.samples_per_second =
+                config.optimizer.batch as f64 / started.elapsed().as_secs_f64();
+            let last = self.step == config.optimizer.steps;
+            if last || self.step.is_multiple_of(config.optimizer.evaluate_every) {
+                report.held_out = Some(evaluate(
+                    &mut self.parameters,
+                    &self.network,
+                    &self.source.tokenizer,
+                    &self.held_out,
+                )?);
+            }
+            if self.step == until || self.step.is_multiple_of(config.optimizer.checkpoint_every) {
+                let (parameters, optimizer) = (&self.parameters, &self.optimizer);
+                checkpoint::save(folder, &config, parameters, optimizer, self.step)?;
+            }
+            let line = serde_json::to_string(&report).map_err(std::io::Error::from)?;
+            writeln!(metrics, "{line}")?;
+            observe(&report);
+        }
+        Ok(())
+    }
+
+    fn one_step(&mut self, batch: &Batch, config: &RunConfig) -> Result<StepReport, TrainingError> {
+        let device = Device::Cpu;
+        let n = batch.tokens.len();
+        let side = self.source.side;
+        let pixels = Tensor::from_slice(&batch.pixels, (n, 3, side, side), &device)?;
+        let positives = Tensor::from_slice(&batch.positives, (n, n), &device)?;
+        let images = self.towers.image.project(&self.towers.image.pooled(&pixels)?)?;
+        let texts = self.towers.text.project(&self.towers.text.pooled(&batch.tokens)?)?;
+        let loss = info_nce(&images, &texts, &self.towers.logit_scale, &positives)?;
+        let value = loss.to_scalar::<f32>()?;
+        if !value.is_finite() {
+            return Err(TrainingError::Diverged { step: self.step, loss: value });
+        }
+        let gradients = loss.backward()?;
+        let rate = learning_rate(&config.optimizer, self.step);
+        let gradient =
+            self.optimizer.step(&self.parameters, &gradients, &config.optimizer, self.step)?;
+        let statistics = self.towers.image.take_statistics();
+        // The count only corrects the bias of the variance; the smallest map is taken for all.
+        self.parameters.track(statistics, n * 16)?;
+        let log_scale = f64::from(self.towers.logit_scale.to_scalar::<f32>()?);
+        if log_scale > MAX_LOGIT_SCALE.ln() {
+            let clamped = Tensor::new(MAX_LOGIT_SCALE.ln() as f32, &device)?;
+            self.parameters.set("logit_scale", &clamped)?;
+        }
+        self.step += 1;
+        Ok(StepReport {
+            step: self.step,
+            loss: value,
+            gradient,
+            logit_scale: log_scale.exp().min(MAX_LOGIT_SCALE),
+            learning_rate: rate,
+            samples_per_second: 0.0,
+            held_out: None,
+        })
+    }
+}
+
+/// The first picture of a concept on white, unvaried.
+fn as_it_is(concept: &Concept, side: usize) -> Vec<f32> {
+    const STILL: AugmentConfig = AugmentConfig {
+        rotation: 0.0,
+        scale: [1.0, 1.0],
+        shift: 0.0,
+        white_share: 1.0,
+        color: 0.0,
+        gray_share: 0.0,
+        erase_share: 0.0,
+        mirror_share: 0.0,
+    };
+    let mut random = <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(0);
+    concept
+        .pictures
+        .first()
+        .map_or_else(Vec::new, |(picture, _)| augment(picture, side, false, &STILL, &mut random))
+}

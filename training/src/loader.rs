@@ -1,0 +1,133 @@
+//! Batches by step number: what step `s` sees depends on the seed and on `s` alone, so that a
+//! resumed run sees what the uninterrupted one would have seen.
+
+use std::{
+    sync::{
+        Arc,
+        mpsc::{Receiver, sync_channel},
+    },
+    thread,
+};
+
+use encoders::TextTokenizer;
+use rand::{RngExt as _, SeedableRng, seq::IndexedRandom};
+use rand_chacha::ChaCha8Rng;
+
+use crate::{
+    TrainingError, augment::augment, captions::Caption, config::RunConfig, manifest::Concept,
+};
+
+/// Batches that wait while a step runs.
+const PREFETCH: usize = 2;
+
+/// The pairs of one step, all of distinct concepts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// `[n, 3, side, side]` in `[-1, 1]`.
+    pub pixels: Vec<f32>,
+    /// Token ids of each caption.
+    pub tokens: Vec<Vec<u32>>,
+    /// `[n, n]`: 1 where the caption (column) is true of the picture (row).
+    pub positives: Vec<f32>,
+}
+
+/// Makes batches ahead of time on a thread of its own.
+pub struct Loader {
+    batches: Receiver<Result<Batch, TrainingError>>,
+}
+
+impl Loader {
+    /// Starts at step `first`.
+    pub fn start(source: Arc<BatchSource>, first: usize) -> Self {
+        let (sender, batches) = sync_channel(PREFETCH);
+        thread::spawn(move || {
+            for step in first.. {
+                // A closed channel means that the run is over.
+                if sender.send(source.batch(step)).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { batches }
+    }
+
+    /// The next batch in step order.
+    ///
+    /// # Errors
+    /// When a caption could not be tokenized, or the loader's thread died.
+    pub fn next(&self, step: usize) -> Result<Batch, TrainingError> {
+        self.batches.recv().map_err(|_| TrainingError::Loader { step })?
+    }
+}
+
+/// Everything that batches are made of.
+pub struct BatchSource {
+    /// What is trained on.
+    pub concepts: Vec<Concept>,
+    /// Words to ids.
+    pub tokenizer: TextTokenizer,
+    /// The run.
+    pub config: RunConfig,
+    /// Side of a picture in pixels.
+    pub side: usize,
+}
+
+impl BatchSource {
+    /// The batch of one step.
+    ///
+    /// # Errors
+    /// When there are too few concepts, or a caption cannot be tokenized.
+    pub fn batch(&self, step: usize) -> Result<Batch, TrainingError> {
+        let mut random = ChaCha8Rng::seed_from_u64(self.config.seed);
+        // Stream 0 is the initialisation of the weights.
+        random.set_stream(step as u64 + 1);
+        let n = self.config.optimizer.batch;
+        let too_few = || TrainingError::TooFew { concepts: self.concepts.len(), batch: n };
+        let weight = |i: usize| {
+            let tone = self.concepts[i].skin_tone;
+            if tone { self.config.data.skin_tone_weight } else { 1.0 }
+        };
+        let chosen = rand::seq::index::sample_weighted(&mut random, self.concepts.len(), weight, n)
+            .map_err(|_| too_few())?;
+        if chosen.len() < n {
+            return Err(too_few());
+        }
+        let progress = step as f64 / self.config.optimizer.steps as f64;
+        let concepts: Vec<&Concept> = chosen.into_iter().map(|i| &self.concepts[i]).collect();
+        let mut pixels = Vec::with_capacity(n * 3 * self.side * self.side);
+        let mut captions = Vec::with_capacity(n);
+        for concept in &concepts {
+            let picture = concept.pictures.choose_weighted(&mut random, |(_, weight)| *weight);
+            let (picture, _) = picture.map_err(|_| too_few())?;
+            let may_mirror = !says_direction(&concept.name);
+            // Each picture has a stream of its own, so that changing how one is varied leaves
+            // the choice of the others alone.
+            let mut variation = ChaCha8Rng::seed_from_u64(random.random());
+            let config = &self.config.augment;
+            pixels.extend(augment(picture, self.side, may_mirror, config, &mut variation));
+            captions.push(Caption::draw(concept, &self.config.captions, progress, &mut random));
+        }
+        let mut positives = vec![0.0; n * n];
+        for (row, concept) in concepts.iter().enumerate() {
+            for (column, caption) in captions.iter().enumerate() {
+                let bears = concept.name == caption.phrase || concept.tags.contains(&caption.phrase);
+                positives[row * n + column] = f32::from(u8::from(row == column || bears));
+            }
+        }
+        let tokens = captions
+            .iter()
+            .map(|caption| self.tokenizer.encode(&caption.text))
+            .collect::<Result<_, _>>()
+            .map_err(|reason: String| TrainingError::Tokenizer(reason.into()))?;
+        Ok(Batch { pixels, tokens, positives })
+    }
+}
+
+/// Whether a mirrored picture would be wrong for the name: directions, letters, flags, clocks.
+fn says_direction(name: &str) -> bool {
+    const WORDS: [&str; 16] = [
+        "left", "right", "arrow", "flag", "button", "clock", "letter", "keycap", "o’clock",
+        "thirty", "backhand", "facing", "input", "symbol", "sign", "mark",
+    ];
+    name.split(|c: char| !c.is_alphanumeric() && c != '’').any(|word| WORDS.contains(&word))
+}

@@ -1,0 +1,112 @@
+//! The weights of a run by name: made from a seed on first use, kept, updated in place.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Tensor, Var};
+use encoders::{
+    ModelError,
+    nn::{BatchStatistics, Init, Source},
+};
+use rand::{Rng, RngExt as _, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::TrainingError;
+
+/// Share of a new batch in running statistics, as in common frameworks.
+const MOMENTUM: f32 = 0.1;
+
+/// All tensors of a network. As a [`Source`] it makes what it does not have yet.
+pub struct Parameters {
+    vars: BTreeMap<String, Var>,
+    random: ChaCha8Rng,
+}
+
+impl Parameters {
+    /// No tensors yet.
+    pub fn seeded(seed: u64) -> Self {
+        Self { vars: BTreeMap::new(), random: ChaCha8Rng::seed_from_u64(seed) }
+    }
+
+    /// Every tensor by name, statistics included.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &Var)> {
+        self.vars.iter().map(|(name, var)| (name.as_str(), var))
+    }
+
+    /// The tensors that gradients move.
+    pub fn trainable(&self) -> impl Iterator<Item = (&str, &Var)> {
+        self.all().filter(|(name, _)| !is_statistic(name))
+    }
+
+    /// Replaces the value of one tensor.
+    ///
+    /// # Errors
+    /// When there is none of that name and shape.
+    pub fn set(&self, name: &str, value: &Tensor) -> Result<(), TrainingError> {
+        match self.vars.get(name) {
+            Some(var) => Ok(var.set(value)?),
+            None => Err(candle_core::Error::Msg(format!("there is no tensor {name}")).into()),
+        }
+    }
+
+    /// Moves the running statistics towards those of a batch of `count` values per channel.
+    ///
+    /// # Errors
+    /// When a name is unknown.
+    pub fn track(
+        &self,
+        statistics: Vec<(String, BatchStatistics)>,
+        count: usize,
+    ) -> Result<(), TrainingError> {
+        // The running variance is the unbiased one.
+        let unbiased = count as f32 / (count.max(2) - 1) as f32;
+        for (name, batch) in statistics {
+            for (which, values, factor) in
+                [("running_mean", batch.mean, 1.0), ("running_var", batch.variance, unbiased)]
+            {
+                let name = format!("{name}.{which}");
+                let Some(var) = self.vars.get(&name) else {
+                    let message = format!("there is no tensor {name}");
+                    return Err(candle_core::Error::Msg(message).into());
+                };
+                let old = var.to_vec1::<f32>()?;
+                let new: Vec<f32> = old
+                    .iter()
+                    .zip(values)
+                    .map(|(old, new)| old + MOMENTUM * (factor * new - old))
+                    .collect();
+                var.set(&Tensor::from_vec(new, old.len(), &Device::Cpu)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_statistic(name: &str) -> bool {
+    name.ends_with(".running_mean") || name.ends_with(".running_var")
+}
+
+impl Source for Parameters {
+    fn tensor(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Tensor, ModelError> {
+        if let Some(var) = self.vars.get(name) {
+            return Ok(var.as_tensor().clone());
+        }
+        let count = shape.iter().product();
+        let values: Vec<f32> = match init {
+            Init::Constant(value) => vec![value; count],
+            Init::Normal { deviation } => {
+                (0..count).map(|_| deviation * normal(&mut self.random)).collect()
+            }
+        };
+        let var = Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu)?)?;
+        let tensor = var.as_tensor().clone();
+        self.vars.insert(name.to_owned(), var);
+        Ok(tensor)
+    }
+}
+
+/// One draw from the standard normal distribution (Box, Muller 1958).
+fn normal(random: &mut impl Rng) -> f32 {
+    let u: f64 = 1.0 - random.random::<f64>();
+    let v: f64 = random.random();
+    ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
+}

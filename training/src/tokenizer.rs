@@ -1,0 +1,149 @@
+//! Byte-pair encoding (Sennrich et al. 2016) in the form of CLIP's tokenizer.
+
+use std::{collections::HashSet, path::Path};
+
+use encoders::TextTokenizer;
+use serde_json::{Map, Value, json};
+use tokenizers::{
+    Tokenizer,
+    models::{TrainerWrapper, bpe::BpeTrainer},
+    pre_tokenizers::byte_level::ByteLevel,
+};
+
+use crate::{TrainingError, captions::Caption, manifest::Concept};
+
+/// First token of every text.
+const START: &str = "<|startoftext|>";
+/// Last token of every text; the one that is pooled.
+pub const END: &str = "<|endoftext|>";
+/// Marks the end of a word.
+const END_OF_WORD: &str = "</w>";
+
+/// Learns `vocabulary` tokens from the words of the concepts; the contents of a `tokenizer.json`.
+///
+/// # Errors
+/// When the tokenizer library refuses.
+pub fn train(concepts: &[Concept], vocabulary: usize) -> Result<String, TrainingError> {
+    let names = concepts.iter().map(|c| c.name.clone());
+    let tags = concepts.iter().flat_map(|c| c.tags.clone());
+    let corpus: Vec<String> = names.chain(tags).chain(Caption::wording()).collect();
+    let empty = layout(&Map::new(), &[], 0).to_string();
+    let mut tokenizer = Tokenizer::from_bytes(empty).map_err(TrainingError::Tokenizer)?;
+    let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
+    alphabet.sort_unstable();
+    // Both forms of every byte are added below, and two special tokens.
+    let merges = vocabulary - 2 * alphabet.len() - 2;
+    let trainer = BpeTrainer::builder()
+        .vocab_size(alphabet.len() * 2 + merges)
+        .initial_alphabet(alphabet.iter().copied().collect::<HashSet<_>>().into_iter().collect())
+        .end_of_word_suffix(END_OF_WORD.to_owned())
+        .show_progress(false)
+        .build();
+    let mut trainer = TrainerWrapper::BpeTrainer(trainer);
+    tokenizer.train(&mut trainer, corpus.into_iter()).map_err(TrainingError::Tokenizer)?;
+    let learned = tokenizer.to_string(false).map_err(TrainingError::Tokenizer)?;
+    let learned: Value =
+        serde_json::from_str(&learned).map_err(|e| TrainingError::Tokenizer(e.into()))?;
+    let pairs = learned["model"]["merges"].as_array().cloned().unwrap_or_default();
+    let pairs = &pairs[..pairs.len().min(merges)];
+
+    // Ids as in CLIP: bytes, bytes that end a word, merges in order, and the special tokens last.
+    // A byte that the corpus lacks would otherwise become the unknown token, which here is END.
+    let bytes = alphabet.iter().map(char::to_string);
+    let finals = alphabet.iter().map(|c| format!("{c}{END_OF_WORD}"));
+    let merged = pairs.iter().map(|pair| format!("{}{}", text(&pair[0]), text(&pair[1])));
+    let mut vocab = Map::new();
+    for token in bytes.chain(finals).chain(merged).chain([START.to_owned(), END.to_owned()]) {
+        let id = vocab.len();
+        vocab.entry(token).or_insert_with(|| id.into());
+    }
+    let start = vocab[START].as_u64().unwrap_or_default();
+    Ok(layout(&vocab, pairs, start).to_string())
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+/// A `tokenizer.json` with the rules of CLIP's.
+fn layout(vocab: &Map<String, Value>, merges: &[Value], start: u64) -> Value {
+    let special = |id: u64, content: &str| {
+        json!({
+            "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true
+        })
+    };
+    let added =
+        if vocab.is_empty() { vec![] } else { vec![special(start, START), special(start + 1, END)] };
+    let processor = json!({
+        "type": "RobertaProcessing", "sep": [END, start + 1], "cls": [START, start],
+        "trim_offsets": false, "add_prefix_space": false
+    });
+    let pattern = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+    let unknown = if vocab.is_empty() { Value::Null } else { json!(END) };
+    json!({
+        "version": "1.0", "truncation": null, "padding": null,
+        "added_tokens": added,
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "NFC"},
+            {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
+            {"type": "Lowercase"}
+        ]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Removed", "invert": true},
+            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+             "use_regex": true}
+        ]},
+        "post_processor": if vocab.is_empty() { Value::Null } else { processor },
+        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true,
+                    "use_regex": true},
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": unknown,
+            "continuing_subword_prefix": "", "end_of_word_suffix": END_OF_WORD,
+            "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+            "vocab": vocab, "merges": merges
+        }
+    })
+}
+
+/// Reads the contents of a tokenizer that [`train`] made.
+///
+/// # Errors
+/// When they are damaged.
+pub fn load(
+    contents: &str,
+    file: &Path,
+    context_length: usize,
+) -> Result<TextTokenizer, TrainingError> {
+    Ok(TextTokenizer::from_json(contents.as_bytes(), file, context_length)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_start_and_end_as_in_clip_and_no_byte_is_unknown() {
+        let concept = |name: &str| Concept {
+            key: name.into(),
+            name: name.into(),
+            tags: vec!["love".into(), "heart".into()],
+            skin_tone: false,
+            pictures: Vec::new(),
+        };
+        let concepts = [concept("red heart"), concept("blue heart"), concept("grinning face")];
+        let contents = train(&concepts, 600).expect("trains");
+        let tokenizer = load(&contents, Path::new("tokenizer.json"), 12).expect("loads");
+        let (start, end) = (tokenizer.id(START), tokenizer.id(END));
+        assert_eq!(end.map(|id| id as usize + 1), Some(tokenizer.vocabulary()));
+        let hearts = tokenizer.encode("Red   HEART").expect("encodes");
+        assert_eq!(hearts, tokenizer.encode("red heart").expect("encodes"));
+        assert_eq!(hearts.len(), 4, "two words, one token each: {hearts:?}");
+        for text in ["", "\u{65e5}\u{672c} \u{1f600}\u{1f3fd}", "q", "\u{e9}", &"word ".repeat(50)] {
+            let ids = tokenizer.encode(text).expect("encodes");
+            assert!(ids.len() <= 12);
+            assert_eq!((ids.first().copied(), ids.last().copied()), (start, end));
+            assert_eq!(ids.iter().filter(|id| Some(**id) == end).count(), 1, "{text:?}: {ids:?}");
+        }
+    }
+}
