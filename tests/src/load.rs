@@ -23,7 +23,11 @@ pub fn config() -> EngineConfig {
         seal_rows: 48,
         graph_rows: 48,
         shards: NonZeroUsize::new(2),
-        hnsw: HnswParams { m: 12, ef_construction: 64, ef_search: 32 },
+        hnsw: HnswParams {
+            m: 12,
+            ef_construction: 64,
+            ef_search: 32,
+        },
         store_cache_bytes: 16 << 20,
     }
 }
@@ -42,7 +46,11 @@ pub fn id(writer: u32, number: u32) -> ItemId {
 pub fn item(writer: u32, number: u32, version: u64) -> Item {
     let id = id(writer, number);
     // Some items change their modality with their version.
-    let modality = if number % 3 == 0 && version % 2 == 0 { Modality::Text } else { Modality::Image };
+    let modality = if number % 3 == 0 && version % 2 == 0 {
+        Modality::Text
+    } else {
+        Modality::Image
+    };
     let encoder = HashEncoder::new(modality, DIM);
     let content = format!("{id} {version}");
     let encoded = encoder.encode(&[&content]).expect("bytes encode").remove(0);
@@ -81,10 +89,12 @@ impl fmt::Display for Line {
             Self::End(writer) => write!(f, "end {writer}"),
             Self::Begin(Operation { writer, changes }) => {
                 write!(f, "begin {writer}")?;
-                changes.iter().try_for_each(|(number, version)| match version {
-                    Some(version) => write!(f, " {number}={version}"),
-                    None => write!(f, " {number}=-"),
-                })
+                changes
+                    .iter()
+                    .try_for_each(|(number, version)| match version {
+                        Some(version) => write!(f, " {number}={version}"),
+                        None => write!(f, " {number}=-"),
+                    })
             }
         }
     }

@@ -61,7 +61,10 @@ fn whatever_was_acknowledged_survives_twenty_kills() {
             assert!(model.is_empty(), "{context}: the collection is gone");
         }
     }
-    assert!(acknowledged > 100, "only {acknowledged} operations in all: nothing was tested");
+    assert!(
+        acknowledged > 100,
+        "only {acknowledged} operations in all: nothing was tested"
+    );
 }
 
 /// Starts the writer, kills it (SIGKILL) when it has worked for so long, and gives its lines.
@@ -95,7 +98,10 @@ fn run_and_kill(dir: &Path, round: u64, work: Duration) -> Vec<Line> {
     child.kill().expect("the writer can be killed");
     child.wait().expect("the writer ends");
     opened.unwrap_or_else(|_| panic!("round {round}: the writer could not open the directory"));
-    assert!(early.is_none(), "round {round}: the writer ended by itself: {early:?}");
+    assert!(
+        early.is_none(),
+        "round {round}: the writer ended by itself: {early:?}"
+    );
     reader.join().expect("the reader ends")
 }
 
@@ -125,8 +131,11 @@ fn check(
         let mut after = model.clone();
         apply(&mut after, operation);
         let mine = |model: &Model| -> BTreeMap<_, _> {
-            let mine = model.iter().filter(|((writer, _), _)| *writer == operation.writer);
-            mine.map(|((writer, number), version)| (id(*writer, *number), *version)).collect()
+            let mine = model
+                .iter()
+                .filter(|((writer, _), _)| *writer == operation.writer);
+            mine.map(|((writer, number), version)| (id(*writer, *number), *version))
+                .collect()
         };
         let prefix = format!("{}-", operation.writer);
         let stored: BTreeMap<_, _> = found
@@ -137,11 +146,17 @@ fn check(
         if stored == mine(&after) {
             *model = after;
         } else {
-            assert_eq!(stored, mine(model), "{context}: {operation:?} was under way");
+            assert_eq!(
+                stored,
+                mine(model),
+                "{context}: {operation:?} was under way"
+            );
         }
     }
-    let expected: BTreeMap<_, _> =
-        model.iter().map(|((writer, number), version)| (id(*writer, *number), *version)).collect();
+    let expected: BTreeMap<_, _> = model
+        .iter()
+        .map(|((writer, number), version)| (id(*writer, *number), *version))
+        .collect();
     assert_eq!(found, expected, "{context}");
     assert_eq!(collection.stats().items, model.len(), "{context}");
     for ((writer, number), version) in &*model {
@@ -152,7 +167,10 @@ fn check(
 }
 
 fn version(meta: &ItemMeta) -> u64 {
-    let version = meta.payload.get("version").and_then(serde_json::Value::as_u64);
+    let version = meta
+        .payload
+        .get("version")
+        .and_then(serde_json::Value::as_u64);
     version.expect("every item has its version in its payload")
 }
 
@@ -162,7 +180,10 @@ fn check_search(collection: &Collection, model: &Model, context: &str) {
     let (mut common, mut all) = (0, 0);
     for ((writer, number), version) in model.iter().step_by(1 + model.len() / 50) {
         let wanted = item(*writer, *number, *version);
-        let query = Query { embedding: wanted.shared.clone(), space: spaces().shared() };
+        let query = Query {
+            embedding: wanted.shared.clone(),
+            space: spaces().shared(),
+        };
         let target = match wanted.modality {
             Modality::Text => Target::Text,
             Modality::Image => Target::Image,
@@ -171,16 +192,33 @@ fn check_search(collection: &Collection, model: &Model, context: &str) {
         let hits = collection.search(&request).expect("searches");
         request.exact = true;
         let exact = collection.search(&request).expect("searches");
-        assert_eq!(exact[0].id, wanted.id, "{context}: an item is nearest to itself");
+        assert_eq!(
+            exact[0].id, wanted.id,
+            "{context}: an item is nearest to itself"
+        );
         for hit in hits.iter().chain(&exact) {
-            let stored = collection.get(&hit.id).expect("reads").expect("a hit is an item");
+            let stored = collection
+                .get(&hit.id)
+                .expect("reads")
+                .expect("a hit is an item");
             let score = stored.shared.cosine(&request.query.embedding);
-            assert!((score - hit.score.0).abs() < 1e-5, "{context}: {} is stale", hit.id);
+            assert!(
+                (score - hit.score.0).abs() < 1e-5,
+                "{context}: {} is stale",
+                hit.id
+            );
         }
-        common += exact.iter().filter(|e| hits.iter().any(|hit| hit.id == e.id)).count();
+        common += exact
+            .iter()
+            .filter(|e| hits.iter().any(|hit| hit.id == e.id))
+            .count();
         all += exact.len();
     }
-    let recall = if all == 0 { 1.0 } else { common as f64 / f64::from(all as u32) };
+    let recall = if all == 0 {
+        1.0
+    } else {
+        common as f64 / f64::from(all as u32)
+    };
     assert!(recall >= RECALL, "{context}: recall@10 is {recall}");
     assert!(model.len() < 100 || model.keys().any(|(writer, _)| *writer == WRITERS - 1));
 }
