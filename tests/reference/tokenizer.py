@@ -1,10 +1,8 @@
 """A small tokenizer of the same kind as CLIP's: byte-level BPE with `</w>` at word ends."""
 
-import json
+from collections import Counter
 
-from tokenizers import Tokenizer, normalizers, pre_tokenizers
-from tokenizers.models import BPE
-from tokenizers.trainers import BpeTrainer
+from tokenizers import normalizers, pre_tokenizers
 from transformers import CLIPTokenizer
 
 MERGES = 100
@@ -18,16 +16,29 @@ pictures in one space. a caf\u00e9 in paris. stra\u00dfe. a child with a balloon
 
 
 def merges():
-    """The first merges that training finds, as pairs."""
-    tokenizer = Tokenizer(BPE(end_of_word_suffix="</w>"))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+    """The most frequent pairs, one after another. The trainer of `tokenizers` breaks ties
+    differently in each run; here the smaller pair wins."""
+    split = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
-    trainer = BpeTrainer(vocab_size=1000, end_of_word_suffix="</w>", show_progress=False)
-    tokenizer.train_from_iterator([CORPUS], trainer)
-    found = json.loads(tokenizer.to_str())["model"]["merges"]
-    return [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in found]
+    text = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()]).normalize_str(CORPUS)
+    words = Counter(word for word, _ in split.pre_tokenize_str(text))
+    words = [([*word[:-1], word[-1] + "</w>"], count) for word, count in sorted(words.items())]
+    found = []
+    for _ in range(MERGES):
+        pairs = Counter()
+        for parts, count in words:
+            for pair in zip(parts, parts[1:]):
+                pairs[pair] += count
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        found.append(best)
+        for parts, _ in words:
+            at = 0
+            while at + 1 < len(parts):
+                if (parts[at], parts[at + 1]) == best:
+                    parts[at : at + 2] = ["".join(best)]
+                at += 1
+    return found
 
 
 def make(specials_last, pad_token):
@@ -35,7 +46,7 @@ def make(specials_last, pad_token):
     merges, so that the end of text is not the largest id."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = alphabet + [letter + "</w>" for letter in alphabet]
-    pairs = merges()[:MERGES]
+    pairs = merges()
     specials = ["<|startoftext|>", "<|endoftext|>"]
     merged = list(dict.fromkeys("".join(pair) for pair in pairs))
     tokens += merged + specials if specials_last else specials + merged
