@@ -1,2 +1,61 @@
-//! placeholder
-fn main() {}
+//! The `diptych` binary.
+//!
+//! It is **not** where anything is decided about embeddings, search or HTTP: every command opens
+//! what it needs, hands over to `encoders`, `engine` or `server`, and prints what comes back.
+
+mod args;
+mod classify;
+mod demo;
+mod embed;
+mod eval;
+mod gallery;
+mod home;
+mod index;
+mod inputs;
+mod model;
+mod output;
+mod pipeline;
+mod search;
+mod serve;
+mod walk;
+
+use std::{io, process::ExitCode};
+
+use anyhow::Result;
+use clap::Parser;
+
+use crate::args::{Cli, Command, EvalCommand, ModelCommand};
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(code) => code,
+        // `diptych search ... | head` is no failure.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let what = console::style("error:").red().bold().for_stderr();
+            output::note(&format!("{what} {}", output::chain(error.as_ref())));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<ExitCode> {
+    let places = &cli.places;
+    match &cli.command {
+        Command::Demo(args) => demo::run(places, args)?,
+        Command::Serve(args) => serve::run(places, args)?,
+        Command::Index(args) => return index::run(places, args),
+        Command::Search(args) => search::run(places, args)?,
+        Command::Classify(args) => classify::run(places, args)?,
+        Command::Embed(args) => embed::run(places, args)?,
+        Command::Eval(EvalCommand::Demo(args)) => eval::run(places, args)?,
+        Command::Model(ModelCommand::Info(args)) => model::run(places, args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}

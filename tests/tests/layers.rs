@@ -19,9 +19,26 @@ const ARROWS: [(&str, &[&str]); 6] = [
 
 /// What must not be reached through any number of crates. A trailing `*` stands for any ending.
 const UNREACHABLE: [(&str, &[&str]); 6] = [
-    ("embedding", &["rayon*", "tokio", "serde_json", "candle*", "image"]),
-    ("engine", &["candle*", "tokenizers", "safetensors", "image", "tokio", "actix*", "clap"]),
-    ("encoders", &["engine", "sled", "hnsw_rs", "tokio", "actix*", "clap"]),
+    (
+        "embedding",
+        &["rayon*", "tokio", "serde_json", "candle*", "image"],
+    ),
+    (
+        "engine",
+        &[
+            "candle*",
+            "tokenizers",
+            "safetensors",
+            "image",
+            "tokio",
+            "actix*",
+            "clap",
+        ],
+    ),
+    (
+        "encoders",
+        &["engine", "sled", "hnsw_rs", "tokio", "actix*", "clap"],
+    ),
     ("training", &["server", "diptych", "tokio", "actix*"]),
     ("server", &["training", "diptych", "clap"]),
     ("diptych", &["training"]),
@@ -57,10 +74,17 @@ fn no_arrow_between_our_crates_points_up() {
         }
     }
     for name in ["tests", "benches"] {
-        assert!(!manifests[name].contains("training"), "{name} uses training");
+        assert!(
+            !manifests[name].contains("training"),
+            "{name} uses training"
+        );
     }
     let drawn = ARROWS.len() + 2;
-    assert_eq!(manifests.len(), drawn, "every crate of the workspace has its arrows here");
+    assert_eq!(
+        manifests.len(),
+        drawn,
+        "every crate of the workspace has its arrows here"
+    );
 }
 
 #[test]
@@ -83,7 +107,10 @@ fn heavy_crates_are_named_only_where_they_belong() {
 fn nothing_is_reached_through_others_that_must_not_be() {
     for (name, forbidden) in UNREACHABLE {
         let reached = reached(name);
-        assert!(reached.contains(name), "cargo tree shows {name} itself: {reached:?}");
+        assert!(
+            reached.contains(name),
+            "cargo tree shows {name} itself: {reached:?}"
+        );
         for forbidden in forbidden {
             let hit = reached.iter().find(|reached| matches(forbidden, reached));
             assert_eq!(hit, None, "{name} reaches {forbidden}");
@@ -94,7 +121,14 @@ fn nothing_is_reached_through_others_that_must_not_be() {
 #[test]
 fn the_words_need_hardly_anything() {
     let reached = reached("embedding");
-    let roots = ["embedding", "thiserror", "thiserror-impl", "serde", "serde_core", "serde_derive"];
+    let roots = [
+        "embedding",
+        "thiserror",
+        "thiserror-impl",
+        "serde",
+        "serde_core",
+        "serde_derive",
+    ];
     let macros = ["proc-macro2", "quote", "syn", "unicode-ident"];
     let more: Vec<_> = reached
         .iter()
@@ -104,12 +138,20 @@ fn the_words_need_hardly_anything() {
 }
 
 fn matches(pattern: &str, name: &str) -> bool {
-    pattern.strip_suffix('*').map_or(name == pattern, |start| name.starts_with(start))
+    pattern
+        .strip_suffix('*')
+        .map_or(name == pattern, |start| name.starts_with(start))
 }
 
 /// Direct dependencies of each of our crates that end up in what users run, by crate.
 fn manifests() -> BTreeMap<String, BTreeSet<String>> {
-    let output = cargo(&["metadata", "--offline", "--no-deps", "--format-version", "1"]);
+    let output = cargo(&[
+        "metadata",
+        "--offline",
+        "--no-deps",
+        "--format-version",
+        "1",
+    ]);
     let metadata: serde_json::Value = serde_json::from_str(&output).expect("cargo writes JSON");
     let text = |value: &serde_json::Value| value.as_str().expect("a string").to_owned();
     let list = |value: &serde_json::Value| value.as_array().expect("a list").clone();
@@ -120,23 +162,44 @@ fn manifests() -> BTreeMap<String, BTreeSet<String>> {
             let all = package["name"] == "tests" || package["name"] == "benches";
             let dependencies = list(&package["dependencies"]);
             let used = dependencies.iter().filter(|d| all || is_used(d));
-            (text(&package["name"]), used.map(|d| text(&d["name"])).collect())
+            (
+                text(&package["name"]),
+                used.map(|d| text(&d["name"])).collect(),
+            )
         })
         .collect()
 }
 
 /// Names of all crates that end up in what is built from `package`.
 fn reached(package: &str) -> BTreeSet<String> {
-    let arguments =
-        ["tree", "--offline", "--package", package, "--edges", "normal,build", "--prefix", "none"];
+    let arguments = [
+        "tree",
+        "--offline",
+        "--package",
+        package,
+        "--edges",
+        "normal,build",
+        "--prefix",
+        "none",
+    ];
     let output = cargo(&arguments);
-    output.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+    output
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .map(str::to_owned)
+        .collect()
 }
 
 fn cargo(arguments: &[&str]) -> String {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
-    let output = Command::new(cargo).args(arguments).current_dir(root).output().expect("runs");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the workspace");
+    let output = Command::new(cargo)
+        .args(arguments)
+        .current_dir(root)
+        .output()
+        .expect("runs");
     let problem = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "cargo {arguments:?}: {problem}");
     String::from_utf8(output.stdout).expect("UTF-8")

@@ -1,0 +1,247 @@
+//! The command line.
+
+use std::{net::IpAddr, num::NonZeroUsize, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// The port that `demo` and `serve` listen on.
+pub const DEFAULT_PORT: u16 = 7700;
+
+/// The collection that `index`, `search` and `serve` use when none is named.
+pub const DEFAULT_COLLECTION: &str = "default";
+
+/// Search pictures with words and words with pictures, on your own machine.
+#[derive(Debug, Parser)]
+#[command(name = "diptych", version, max_term_width = 100)]
+pub struct Cli {
+    /// Where things are.
+    #[command(flatten)]
+    pub places: Places,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub struct Places {
+    /// Where collections live [default: the platform's data folder, then `diptych`]
+    #[arg(long, global = true, env = "DIPTYCH_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// A Hugging Face CLIP folder or a Diptych model folder [default: the built-in model]
+    #[arg(long, global = true, env = "DIPTYCH_MODEL", value_name = "DIR")]
+    pub model: Option<PathBuf>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Index the bundled gallery of emoji and serve it
+    Demo(DemoArgs),
+    /// Serve the collections over HTTP
+    Serve(ServeArgs),
+    /// Index the pictures of files and folders
+    Index(IndexArgs),
+    /// Search a collection by words or by a picture
+    Search(SearchArgs),
+    /// Tell which of some labels fits a picture or a text
+    Classify(ClassifyArgs),
+    /// Print the embeddings of texts and pictures
+    Embed(EmbedArgs),
+    /// Measure a model
+    #[command(subcommand)]
+    Eval(EvalCommand),
+    /// Look at a model
+    #[command(subcommand)]
+    Model(ModelCommand),
+}
+
+/// Options of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Port on the loopback address; 0 takes a free one
+    #[arg(long, default_value_t = DEFAULT_PORT)]
+    pub port: u16,
+    /// Index only
+    #[arg(long)]
+    pub no_serve: bool,
+    /// Throw the collection `demo` away and index the gallery again
+    #[arg(long)]
+    pub rebuild: bool,
+}
+
+/// Options of `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
+    pub bind: IpAddr,
+    /// Port to listen on; 0 takes a free one
+    #[arg(long, default_value_t = DEFAULT_PORT)]
+    pub port: u16,
+    /// Allow an address that other machines reach; there is no password
+    #[arg(long)]
+    pub insecure: bool,
+}
+
+/// Options of `index`.
+#[derive(Debug, Args)]
+pub struct IndexArgs {
+    /// Files and folders; hidden ones below a folder are left out
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// The collection; made when it does not exist
+    #[arg(long, default_value = DEFAULT_COLLECTION, value_name = "NAME")]
+    pub collection: String,
+    /// Remove what was indexed below these paths and is gone
+    #[arg(long)]
+    pub prune: bool,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `search`.
+#[derive(Debug, Args)]
+pub struct SearchArgs {
+    /// What to search for, in words
+    #[arg(required_unless_present = "image", conflicts_with = "image")]
+    pub text: Option<String>,
+    /// What to search for, as a picture
+    #[arg(long, value_name = "FILE")]
+    pub image: Option<PathBuf>,
+    /// The collection
+    #[arg(long, default_value = DEFAULT_COLLECTION, value_name = "NAME")]
+    pub collection: String,
+    /// How many hits
+    #[arg(short, long, default_value = "10")]
+    pub k: NonZeroUsize,
+    /// What to find
+    #[arg(long, value_enum, default_value_t = TargetArg::Image)]
+    pub target: TargetArg,
+    /// Which embeddings to compare
+    #[arg(long, value_enum, default_value_t = SpaceArg::Auto)]
+    pub space: SpaceArg,
+    /// Print the hits as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a search finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TargetArg {
+    /// Pictures.
+    Image,
+    /// Texts.
+    Text,
+    /// Pictures and texts.
+    Both,
+}
+
+/// Which embeddings a search compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SpaceArg {
+    /// The one that suits the query and the target.
+    Auto,
+    /// Where pictures and texts meet.
+    Shared,
+    /// What only pictures, or only texts, know; for a query and a target of one kind.
+    Specific,
+}
+
+/// Options of `classify`.
+#[derive(Debug, Args)]
+pub struct ClassifyArgs {
+    /// The picture
+    #[arg(
+        required_unless_present = "text",
+        conflicts_with = "text",
+        value_name = "FILE"
+    )]
+    pub file: Option<PathBuf>,
+    /// A text in place of a picture
+    #[arg(long)]
+    pub text: Option<String>,
+    /// What it may be, separated by commas
+    #[arg(long, required = true, value_delimiter = ',', value_name = "A,B,C")]
+    pub labels: Vec<String>,
+    /// A wording with `{}` where the label goes; may be given again, the labels are then averaged
+    /// over all wordings
+    #[arg(long = "template", value_name = "TEMPLATE")]
+    pub templates: Vec<String>,
+    /// Print the answer as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `embed`.
+#[derive(Debug, Args)]
+pub struct EmbedArgs {
+    /// Texts
+    #[arg(long, num_args = 1.., required_unless_present = "image")]
+    pub text: Vec<String>,
+    /// Pictures
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    pub image: Vec<PathBuf>,
+    /// Print every element, as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `eval` measures.
+#[derive(Debug, Subcommand)]
+pub enum EvalCommand {
+    /// Recall on the bundled gallery of emoji, pictures against their names
+    Demo(EvalDemoArgs),
+}
+
+/// Options of `eval demo`.
+#[derive(Debug, Args)]
+pub struct EvalDemoArgs {
+    /// Print the figures as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `model` shows.
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// What the model is, what it is for and what it makes
+    Info(ModelInfoArgs),
+}
+
+/// Options of `model info`.
+#[derive(Debug, Args)]
+pub struct ModelInfoArgs {
+    /// Print as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_options_of_places_may_follow_the_command() {
+        let cli = Cli::try_parse_from(["diptych", "demo", "--data", "d", "--no-serve"]);
+        assert_eq!(cli.expect("parses").places.data, Some(PathBuf::from("d")));
+    }
+
+    #[test]
+    fn a_search_needs_words_or_a_picture_but_not_both() {
+        let parse = |rest: &[&str]| Cli::try_parse_from(["diptych", "search"].iter().chain(rest));
+        assert!(parse(&["red bicycle"]).is_ok());
+        assert!(parse(&["--image", "cat.jpg"]).is_ok());
+        assert!(parse(&[]).is_err());
+        assert!(parse(&["red bicycle", "--image", "cat.jpg"]).is_err());
+        assert!(parse(&["red bicycle", "-k", "0"]).is_err());
+    }
+}

@@ -1,0 +1,152 @@
+//! Where things are: the data folder, the model, the collections.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context, Result, bail};
+use encoders::Model;
+use engine::{Collection, Engine, EngineConfig, EngineError};
+
+use crate::args::Places;
+
+/// The data folder: `store/` is the engine's, `gallery/` holds the pictures of the demo.
+#[derive(Debug)]
+pub struct Home {
+    root: PathBuf,
+}
+
+impl Home {
+    /// The data folder that was named, or the platform's. Nothing is touched yet.
+    ///
+    /// # Errors
+    /// When none was named and the platform's cannot be told.
+    pub fn new(places: &Places) -> Result<Self> {
+        let root = match named(places.data.as_deref()) {
+            Some(dir) => dir.to_owned(),
+            None => platform_data_dir()
+                .context("no home folder is known; name a data folder with --data DIR")?,
+        };
+        Ok(Self {
+            root: std::path::absolute(root)?,
+        })
+    }
+
+    /// The folder itself, absolute.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where the pictures of the demo are.
+    pub fn gallery(&self) -> PathBuf {
+        self.root.join("gallery")
+    }
+
+    /// Opens the store to write, and makes it where there is none.
+    ///
+    /// # Errors
+    /// When the folder cannot be used, or another process uses it.
+    pub fn open_or_create(&self) -> Result<Engine> {
+        fs_err::create_dir_all(&self.root).context("the data folder cannot be made")?;
+        self.open()
+    }
+
+    /// Opens the store to read.
+    ///
+    /// # Errors
+    /// When there is none, it cannot be read, or another process uses it.
+    pub fn open_existing(&self) -> Result<Engine> {
+        if !self.store().is_dir() {
+            bail!(
+                "nothing is indexed in {} yet: run `diptych index PATH` first",
+                self.root.display()
+            );
+        }
+        self.open()
+    }
+
+    fn open(&self) -> Result<Engine> {
+        Engine::open(&self.store(), EngineConfig::default()).map_err(|error| match error {
+            EngineError::Locked { .. } => anyhow::Error::new(error).context(
+                "another diptych process uses this data folder; \
+                 ask it over HTTP (see the README), stop it, or name another folder with --data",
+            ),
+            error => anyhow::Error::new(error).context(format!(
+                "the data folder {} cannot be opened",
+                self.root.display()
+            )),
+        })
+    }
+
+    fn store(&self) -> PathBuf {
+        self.root.join("store")
+    }
+}
+
+/// The model that was named, or the built-in one.
+///
+/// # Errors
+/// When the folder is no usable model.
+pub fn model(places: &Places) -> Result<Model> {
+    match named(places.model.as_deref()) {
+        Some(dir) => Model::load(dir)
+            .with_context(|| format!("the model in {} cannot be used", dir.display())),
+        None => Model::builtin().context("the built-in model cannot be used"),
+    }
+}
+
+/// The collection `name`, which `model` must have made.
+///
+/// # Errors
+/// When there is none, or another model made it.
+pub fn collection(engine: &Engine, name: &str, model: &Model) -> Result<Arc<Collection>> {
+    let Some(collection) = engine.collection(name) else {
+        let names: Vec<String> = engine
+            .collections()
+            .iter()
+            .map(|c| c.name().to_owned())
+            .collect();
+        match names.as_slice() {
+            [] => bail!("there is no collection yet: run `diptych index PATH` first"),
+            _ => bail!(
+                "there is no collection {name:?}; there is {}",
+                names.join(", ")
+            ),
+        }
+    };
+    let (theirs, ours) = (collection.spaces(), model.spaces());
+    if !theirs.same_model(ours) {
+        bail!(
+            "collection {name:?} was made by the model {} ({}), not by {} ({}): \
+             name that model with --model, or index into another collection",
+            theirs.model,
+            theirs.fingerprint,
+            ours.model,
+            ours.fingerprint,
+        );
+    }
+    Ok(collection)
+}
+
+/// An empty variable in the environment names nothing.
+fn named(path: Option<&Path>) -> Option<&Path> {
+    path.filter(|path| !path.as_os_str().is_empty())
+}
+
+fn platform_data_dir() -> Option<PathBuf> {
+    let absolute = |name: &str| {
+        env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|p| p.is_absolute())
+    };
+    let base = if cfg!(windows) {
+        absolute("APPDATA")
+    } else if cfg!(target_os = "macos") {
+        absolute("HOME").map(|home| home.join("Library/Application Support"))
+    } else {
+        absolute("XDG_DATA_HOME").or_else(|| absolute("HOME").map(|h| h.join(".local/share")))
+    };
+    base.map(|base| base.join("diptych"))
+}

@@ -1,0 +1,120 @@
+//! `diptych serve`: the collections over HTTP.
+
+use std::{
+    collections::BTreeSet,
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use anyhow::{Context, Result};
+use encoders::Model;
+use engine::Engine;
+use server::ServerConfig;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    args::{Places, ServeArgs},
+    home::{self, Home},
+    output,
+};
+
+/// What is logged unless `RUST_LOG` says otherwise.
+const LOG: &str = "warn,server=info";
+
+/// Serves until a signal comes.
+///
+/// # Errors
+/// When the address, the model or the data folder cannot be used.
+pub fn run(places: &Places, args: &ServeArgs) -> Result<()> {
+    let bind = SocketAddr::new(args.bind, args.port);
+    let home = Home::new(places)?;
+    let config = config(&home, bind, args.insecure)?;
+    config.validate()?;
+    check_port(bind)?;
+    let engine = home.open_or_create()?;
+    let model = home::model(places)?;
+    serve(config, engine, model, |address| {
+        output::line(&format!("serving on http://{address}"))
+    })
+}
+
+/// What the server may do with this data folder.
+///
+/// # Errors
+/// When the list of indexed folders is there but cannot be read.
+pub fn config(home: &Home, bind: SocketAddr, insecure: bool) -> Result<ServerConfig> {
+    let mut media_roots: Vec<PathBuf> = indexed_roots(home)?.into_iter().collect();
+    media_roots.push(home.gallery());
+    let thumbnails = Some(home.root().join("thumbnails"));
+    Ok(ServerConfig {
+        bind,
+        insecure,
+        media_roots,
+        thumbnails,
+        ..ServerConfig::default()
+    })
+}
+
+/// Serves until a signal comes; `announce` is told the address once it is bound.
+///
+/// # Errors
+/// When the address cannot be bound, or the server fails.
+pub fn serve(
+    config: ServerConfig,
+    engine: Engine,
+    model: Model,
+    announce: impl FnOnce(SocketAddr) -> std::io::Result<()>,
+) -> Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    // It fails only where a subscriber is set already.
+    let _ = log.try_init();
+    let running = server::start(config, Arc::new(engine), model)?;
+    announce(running.addr())?;
+    Ok(running.wait_for_signal()?)
+}
+
+/// Says early what would otherwise fail late: that an address cannot be listened on.
+///
+/// # Errors
+/// When it cannot be, with what to do.
+pub fn check_port(bind: SocketAddr) -> Result<()> {
+    TcpListener::bind(bind).map(drop).with_context(|| {
+        format!("cannot listen on {bind}; choose another port with --port N, or stop what uses it")
+    })
+}
+
+/// Remembers folders whose pictures were indexed, so that the page may show them.
+///
+/// # Errors
+/// When the list cannot be read or written.
+pub fn remember_roots(home: &Home, roots: &[PathBuf]) -> Result<()> {
+    let mut known = indexed_roots(home)?;
+    let before = known.len();
+    known.extend(roots.iter().cloned());
+    if known.len() == before {
+        return Ok(());
+    }
+    let (file, aside) = (roots_file(home), home.root().join("indexed_roots.json.new"));
+    // Paths that are no UTF-8 cannot be written as JSON; their pictures are found but not shown.
+    let known: Vec<&str> = known.iter().filter_map(|path| path.to_str()).collect();
+    fs_err::write(&aside, serde_json::to_vec_pretty(&known)?)?;
+    Ok(fs_err::rename(aside, file)?)
+}
+
+fn indexed_roots(home: &Home) -> Result<BTreeSet<PathBuf>> {
+    let file = roots_file(home);
+    match fs_err::read(&file) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .with_context(|| format!("{} is damaged; remove it and index again", file.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn roots_file(home: &Home) -> PathBuf {
+    home.root().join("indexed_roots.json")
+}

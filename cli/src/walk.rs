@@ -1,0 +1,206 @@
+//! Finding the pictures below some paths.
+
+use std::{
+    collections::BTreeSet,
+    ffi::OsStr,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use walkdir::{DirEntry, WalkDir};
+
+use crate::output;
+
+/// Endings of pictures that can be read.
+const READ: [&str; 12] = [
+    "bmp", "dib", "gif", "jfif", "jpe", "jpeg", "jpg", "png", "tif", "tiff", "webp", "apng",
+];
+
+/// Endings of pictures that cannot be read: they are reported, where other files are passed over.
+const NOT_READ: [&str; 14] = [
+    "arw", "avif", "cr2", "cr3", "dng", "heic", "heif", "jp2", "jxl", "nef", "orf", "psd", "raf",
+    "svg",
+];
+
+/// First bytes of the formats that are read, for files without an ending.
+const MAGIC: [&[u8]; 7] = [
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+    b"GIF8",
+    b"BM",
+    b"II*\0",
+    b"MM\0*",
+    b"RIFF",
+];
+
+/// Something that was not indexed, and why.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Failure {
+    /// The file or folder.
+    pub path: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl Failure {
+    /// `path` cannot be used because of `error`.
+    pub fn new(path: &Path, error: &(dyn std::error::Error + 'static)) -> Self {
+        Self {
+            path: path.display().to_string(),
+            reason: output::chain(error),
+        }
+    }
+}
+
+/// What was found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The paths that were given, canonical.
+    pub roots: Vec<PathBuf>,
+    /// Pictures by canonical path, in order, each once.
+    pub files: Vec<PathBuf>,
+    /// Folders that cannot be read and pictures of formats that are not.
+    pub failures: Vec<Failure>,
+}
+
+/// Walks files and folders. Links are followed, but never in a circle; hidden files and folders
+/// are left out unless they are named themselves.
+///
+/// # Errors
+/// When one of `paths` itself cannot be reached.
+pub fn find(paths: &[PathBuf]) -> Result<Found> {
+    let mut found = Found::default();
+    let mut files = BTreeSet::new();
+    for path in paths {
+        let root = fs_err::canonicalize(path).context("there is nothing to index")?;
+        // A file that was named is read whatever its ending.
+        if root.is_file() {
+            files.insert(root.clone());
+            found.roots.push(root);
+            continue;
+        }
+        for entry in WalkDir::new(&root)
+            .follow_links(true)
+            .into_iter()
+            .filter_entry(is_shown)
+        {
+            match entry {
+                Ok(entry) if entry.file_type().is_file() => {
+                    consider(entry.path(), &mut files, &mut found.failures);
+                }
+                Ok(_) => {}
+                Err(error) if error.loop_ancestor().is_some() => {}
+                Err(error) => {
+                    let path = error.path().unwrap_or(&root).to_owned();
+                    found.failures.push(Failure::new(&path, &error));
+                }
+            }
+        }
+        found.roots.push(root);
+    }
+    found.files = files.into_iter().collect();
+    Ok(found)
+}
+
+fn is_shown(entry: &DirEntry) -> bool {
+    entry.depth() == 0 || !entry.file_name().as_encoded_bytes().starts_with(b".")
+}
+
+fn consider(path: &Path, files: &mut BTreeSet<PathBuf>, failures: &mut Vec<Failure>) {
+    let ending = path.extension().map(OsStr::to_ascii_lowercase);
+    let is_one_of = |endings: &[&str]| {
+        ending
+            .as_ref()
+            .is_some_and(|e| endings.iter().any(|x| e == x))
+    };
+    if is_one_of(&NOT_READ) {
+        let reason = "pictures of this format are not read".to_owned();
+        failures.push(Failure {
+            path: path.display().to_string(),
+            reason,
+        });
+    } else if is_one_of(&READ) || (ending.is_none() && starts_like_a_picture(path)) {
+        // Links may lead to the same file twice.
+        match fs_err::canonicalize(path) {
+            Ok(path) => {
+                files.insert(path);
+            }
+            Err(error) => failures.push(Failure::new(path, &error)),
+        }
+    }
+}
+
+fn starts_like_a_picture(path: &Path) -> bool {
+    let mut start = Vec::new();
+    let read = fs_err::File::open(path).and_then(|file| file.take(8).read_to_end(&mut start));
+    read.is_ok() && MAGIC.iter().any(|magic| start.starts_with(magic))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn world(files: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a folder");
+        for file in files {
+            let path = dir.path().join(file);
+            fs_err::create_dir_all(path.parent().expect("has one")).expect("made");
+            fs_err::write(path, b"GIF89a").expect("written");
+        }
+        dir
+    }
+
+    fn names(dir: &Path, found: &Found) -> Vec<String> {
+        let root = fs_err::canonicalize(dir).expect("exists");
+        let name = |path: &PathBuf| {
+            path.strip_prefix(&root)
+                .expect("below")
+                .display()
+                .to_string()
+        };
+        found.files.iter().map(name).collect()
+    }
+
+    #[test]
+    fn pictures_are_told_by_their_ending_and_without_one_by_their_start() {
+        let dir = world(&["b/x.JPG", "a.png", "bare", "notes.txt", "live.heic"]);
+        fs_err::write(dir.path().join("README"), "GIMP is a program").expect("written");
+        let found = find(&[dir.path().to_owned()]).expect("found");
+        assert_eq!(names(dir.path(), &found), ["a.png", "b/x.JPG", "bare"]);
+        assert_eq!(found.failures.len(), 1);
+        assert!(found.failures[0].path.ends_with("live.heic"));
+    }
+
+    #[test]
+    fn hidden_files_are_left_out_unless_they_are_named() {
+        let dir = world(&[".cache/a.png", "b/.c.png", "d.png"]);
+        let hidden = dir.path().join("b/.c.png");
+        let found = find(&[dir.path().to_owned()]).expect("found");
+        assert_eq!(names(dir.path(), &found), ["d.png"]);
+        let found = find(&[dir.path().to_owned(), hidden]).expect("found");
+        assert_eq!(names(dir.path(), &found), ["b/.c.png", "d.png"]);
+    }
+
+    #[test]
+    fn a_path_that_does_not_exist_is_an_error_that_names_it() {
+        let missing = PathBuf::from("no/such/folder");
+        let error = find(&[missing]).expect_err("is missing");
+        assert!(format!("{error:#}").contains("no/such/folder"), "{error:#}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_but_not_in_circles_and_nothing_is_found_twice() {
+        use std::os::unix::fs::symlink;
+
+        let dir = world(&["a/x.png"]);
+        symlink(dir.path(), dir.path().join("a/up")).expect("linked");
+        symlink(dir.path().join("a/x.png"), dir.path().join("y.png")).expect("linked");
+        let outside = world(&["z.png"]);
+        symlink(outside.path(), dir.path().join("other")).expect("linked");
+        let found = find(&[dir.path().to_owned(), dir.path().join("a")]).expect("found");
+        assert_eq!(found.files.len(), 2, "{found:?}");
+        assert_eq!(found.failures, []);
+    }
+}
