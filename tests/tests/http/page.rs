@@ -112,8 +112,8 @@ fn only_pictures_inside_a_media_root_are_shown() {
         assert_eq!(reply.status, *status, "{id}");
         if *status == 200 {
             assert_eq!(
-                (reply.header("content-type"), reply.body),
-                ("image/png", png(1, 4))
+                (reply.header("content-type"), &*reply.body),
+                ("image/png", &*png(1, 4))
             );
         } else {
             reply.refused(404, "picture_not_found");
