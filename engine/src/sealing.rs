@@ -142,7 +142,7 @@ pub(crate) fn seal_all(collection: &Collection) -> Result<(), EngineError> {
         .map_or(1, Into::into)
         .min(keys.len());
     let next = Mutex::new(keys.into_iter());
-    let work = || {
+    let work = || -> Result<(), EngineError> {
         loop {
             let Some(key) = next.lock().next() else {
                 return Ok(());
