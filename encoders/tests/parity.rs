@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use embedding::{Embedding, Encoded, Encoder, Modality, check_contract};
+use embedding::{Embedding, Encoded, Modality, check_contract};
 use encoders::{DecodeLimits, Model, Picture, Pixels, decode};
 use safetensors::SafeTensors;
 use serde_json::Value;
