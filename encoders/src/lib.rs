@@ -1,12 +1,29 @@
 //! Turns pictures and texts into embeddings with the two towers of a model folder.
 //!
 //! It is **not** a store, an index or a server: bytes and model folders in, embeddings out.
+//!
+//! ```
+//! use encoders::Model;
+//!
+//! let model = Model::builtin()?;
+//! let texts = ["red heart".to_owned(), "cat face".to_owned()];
+//! let embeddings = model.text().encode(&texts)?;
+//! assert_eq!(embeddings[0].shared.dim(), model.spaces().shared_dim);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
+mod builtin;
+mod complement;
 mod error;
+mod folder;
+mod model;
 pub mod nn;
 mod picture;
 mod tokenize;
+mod weights;
 
 pub use error::{ModelError, PictureError};
+pub use folder::{Card, Export, Precision};
+pub use model::{Model, ModelInfo};
 pub use picture::*;
 pub use tokenize::TextTokenizer;

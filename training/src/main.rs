@@ -1,12 +1,20 @@
 //! `diptych-train`: prepares training pictures, trains, exports model folders.
 #![allow(clippy::print_stdout)]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use encoders::{Card, Precision};
+use fs_err as fs;
 use indicatif::{ProgressBar, ProgressStyle};
-use training::{config::RunConfig, fit::Run, manifest::Dataset};
+use training::{
+    config::RunConfig,
+    export::export,
+    fit::Run,
+    manifest::Dataset,
+    prepare::{PrepareConfig, Source, prepare},
+};
 
 /// Trains two-tower models.
 #[derive(Parser)]
@@ -18,6 +26,21 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Turn fetched drawings into training pictures and a manifest.
+    Prepare {
+        /// The folder that `recipes/mini/fetch.sh` filled.
+        #[arg(long)]
+        raw: PathBuf,
+        /// Where pictures and manifest go.
+        #[arg(long)]
+        out: PathBuf,
+        /// Take the share-alike styles instead of the permissive ones.
+        #[arg(long)]
+        share_alike: bool,
+        /// Width and height of a picture in pixels.
+        #[arg(long, default_value_t = 72)]
+        side: u32,
+    },
     /// Train, or go on where the run in the folder stopped.
     Fit {
         /// The run's configuration (TOML).
@@ -30,31 +53,72 @@ enum Command {
         #[arg(long)]
         until: Option<usize>,
     },
+    /// Write the last checkpoint of a run as a model folder.
+    Export {
+        /// The run's configuration (TOML).
+        #[arg(long)]
+        config: PathBuf,
+        /// Folder of the run.
+        #[arg(long)]
+        run: PathBuf,
+        /// The model folder to write.
+        #[arg(long)]
+        out: PathBuf,
+        /// License of the weights, as an SPDX expression.
+        #[arg(long)]
+        license: Option<String>,
+        /// A text file that says what the model is for; becomes part of the folder.
+        #[arg(long)]
+        description: Option<PathBuf>,
+        /// Keep 32 bits per weight instead of 16.
+        #[arg(long)]
+        full_precision: bool,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
-        Command::Fit { config, run, until } => {
+        Command::Prepare { raw, out, share_alike, side } => {
+            let source = if share_alike { Source::ShareAlike } else { Source::Permissive };
+            let report = prepare(&PrepareConfig { raw, out, source, side })?;
+            println!("{report:#?}");
+            Ok(())
+        }
+        Command::Fit { config, run, until } => fit(&config, &run, until),
+        Command::Export { config, run, out, license, description, full_precision } => {
             let config = RunConfig::read(&config)?;
-            let dataset = Dataset::read(&config.data).context("reading the training pictures")?;
-            let pictures: usize = dataset.training.iter().map(|c| c.pictures.len()).sum();
-            println!("{pictures} pictures of {} concepts", dataset.training.len());
-            let mut trainer = Run::open(&config, dataset, &run)?;
-            let until = until.unwrap_or(config.optimizer.steps);
-            let template = "{bar:30} {pos}/{len} {per_sec} {eta} left {msg}";
-            let bar = ProgressBar::new(until as u64).with_style(ProgressStyle::with_template(template)?);
-            bar.set_position(trainer.step() as u64);
-            bar.reset_eta();
-            trainer.train(&run, until, &mut |report| {
-                bar.set_position(report.step as u64);
-                let rate = report.samples_per_second;
-                bar.set_message(format!("loss {:.3}, {rate:.0} pairs/s", report.loss));
-                for (style, recall) in report.held_out.iter().flatten() {
-                    bar.println(format!("step {} {style}: {recall:?}", report.step));
-                }
-            })?;
-            bar.finish();
+            let trained = Run::open(&config, Dataset::default(), &run)?;
+            anyhow::ensure!(trained.step() > 0, "{} has no checkpoint", run.display());
+            let description = description.map(fs::read_to_string).transpose()?;
+            let description = description.map(|d| d.trim().to_owned());
+            let card = Card { name: config.model.name, license, description };
+            let precision = if full_precision { Precision::F32 } else { Precision::F16 };
+            export(&run, &trained.parameters, &trained.network, card, precision, &out)?;
+            println!("step {} written to {}", trained.step(), out.display());
+            Ok(())
         }
     }
+}
+
+fn fit(config: &Path, run: &Path, until: Option<usize>) -> anyhow::Result<()> {
+    let config = RunConfig::read(config)?;
+    let dataset = Dataset::read(&config.data).context("reading the training pictures")?;
+    let pictures: usize = dataset.training.iter().map(|c| c.pictures.len()).sum();
+    println!("{pictures} pictures of {} concepts", dataset.training.len());
+    let mut trainer = Run::open(&config, dataset, run)?;
+    let until = until.unwrap_or(config.optimizer.steps);
+    let template = "{bar:30} {pos}/{len} {eta} left {msg}";
+    let bar = ProgressBar::new(until as u64).with_style(ProgressStyle::with_template(template)?);
+    bar.set_position(trainer.step() as u64);
+    bar.reset_eta();
+    trainer.train(run, until, &mut |report| {
+        bar.set_position(report.step as u64);
+        let rate = report.samples_per_second;
+        bar.set_message(format!("loss {:.3}, {rate:.0} pairs/s", report.loss));
+        for (style, recall) in report.held_out.iter().flatten() {
+            bar.println(format!("step {} {style}: {recall:?}", report.step));
+        }
+    })?;
+    bar.finish();
     Ok(())
 }

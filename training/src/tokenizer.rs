@@ -13,7 +13,7 @@ use tokenizers::{
 use crate::{TrainingError, captions::Caption, manifest::Concept};
 
 /// First token of every text.
-const START: &str = "<|startoftext|>";
+pub const START: &str = "<|startoftext|>";
 /// Last token of every text; the one that is pooled.
 pub const END: &str = "<|endoftext|>";
 /// Marks the end of a word.

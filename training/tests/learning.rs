@@ -1,0 +1,248 @@
+//! The trainer as a whole, on drawings that it makes itself: every parameter moves, both forms of
+//! a network agree, a small set is learned by heart, and a resumed run is the same run.
+
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use encoders::{
+    Card, Model, Precision, RgbaPicture,
+    nn::{Form, Network, unit_rows},
+};
+use training::{
+    config::{
+        AugmentConfig, CaptionConfig, DataConfig, ImageSection, ModelSection, OptimizerConfig,
+        RunConfig, TextSection,
+    },
+    export::export,
+    fit::{Run, StepReport},
+    manifest::{Concept, Dataset},
+    objective::info_nce,
+    parameters::Parameters,
+};
+
+const SIDE: usize = 16;
+
+fn residual() -> ImageSection {
+    ImageSection::Residual {
+        image_size: SIDE,
+        stem: vec![8],
+        stages: vec![8, 16],
+        blocks: 1,
+        width: 24,
+    }
+}
+
+fn vit() -> ImageSection {
+    ImageSection::Vit { image_size: SIDE, patch_size: 4, width: 24, layers: 2, heads: 2 }
+}
+
+fn config(image: ImageSection, batch: usize, steps: usize) -> RunConfig {
+    RunConfig {
+        seed: 5,
+        data: DataConfig {
+            manifests: Vec::new(),
+            held_out: Vec::new(),
+            style_weights: Default::default(),
+            skin_tone_weight: 1.0,
+        },
+        model: ModelSection {
+            name: "toy".into(),
+            dim: 16,
+            image,
+            text: TextSection {
+                vocabulary: 700,
+                context_length: 12,
+                width: 24,
+                layers: 1,
+                heads: 2,
+            },
+        },
+        optimizer: OptimizerConfig {
+            batch,
+            steps,
+            warmup_steps: 5,
+            learning_rate: 4e-3,
+            logit_scale_factor: 3.0,
+            weight_decay: 0.05,
+            clip: 1.0,
+            checkpoint_every: 1000,
+            evaluate_every: 1000,
+        },
+        captions: CaptionConfig { tag_share: 0.0, tags_from: 1.0, carrier_share: 0.0 },
+        augment: AugmentConfig {
+            rotation: 5.0,
+            scale: [0.95, 1.05],
+            shift: 0.02,
+            white_share: 1.0,
+            color: 0.05,
+            gray_share: 0.0,
+            erase_share: 0.0,
+            mirror_share: 0.0,
+        },
+    }
+}
+
+/// 64 drawings: one of 8 colors in one of 8 places.
+fn drawings() -> Dataset {
+    const COLORS: [(&str, [u8; 3]); 8] = [
+        ("red", [230, 30, 30]),
+        ("green", [30, 180, 40]),
+        ("blue", [30, 60, 230]),
+        ("yellow", [240, 220, 30]),
+        ("black", [10, 10, 10]),
+        ("purple", [150, 40, 200]),
+        ("orange", [250, 140, 20]),
+        ("gray", [140, 140, 140]),
+    ];
+    const PLACES: [&str; 8] = [
+        "north", "east", "south", "west", "middle", "corner", "rim", "stripe",
+    ];
+    let inside = |place: usize, x: usize, y: usize| match place {
+        0 => y < 5,
+        1 => x > 10,
+        2 => y > 10,
+        3 => x < 5,
+        4 => (5..11).contains(&x) && (5..11).contains(&y),
+        5 => x < 6 && y < 6,
+        6 => x < 2 || y < 2 || x > 13 || y > 13,
+        _ => (x + y) % 8 < 3,
+    };
+    let mut training = Vec::new();
+    for (color, rgb) in COLORS {
+        for (place, word) in PLACES.iter().enumerate() {
+            let pixel = |i: usize| {
+                let [r, g, b] = rgb;
+                if inside(place, i % SIDE, i / SIDE) { [r, g, b, 255] } else { [0; 4] }
+            };
+            let rgba = (0..SIDE * SIDE).flat_map(pixel).collect();
+            let picture = RgbaPicture::new(SIDE as u32, SIDE as u32, rgba).expect("sizes fit");
+            training.push(Concept {
+                key: format!("{color}-{word}"),
+                name: format!("{color} {word}"),
+                tags: Vec::new(),
+                skin_tone: false,
+                pictures: vec![(picture, 1.0)],
+            });
+        }
+    }
+    Dataset { training, ..Dataset::default() }
+}
+
+fn run(config: &RunConfig, folder: &Path, until: usize) -> (Run, Vec<StepReport>) {
+    let mut run = Run::open(config, drawings(), folder).expect("opens");
+    let mut reports = Vec::new();
+    run.train(folder, until, &mut |report| reports.push(report.clone())).expect("trains");
+    (run, reports)
+}
+
+fn pixels(n: usize) -> Tensor {
+    let values: Vec<f32> = (0..n * 3 * SIDE * SIDE).map(|i| ((i * i) as f32 * 0.13).sin()).collect();
+    Tensor::from_vec(values, (n, 3, SIDE, SIDE), &Device::Cpu).expect("shape fits")
+}
+
+#[test]
+fn every_parameter_of_both_kinds_of_towers_gets_a_gradient() {
+    for image in [residual(), vit()] {
+        let network = config(image, 4, 10).model.network(700, 699);
+        let mut parameters = Parameters::seeded(3);
+        let form = Form::Differentiable { batch_statistics: true };
+        let towers = Network::new(&mut parameters, &network, form).expect("builds");
+        // Texts of several lengths, up to the longest, so that every position is used.
+        let ids: Vec<Vec<u32>> = [3, 5, 8, 12]
+            .map(|n: u32| (0..n).map(|i| if i + 1 == n { 699 } else { (i * 37 + n) % 699 }).collect())
+            .to_vec();
+        let images = towers.image.project(&towers.image.pooled(&pixels(4)).expect("pools"));
+        let texts = towers.text.project(&towers.text.pooled(&ids).expect("pools"));
+        let eye = Tensor::eye(4, candle_core::DType::F32, &Device::Cpu).expect("eye");
+        let (images, texts) = (images.expect("projects"), texts.expect("projects"));
+        let loss = info_nce(&images, &texts, &towers.logit_scale, &eye).expect("a loss");
+        let gradients = loss.backward().expect("a backward pass");
+        for (name, var) in parameters.trainable() {
+            let gradient = gradients.get(var).unwrap_or_else(|| panic!("{name} has no gradient"));
+            let largest = gradient.abs().and_then(|g| g.max_all()).and_then(|g| g.to_scalar::<f32>());
+            let largest = largest.expect("a number");
+            // Softmax does not see what is added to all keys alike, so that bias never moves.
+            let floor = if name.ends_with("k_proj.bias") { -1.0 } else { 1e-9 };
+            assert!(largest.is_finite() && largest > floor, "{name}: {largest}");
+        }
+    }
+}
+
+#[test]
+fn the_serving_form_equals_the_training_form() {
+    for image in [residual(), vit()] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = config(image, 16, 12);
+        let (mut run, _) = run(&config, folder.path(), 12);
+        let ids = vec![vec![698, 5, 6, 699], vec![698, 9, 699], vec![698, 1, 2, 3, 4, 5, 6, 7, 699]];
+        let outputs = [Form::Differentiable { batch_statistics: false }, Form::Fused].map(|form| {
+            let towers = Network::new(&mut run.parameters, &run.network, form).expect("builds");
+            let image = towers.image.project(&towers.image.pooled(&pixels(3)).expect("pools"));
+            let text = towers.text.project(&towers.text.pooled(&ids).expect("pools"));
+            [image, text].map(|x| unit_rows(&x.expect("projects")).expect("unit rows"))
+        });
+        let [training, serving] = outputs;
+        for (a, b) in training.iter().zip(&serving) {
+            let gap = (a - b).and_then(|d| d.abs()?.max_all()?.to_scalar::<f32>()).expect("a gap");
+            assert!(gap < 1e-5, "{gap}");
+        }
+    }
+}
+
+#[test]
+fn sixty_four_pairs_are_learned_by_heart_and_served_from_the_exported_folder() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = config(residual(), 64, 150);
+    let (run, reports) = run(&config, folder.path(), 150);
+    let (first, last) = (reports[0].loss, reports[reports.len() - 1].loss);
+    assert!(last < 0.3 && first > 3.0, "loss {first} to {last}");
+    let out = folder.path().join("model");
+    let card = Card { name: "toy".into(), ..Card::default() };
+    export(folder.path(), &run.parameters, &run.network, card, Precision::F16, &out)
+        .expect("exports");
+    let model = Model::load(&out).expect("loads");
+    assert_eq!(model.info().name, "toy");
+    let concepts = drawings().training;
+    let names: Vec<String> = concepts.iter().map(|c| c.name.clone()).collect();
+    let texts = model.text().encode(&names).expect("encodes");
+    let prepared: Vec<_> = concepts
+        .iter()
+        .map(|c| {
+            let on_white = c.pictures[0].0.as_rgba().chunks(4).flat_map(|p| {
+                if p[3] == 0 { [255; 3] } else { [p[0], p[1], p[2]] }
+            });
+            let side = SIDE as u32;
+            let picture = encoders::Picture::new(side, side, on_white.collect());
+            model.prepare(&picture.expect("sizes fit"))
+        })
+        .collect();
+    let images = model.image().encode(&prepared).expect("encodes");
+    let found = texts.iter().enumerate().filter(|(i, text)| {
+        let own = text.shared.cosine(&images[*i].shared);
+        images.iter().all(|image| text.shared.cosine(&image.shared) <= own)
+    });
+    let found = found.count();
+    assert!(found >= 60, "{found} of 64 names find their drawing first");
+}
+
+#[test]
+fn a_resumed_run_has_the_losses_of_an_uninterrupted_one() {
+    let config = config(residual(), 16, 12);
+    let (whole, parts) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("two"));
+    let (_, expected) = run(&config, whole.path(), 12);
+    let (_, mut seen) = run(&config, parts.path(), 5);
+    seen.extend(run(&config, parts.path(), 12).1);
+    let losses = |r: &[StepReport]| r.iter().map(|r| (r.step, r.loss)).collect::<Vec<_>>();
+    assert_eq!(losses(&seen), losses(&expected));
+}
+
+#[test]
+fn a_checkpoint_of_another_configuration_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    run(&config(residual(), 16, 12), folder.path(), 2);
+    let mut other = config(residual(), 16, 12);
+    other.seed += 1;
+    let refused = Run::open(&other, drawings(), folder.path());
+    let message = refused.err().expect("is refused").to_string();
+    assert!(message.contains("another configuration"), "{message}");
+}
