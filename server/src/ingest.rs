@@ -184,10 +184,11 @@ pub(crate) async fn keep(
             });
         }
         drop(seen);
-        let (items, thumbnails): (Vec<_>, Vec<_>) = items
-            .into_iter()
-            .map(|i| (i.item.clone(), (i.item.id, i.thumbnail)))
-            .unzip();
+        let pairs = items.into_iter().map(|EncodedItem { item, thumbnail }| {
+            let id = item.id.clone();
+            (item, (id, thumbnail))
+        });
+        let (items, thumbnails): (Vec<_>, Vec<_>) = pairs.unzip();
         collection.upsert(items).map_err(failed)?;
         if let Some(folder) = &state.thumbnails {
             for (id, png) in &thumbnails {

@@ -56,7 +56,7 @@ struct State<I> {
 struct Job<I> {
     input: I,
     answer: oneshot::Sender<Result<Encoded, Failed>>,
-    _room: OwnedSemaphorePermit,
+    room: OwnedSemaphorePermit,
 }
 
 impl<I: Send + 'static> Tower<I> {
@@ -122,7 +122,7 @@ impl<I: Send + 'static> Tower<I> {
             state.jobs.push_back(Job {
                 input,
                 answer,
-                _room: room.0,
+                room: room.0,
             });
         }
         self.queue.changed.notify_one();
@@ -169,7 +169,7 @@ fn serve<I>(queue: &Queue<I>, encoder: &dyn Encoder<I>, max_batch: usize, metric
         let started = Instant::now();
         let (inputs, waiting): (Vec<_>, Vec<_>) = jobs
             .into_iter()
-            .map(|job| (job.input, (job.answer, job._room)))
+            .map(|job| (job.input, (job.answer, job.room)))
             .unzip();
         let answers = encode_each(encoder, &inputs);
         let took = started.elapsed();

@@ -18,12 +18,7 @@ use crate::{
 
 /// `GET /v1/collections`
 pub(crate) async fn list(state: Data<AppState>) -> HttpResponse {
-    let collections: Vec<_> = state
-        .engine
-        .collections()
-        .iter()
-        .map(|c| describe(c))
-        .collect();
+    let collections: Vec<_> = state.engine.collections().iter().map(describe).collect();
     HttpResponse::Ok().json(json!({ "collections": collections }))
 }
 

@@ -1,5 +1,10 @@
 //! Items: added as JSON, as a form and as a stream; read and deleted.
 
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::TcpStream,
+};
+
 use serde_json::{Value, json};
 
 use crate::harness::{REFUSED, Service, ids, png, png_base64};
@@ -238,6 +243,37 @@ fn a_long_stream_is_kept_whole_and_a_line_that_is_too_long_is_skipped() {
     let last: Value = serde_json::from_str(text.lines().last().expect("a line")).expect("JSON");
     assert_eq!(last["line"], 3001);
     assert_eq!(service.count(), 3000);
+}
+
+#[test]
+fn a_stream_is_answered_while_more_comes_in() {
+    let service = Service::with_collection();
+    let address = service.url("").replace("http://", "");
+    let mut stream = TcpStream::connect(&address).expect("connects");
+    stream
+        .set_read_timeout(Some(std::time::Duration::from_secs(20)))
+        .expect("is set");
+    let head = format!(
+        "POST {ITEMS} HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-ndjson\r\n\
+         transfer-encoding: chunked\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).expect("is sent");
+    let mut answers = BufReader::new(stream.try_clone().expect("a second handle")).lines();
+    for i in 1..4 {
+        let line = format!("{{\"text\": \"text {i}\"}}\n");
+        write!(stream, "{:x}\r\n{line}\r\n", line.len()).expect("is sent");
+        let number = format!("\"line\":{i}");
+        let answered = answers
+            .by_ref()
+            .map(|l| l.expect("an answer"))
+            .any(|l| l.contains(&number));
+        assert!(answered, "line {i} is answered before the next is sent");
+    }
+    stream.write_all(b"0\r\n\r\n").expect("is sent");
+    assert!(
+        answers.map(|l| l.expect("the end")).any(|l| l == "0"),
+        "the answer ends"
+    );
 }
 
 fn base64_of(text: &str) -> String {
