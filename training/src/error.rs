@@ -84,6 +84,9 @@ pub enum TrainingError {
     /// A model folder cannot be written or read.
     #[error(transparent)]
     Model(#[from] encoders::ModelError),
+    /// The network made a row that is no embedding.
+    #[error("the network made an unusable embedding")]
+    Embedding(#[from] embedding::EmbeddingError),
     /// The network failed.
     #[error("the network failed")]
     Network(#[from] candle_core::Error),

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
+use embedding::Embedding;
 use encoders::{
     TextTokenizer,
-    nn::{Form, Network, NetworkConfig, unit_rows},
+    nn::{Form, Network, NetworkConfig},
 };
+use engine::metrics::recall_at_k;
 use serde::Serialize;
 
 use crate::{TrainingError, captions::UNSEEN_CARRIERS, manifest::Concept, parameters::Parameters};
@@ -80,25 +82,22 @@ pub fn evaluate(
         .collect()
 }
 
-/// Unit rows of all concepts, one pass per [`BATCH`].
+/// Shared embeddings of all concepts, one pass per [`BATCH`].
 fn encode(
     concepts: &[(Concept, Vec<f32>)],
     pass: impl Fn(&[(Concept, Vec<f32>)]) -> Result<Tensor, TrainingError>,
-) -> Result<Vec<Vec<f32>>, TrainingError> {
-    let mut rows = Vec::with_capacity(concepts.len());
+) -> Result<Vec<Embedding>, TrainingError> {
+    let mut embeddings = Vec::with_capacity(concepts.len());
     for part in concepts.chunks(BATCH) {
-        rows.extend(unit_rows(&pass(part)?.detach())?.to_vec2::<f32>()?);
+        for row in pass(part)?.to_vec2::<f32>()? {
+            embeddings.push(Embedding::normalized(row)?);
+        }
     }
-    Ok(rows)
+    Ok(embeddings)
 }
 
-/// Share of queries whose own picture is within the first `k` of `among`.
-fn recall(queries: &[Vec<f32>], gallery: &[Vec<f32>], among: &[usize], k: usize) -> f64 {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
-    let found = among.iter().filter(|query| {
-        let own = dot(&queries[**query], &gallery[**query]);
-        let above = among.iter().filter(|i| dot(&queries[**query], &gallery[**i]) > own);
-        above.take(k).count() < k
-    });
-    found.count() as f64 / among.len().max(1) as f64
+/// Recall@k of some of the queries with their own pictures among the same some.
+fn recall(queries: &[Embedding], gallery: &[Embedding], among: &[usize], k: usize) -> f64 {
+    let part = |all: &[Embedding]| among.iter().map(|i| all[*i].clone()).collect::<Vec<_>>();
+    recall_at_k(&part(queries), &part(gallery), |i| vec![i], &[k])[0]
 }
