@@ -27,7 +27,6 @@ const LOCK_PAUSE: Duration = Duration::from_millis(25);
 ///
 /// On Linux sled's flush starts the writing of the pages but does not wait for the disk's own
 /// cache, so every commit is followed by an `fdatasync` of our own, shared by all who wait.
-#[derive(Debug)]
 pub struct DiskStore {
     // Dropped in this order: the lock goes last.
     db: sled::Db,
@@ -188,6 +187,15 @@ fn sync_dir(dir: &Path) -> std::io::Result<()> {
     }
 }
 
+impl std::fmt::Debug for DiskStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // sled would print everything it holds.
+        f.debug_struct("DiskStore")
+            .field("dir", &self.dir)
+            .finish_non_exhaustive()
+    }
+}
+
 fn library(error: sled::Error) -> StoreError {
     StoreError::Library(Box::new(error))
 }
@@ -265,11 +273,16 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_no_store_give_an_error_that_names_the_folder() {
+    fn files_that_sled_refuses_give_an_error_that_names_the_folder() {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        drop(DiskStore::open(dir.path(), CACHE_BYTES).expect("opens"));
-        std::fs::write(dir.path().join("store/conf"), b"nonsense").expect("writes");
-        let error = DiskStore::open(dir.path(), CACHE_BYTES).expect_err("is damaged");
-        assert!(error.to_string().contains("store"), "{error}");
+        let store_dir = dir.path().join(STORE_DIR);
+        let other = sled::Config::new().path(&store_dir).segment_size(1 << 20);
+        drop(other.open().expect("opens"));
+        let error = DiskStore::open(dir.path(), CACHE_BYTES).expect_err("has other settings");
+        assert!(matches!(error, StoreError::CannotOpen { .. }), "{error:?}");
+        assert!(
+            error.to_string().contains(&*store_dir.to_string_lossy()),
+            "{error}"
+        );
     }
 }
