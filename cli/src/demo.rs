@@ -69,7 +69,7 @@ fn invitation(count: &str, address: SocketAddr) -> String {
     format!(
         "\nserving {count} pictures on http://{address}\n\n\
          three things to try:\n\
-         1. open http://{address} and type: red apple\n\
+         1. open http://{address} and type: banana\n\
          2. curl -s http://{address}/v1/collections/{COLLECTION}/search \
          -H 'content-type: application/json' -d '{{\"text\": \"dog\", \"k\": 3}}'\n\
          3. curl -s http://{address}/v1/classify \

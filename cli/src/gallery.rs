@@ -39,8 +39,9 @@ pub fn entries() -> Vec<Entry> {
 }
 
 fn entry(emoji: &'static Emoji) -> Option<Entry> {
-    let codepoints: Vec<String> = emoji
-        .as_str()
+    let asset = asset(emoji.as_str())?;
+    let codepoints: Vec<String> = asset
+        .emoji
         .chars()
         .map(|c| format!("{:x}", u32::from(c)))
         .collect();
@@ -48,11 +49,18 @@ fn entry(emoji: &'static Emoji) -> Option<Entry> {
         codepoints: codepoints.join("-"),
         emoji: emoji.as_str(),
         name: emoji.name(),
-        svg: SvgTwemojiAsset::from_emoji(emoji.as_str())?.data.0,
+        svg: asset.data.0,
         skin_tone: emoji
             .skin_tone()
             .is_some_and(|tone| tone != SkinTone::Default),
     })
+}
+
+/// The two crates do not agree on where the variation selector is written, which asks for the
+/// colored form.
+fn asset(emoji: &str) -> Option<&'static SvgTwemojiAsset> {
+    SvgTwemojiAsset::from_emoji(emoji)
+        .or_else(|| SvgTwemojiAsset::from_emoji(&emoji.replace('\u{fe0f}', "")))
 }
 
 /// The picture as a PNG file of [`SIDE`] x [`SIDE`] pixels, on white: a decoder that drops

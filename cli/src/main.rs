@@ -19,15 +19,21 @@ mod search;
 mod serve;
 mod walk;
 
-use std::{io, process::ExitCode};
+use std::{
+    io::{self, IsTerminal},
+    process::ExitCode,
+};
 
 use anyhow::Result;
 use clap::Parser;
+use tracing_subscriber::EnvFilter;
 
 use crate::args::{Cli, Command, EvalCommand, ModelCommand};
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
+    let cli = Cli::parse();
+    log(&cli.command);
+    match run(&cli) {
         Ok(code) => code,
         // `diptych search ... | head` is no failure.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
@@ -52,6 +58,20 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Model(ModelCommand::Info(args)) => model::run(places, args)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Logs to standard error what `RUST_LOG` asks for, or else warnings, and of `serve` every request.
+fn log(command: &Command) {
+    let usual = match command {
+        Command::Serve(_) => "warn,server=info",
+        _ => "warn",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .init();
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

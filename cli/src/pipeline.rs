@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn batches_hold_every_input_once() {
-        let inputs: Vec<usize> = (0..2 * BATCH + 1).collect();
+        let inputs: Vec<usize> = (0..=2 * BATCH).collect();
         let mut seen = Vec::new();
         let consume = |indexes: Vec<usize>, prepared: Vec<usize>| {
             assert!(indexes.len() <= BATCH && prepared == indexes);

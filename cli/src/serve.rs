@@ -11,16 +11,12 @@ use anyhow::{Context, Result};
 use encoders::Model;
 use engine::Engine;
 use server::ServerConfig;
-use tracing_subscriber::EnvFilter;
 
 use crate::{
     args::{Places, ServeArgs},
     home::{self, Home},
     output,
 };
-
-/// What is logged unless `RUST_LOG` says otherwise.
-const LOG: &str = "warn,server=info";
 
 /// Serves until a signal comes.
 ///
@@ -66,12 +62,6 @@ pub fn serve(
     model: Model,
     announce: impl FnOnce(SocketAddr) -> std::io::Result<()>,
 ) -> Result<()> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    // It fails only where a subscriber is set already.
-    let _ = log.try_init();
     let running = server::start(config, Arc::new(engine), model)?;
     announce(running.addr())?;
     Ok(running.wait_for_signal()?)

@@ -6,14 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::world::{World, diptych};
+use crate::world::{diptych, run};
 
 mod world;
 
 #[test]
 fn an_interrupted_demo_is_completed_and_then_starts_at_once() {
-    let world = World::new();
-    let data = world.path("data");
+    let data = world::demo_folder();
+    // What an earlier run of the tests has left.
+    let _ = fs_err::remove_dir_all(&data);
     let mut command = diptych(&data);
     command
         .args(["demo", "--no-serve"])
@@ -24,10 +25,10 @@ fn an_interrupted_demo_is_completed_and_then_starts_at_once() {
     child.kill().expect("killed");
     child.wait().expect("ended");
 
-    let ran = world.run(&["demo", "--no-serve"]);
+    let ran = run(&data, &["demo", "--no-serve"]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     let begin = Instant::now();
-    let ran = world.run(&["demo", "--no-serve"]);
+    let ran = run(&data, &["demo", "--no-serve"]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     assert!(
         begin.elapsed() < Duration::from_secs(2),
@@ -48,7 +49,7 @@ fn an_interrupted_demo_is_completed_and_then_starts_at_once() {
             "--target",
             target,
         ];
-        world.json(&arguments)["hits"]
+        world::json(&data, &arguments)["hits"]
             .as_array()
             .expect("a list")
             .clone()

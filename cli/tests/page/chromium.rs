@@ -1,4 +1,4 @@
-//! Just enough of the DevTools protocol to open a page, type and look: JSON messages, each ended
+//! Just enough of the `DevTools` protocol to open a page, type and look: JSON messages, each ended
 //! by a zero byte, over the pipe that `--remote-debugging-pipe` reads and writes.
 
 use std::{
@@ -14,7 +14,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
 /// How long the browser may take for anything.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Names under which a Chromium is installed.
 const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chrome"];
@@ -85,14 +85,14 @@ impl Chromium {
             session: Value::Null,
             last_id: 0,
         };
-        let target = browser.call("Target.createTarget", json!({ "url": "about:blank" }));
+        let target = browser.call("Target.createTarget", &json!({ "url": "about:blank" }));
         let attach = json!({ "targetId": target["targetId"], "flatten": true });
-        browser.session = browser.call("Target.attachToTarget", attach)["sessionId"].clone();
+        browser.session = browser.call("Target.attachToTarget", &attach)["sessionId"].clone();
         browser
     }
 
     /// Calls a method and waits for its answer.
-    pub fn call(&mut self, method: &str, parameters: Value) -> Value {
+    pub fn call(&mut self, method: &str, parameters: &Value) -> Value {
         self.last_id += 1;
         let mut message = json!({ "id": self.last_id, "method": method, "params": parameters });
         if !self.session.is_null() {
@@ -119,12 +119,12 @@ impl Chromium {
     pub fn resize(&mut self, width: u32, height: u32) {
         let metrics =
             json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
-        self.call("Emulation.setDeviceMetricsOverride", metrics);
+        self.call("Emulation.setDeviceMetricsOverride", &metrics);
     }
 
     /// Goes to a page and waits until it is loaded.
     pub fn open(&mut self, url: &str) {
-        let answer = self.call("Page.navigate", json!({ "url": url }));
+        let answer = self.call("Page.navigate", &json!({ "url": url }));
         assert!(answer.get("errorText").is_none(), "{url}: {answer}");
         self.wait_for("document.readyState === 'complete' && location.href !== 'about:blank'");
     }
@@ -132,7 +132,7 @@ impl Chromium {
     /// The value of a JavaScript expression.
     pub fn evaluate(&mut self, expression: &str) -> Value {
         let parameters = json!({ "expression": expression, "returnByValue": true });
-        let mut answer = self.call("Runtime.evaluate", parameters);
+        let mut answer = self.call("Runtime.evaluate", &parameters);
         assert!(
             answer.get("exceptionDetails").is_none(),
             "{expression}: {answer}"
@@ -154,19 +154,19 @@ impl Chromium {
 
     /// Types into whatever has the focus, then presses Enter.
     pub fn type_and_enter(&mut self, text: &str) {
-        self.call("Input.insertText", json!({ "text": text }));
+        self.call("Input.insertText", &json!({ "text": text }));
         for kind in ["keyDown", "keyUp"] {
             let key = json!({
                 "type": kind, "key": "Enter", "code": "Enter", "text": "\r",
                 "windowsVirtualKeyCode": 13,
             });
-            self.call("Input.dispatchKeyEvent", key);
+            self.call("Input.dispatchKeyEvent", &key);
         }
     }
 
     /// What is seen, as a PNG file.
     pub fn screenshot(&mut self) -> Vec<u8> {
-        let answer = self.call("Page.captureScreenshot", json!({ "format": "png" }));
+        let answer = self.call("Page.captureScreenshot", &json!({ "format": "png" }));
         let data = answer["data"].as_str().expect("base64");
         BASE64_STANDARD.decode(data).expect("base64")
     }

@@ -15,7 +15,7 @@ mod world;
 const NAME: &str = "the_page_shows_the_right_picture_first";
 
 /// What is typed, and the code point of the only picture with that name.
-const QUERY: (&str, &str) = ("red apple", "1f34e");
+const QUERY: (&str, &str) = ("cactus", "1f335");
 
 /// Fewest colors in a screenshot that shows pictures; a blank page has a handful.
 const FEWEST_COLORS: usize = 200;
@@ -50,7 +50,12 @@ fn main() -> ExitCode {
 
 fn the_page_shows_the_right_picture_first(program: &Path) {
     let dir = tempfile::tempdir().expect("a folder");
-    let serving = Serving::start(&dir.path().join("data"), &["demo", "--port", "0"]);
+    let data = world::demo_folder();
+    if world::run(&data, &["demo", "--no-serve"]).code != Some(0) {
+        // An earlier version left it.
+        fs_err::remove_dir_all(&data).expect("removed");
+    }
+    let serving = Serving::start(&data, &["demo", "--port", "0"]);
     let mut page = Chromium::start(program, &dir.path().join("profile"));
     page.resize(1200, 800);
     page.open(&serving.url);
@@ -80,14 +85,9 @@ fn the_page_shows_the_right_picture_first(program: &Path) {
 
     page.resize(390, 844);
     page.wait_for("innerWidth === 390");
-    let width = page
-        .evaluate("document.documentElement.scrollWidth")
-        .as_u64();
-    assert_eq!(
-        width,
-        Some(390),
-        "nothing sticks out at the width of a phone"
-    );
+    let root = "document.documentElement";
+    let fits = page.evaluate(&format!("{root}.scrollWidth <= {root}.clientWidth"));
+    assert_eq!(fits, true, "nothing sticks out at the width of a phone");
     assert_eq!(
         page.evaluate("document.querySelectorAll('#hits li').length >= 10"),
         true

@@ -55,9 +55,7 @@ impl World {
 
     /// The answer of a command that must go well.
     pub fn json(&self, arguments: &[&str]) -> Value {
-        let ran = self.run(&[arguments, &["--json"]].concat());
-        assert_eq!(ran.code, Some(0), "{arguments:?}: {}", ran.stderr);
-        serde_json::from_str(&ran.stdout).expect("the output is JSON")
+        json(&self.path("data"), arguments)
     }
 
     /// Runs `index` over `pictures/`.
@@ -92,6 +90,13 @@ pub fn run(data: &Path, arguments: &[&str]) -> Ran {
     }
 }
 
+/// The answer of a command that must go well.
+pub fn json(data: &Path, arguments: &[&str]) -> Value {
+    let ran = run(data, &[arguments, &["--json"]].concat());
+    assert_eq!(ran.code, Some(0), "{arguments:?}: {}", ran.stderr);
+    serde_json::from_str(&ran.stdout).expect("the output is JSON")
+}
+
 pub fn text(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
@@ -111,6 +116,12 @@ pub fn paint(seed: u32, width: u32, height: u32) -> RgbImage {
             ])
         }
     })
+}
+
+/// Where the test of the demo leaves what it has indexed, and the test of the page finds it:
+/// doing it twice would take as long as all other tests together.
+pub fn demo_folder() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("demo")
 }
 
 /// A running server; it is killed when it is dropped.
