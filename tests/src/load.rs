@@ -46,7 +46,7 @@ pub fn id(writer: u32, number: u32) -> ItemId {
 pub fn item(writer: u32, number: u32, version: u64) -> Item {
     let id = id(writer, number);
     // Some items change their modality with their version.
-    let modality = if number % 3 == 0 && version % 2 == 0 {
+    let modality = if number.is_multiple_of(3) && version.is_multiple_of(2) {
         Modality::Text
     } else {
         Modality::Image

@@ -40,7 +40,7 @@ fn write(collection: &Arc<Collection>, writer: u32, run: u64) -> Result<(), Box<
     let mut random = Random(run * 1000 + u64::from(writer));
     for version in run * VERSIONS_PER_RUN.. {
         let delete = random.below(4) == 0;
-        let numbers = (0..1 + random.below(12)).map(|_| random.below(u64::from(IDS)) as u32);
+        let numbers = (0..=random.below(12)).map(|_| random.below(u64::from(IDS)) as u32);
         let changes = numbers.map(|n| (n, (!delete).then_some(version))).collect();
         let operation = Operation { writer, changes };
         tell(&Line::Begin(operation.clone()))?;
