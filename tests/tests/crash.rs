@@ -21,7 +21,7 @@ const SEED: u64 = 20_240_917;
 /// Longest time that a writer works before it is killed, in ms.
 const LONGEST_MS: u64 = 700;
 /// Longest time that a writer may take to open the directory.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
+const OPEN_TIMEOUT: Duration = Duration::from_mins(1);
 /// The least recall@10 of the default search against the exact one. At these settings it is about
 /// .99 without any kill.
 const RECALL: f64 = 0.95;
