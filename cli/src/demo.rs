@@ -198,7 +198,7 @@ fn index_names(collection: &Arc<Collection>, model: &Model, names: &[&Entry]) ->
                 ..item(name_id(entry), Modality::Text, encoded, entry)?
             })
         });
-        collection.upsert(items.collect::<Result<_>>()?)?;
+        keep(collection, items.collect::<Result<_>>()?)?;
         bar.inc(batch.len() as u64);
     }
     bar.finish_and_clear();
@@ -227,7 +227,7 @@ fn index_pictures(
                 ..item
             })
         });
-        collection.upsert(items.collect::<Result<_>>()?)?;
+        keep(collection, items.collect::<Result<_>>()?)?;
         Ok(())
     })?;
     bar.finish_and_clear();
@@ -254,6 +254,11 @@ fn item(id: String, modality: Modality, encoded: Encoded, entry: &Entry) -> Resu
         payload,
         ..plain
     })
+}
+
+fn keep(collection: &Arc<Collection>, items: Vec<Item>) -> Result<()> {
+    let kept = collection.upsert(items);
+    kept.map(drop).context("the items cannot be kept")
 }
 
 fn name_id(entry: &Entry) -> String {

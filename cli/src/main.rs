@@ -63,8 +63,9 @@ fn run(cli: &Cli) -> Result<ExitCode> {
 /// Logs to standard error what `RUST_LOG` asks for, or else warnings, and of `serve` every request.
 fn log(command: &Command) {
     let usual = match command {
-        Command::Serve(_) => "warn,server=info",
-        _ => "warn",
+        Command::Serve(_) => "warn,sled=off,server=info",
+        // The store tells its failures in its results, too.
+        _ => "warn,sled=off",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
     tracing_subscriber::fmt()

@@ -70,10 +70,16 @@ pub fn check_contract<I: Clone>(encoder: &dyn Encoder<I>, inputs: &[I]) {
     assert_eq!(together.len(), inputs.len(), "one output per input");
     let specific_dim = encoder.spaces().specific(encoder.modality()).map(|s| s.dim);
     for (i, (input, out)) in inputs.iter().zip(&together).enumerate() {
-        assert_eq!(out.shared.dim(), encoder.spaces().shared_dim, "shared dim of output {i}");
+        assert_eq!(
+            out.shared.dim(),
+            encoder.spaces().shared_dim,
+            "shared dim of output {i}"
+        );
         let dim = out.specific.as_ref().map(Embedding::dim);
         assert_eq!(dim, specific_dim, "specific dim of output {i}");
-        let alone = encoder.encode(std::slice::from_ref(input)).expect("one input encodes");
+        let alone = encoder
+            .encode(std::slice::from_ref(input))
+            .expect("one input encodes");
         assert_close(&alone[0].shared, &out.shared, i);
         if let (Some(a), Some(b)) = (&alone[0].specific, &out.specific) {
             assert_close(a, b, i);
@@ -86,7 +92,10 @@ pub fn check_contract<I: Clone>(encoder: &dyn Encoder<I>, inputs: &[I]) {
 
 fn assert_close(alone: &Embedding, batched: &Embedding, i: usize) {
     for (a, b) in alone.as_slice().iter().zip(batched.as_slice()) {
-        assert!((a - b).abs() <= 1e-6, "input {i}: alone {a}, in the batch {b}");
+        assert!(
+            (a - b).abs() <= 1e-6,
+            "input {i}: alone {a}, in the batch {b}"
+        );
     }
 }
 
@@ -137,7 +146,10 @@ impl<I: AsRef<[u8]>> Encoder<I> for HashEncoder {
             .map(|(i, input)| {
                 let bytes = input.as_ref();
                 let salt = 2 + self.modality as u64;
-                Ok(Encoded { shared: row(bytes, 1, i)?, specific: Some(row(bytes, salt, i)?) })
+                Ok(Encoded {
+                    shared: row(bytes, 1, i)?,
+                    specific: Some(row(bytes, salt, i)?),
+                })
             })
             .collect()
     }

@@ -18,6 +18,6 @@ mod encoder;
 mod space;
 mod unit;
 
-pub use encoder::{Encoded, EncodeError, Encoder, HashEncoder, check_contract};
+pub use encoder::{EncodeError, Encoded, Encoder, HashEncoder, check_contract};
 pub use space::{Aspect, Fingerprint, Modality, Space, SpaceError, Spaces};
 pub use unit::{Embedding, EmbeddingError, UNIT_TOLERANCE};

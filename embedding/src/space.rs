@@ -69,7 +69,9 @@ impl FromStr for Fingerprint {
     type Err = SpaceError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bad = || SpaceError::BadFingerprint { text: text.to_owned() };
+        let bad = || SpaceError::BadFingerprint {
+            text: text.to_owned(),
+        };
         if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(bad());
         }
@@ -119,7 +121,11 @@ impl Space {
 
 impl fmt::Display for Space {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}, {}, dim {})", self.model, self.fingerprint, self.aspect, self.dim)
+        write!(
+            f,
+            "{} ({}, {}, dim {})",
+            self.model, self.fingerprint, self.aspect, self.dim
+        )
     }
 }
 
@@ -163,7 +169,12 @@ impl Spaces {
     }
 
     fn space(&self, dim: usize, aspect: Aspect) -> Space {
-        Space { model: self.model.clone(), fingerprint: self.fingerprint, dim, aspect }
+        Space {
+            model: self.model.clone(),
+            fingerprint: self.fingerprint,
+            dim,
+            aspect,
+        }
     }
 }
 
@@ -195,10 +206,27 @@ mod tests {
     #[test]
     fn the_name_of_a_model_does_not_decide_whether_spaces_meet() {
         let fingerprint = Fingerprint([1; 16]);
-        let a = Space { model: "a".into(), fingerprint, dim: 4, aspect: Aspect::Shared };
-        assert!(a.meets(&Space { model: "b".into(), ..a.clone() }));
-        assert!(!a.meets(&Space { dim: 5, ..a.clone() }));
-        assert!(!a.meets(&Space { aspect: Aspect::Specific(Modality::Text), ..a.clone() }));
-        assert!(!a.meets(&Space { fingerprint: Fingerprint([2; 16]), ..a.clone() }));
+        let a = Space {
+            model: "a".into(),
+            fingerprint,
+            dim: 4,
+            aspect: Aspect::Shared,
+        };
+        assert!(a.meets(&Space {
+            model: "b".into(),
+            ..a.clone()
+        }));
+        assert!(!a.meets(&Space {
+            dim: 5,
+            ..a.clone()
+        }));
+        assert!(!a.meets(&Space {
+            aspect: Aspect::Specific(Modality::Text),
+            ..a.clone()
+        }));
+        assert!(!a.meets(&Space {
+            fingerprint: Fingerprint([2; 16]),
+            ..a.clone()
+        }));
     }
 }

@@ -51,7 +51,9 @@ impl Embedding {
     pub fn new(row: Vec<f32>) -> Result<Self, EmbeddingError> {
         let length = length(&row)?;
         if (length - 1.0).abs() > f64::from(UNIT_TOLERANCE) {
-            return Err(EmbeddingError::NotUnit { length: length as f32 });
+            return Err(EmbeddingError::NotUnit {
+                length: length as f32,
+            });
         }
         Ok(Self(row.into()))
     }
@@ -86,8 +88,16 @@ impl Embedding {
     /// # Panics
     /// When the dims differ: embeddings of different spaces must be told apart before.
     pub fn cosine(&self, other: &Self) -> f32 {
-        assert_eq!(self.dim(), other.dim(), "embeddings of different dims never meet");
-        self.0.iter().zip(&other.0).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() as f32
+        assert_eq!(
+            self.dim(),
+            other.dim(),
+            "embeddings of different dims never meet"
+        );
+        self.0
+            .iter()
+            .zip(&other.0)
+            .map(|(a, b)| f64::from(*a) * f64::from(*b))
+            .sum::<f64>() as f32
     }
 
     /// Gives the elements away.
@@ -102,9 +112,16 @@ fn length(row: &[f32]) -> Result<f64, EmbeddingError> {
         return Err(EmbeddingError::Empty);
     }
     if let Some(position) = row.iter().position(|x| !x.is_finite()) {
-        return Err(EmbeddingError::NotFinite { position, value: row[position] });
+        return Err(EmbeddingError::NotFinite {
+            position,
+            value: row[position],
+        });
     }
-    Ok(row.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt())
+    Ok(row
+        .iter()
+        .map(|x| f64::from(*x) * f64::from(*x))
+        .sum::<f64>()
+        .sqrt())
 }
 
 impl TryFrom<Vec<f32>> for Embedding {
@@ -128,22 +145,32 @@ mod tests {
     #[test]
     fn a_row_that_is_not_finite_is_refused_with_its_position() {
         let refused = Embedding::normalized(vec![0.0, f32::NAN]);
-        assert!(matches!(refused, Err(EmbeddingError::NotFinite { position: 1, .. })));
+        assert!(matches!(
+            refused,
+            Err(EmbeddingError::NotFinite { position: 1, .. })
+        ));
         let refused = Embedding::new(vec![f32::INFINITY]);
-        assert!(matches!(refused, Err(EmbeddingError::NotFinite { position: 0, .. })));
+        assert!(matches!(
+            refused,
+            Err(EmbeddingError::NotFinite { position: 0, .. })
+        ));
     }
 
     #[test]
     fn only_unit_rows_are_taken_as_they_are() {
         assert!(Embedding::new(vec![0.6, 0.8]).is_ok());
-        assert_eq!(Embedding::new(vec![3.0, 4.0]), Err(EmbeddingError::NotUnit { length: 5.0 }));
+        assert_eq!(
+            Embedding::new(vec![3.0, 4.0]),
+            Err(EmbeddingError::NotUnit { length: 5.0 })
+        );
         assert_eq!(Embedding::new(vec![]), Err(EmbeddingError::Empty));
     }
 
     #[test]
     fn huge_and_tiny_rows_normalise_without_overflow() {
         for scale in [1e-30_f32, 1.0, 1e30] {
-            let e = Embedding::normalized(vec![3.0 * scale, -4.0 * scale]).expect("has a direction");
+            let e =
+                Embedding::normalized(vec![3.0 * scale, -4.0 * scale]).expect("has a direction");
             assert!((e.as_slice()[0] - 0.6).abs() < 1e-6 && (e.as_slice()[1] + 0.8).abs() < 1e-6);
         }
     }

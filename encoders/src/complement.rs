@@ -39,7 +39,9 @@ impl Complement {
         }
         let shape = (basis.len(), width);
         let values: Vec<f32> = basis.into_iter().flatten().map(|x| x as f32).collect();
-        Ok(Some(Self { basis: Tensor::from_vec(values, shape, projection.device())? }))
+        Ok(Some(Self {
+            basis: Tensor::from_vec(values, shape, projection.device())?,
+        }))
     }
 
     /// Pooled rows `[n, width]` without their part in the row space.
@@ -75,7 +77,9 @@ mod tests {
     use super::*;
 
     fn rows(n: usize, width: usize, step: f32) -> Tensor {
-        let values: Vec<f32> = (0..n * width).map(|i| ((i * i) as f32 * step).sin()).collect();
+        let values: Vec<f32> = (0..n * width)
+            .map(|i| ((i * i) as f32 * step).sin())
+            .collect();
         Tensor::from_vec(values, (n, width), &Device::Cpu).expect("shape fits")
     }
 
@@ -84,9 +88,16 @@ mod tests {
         let (projection, pooled) = (rows(5, 13, 0.3), rows(4, 13, 0.7));
         let complement = Complement::new(&projection)?.expect("8 directions are left");
         let rest = complement.of(&pooled)?;
-        let seen = rest.matmul(&projection.t()?)?.abs()?.max_all()?.to_scalar::<f32>()?;
+        let seen = rest
+            .matmul(&projection.t()?)?
+            .abs()?
+            .max_all()?
+            .to_scalar::<f32>()?;
         assert!(seen < 1e-6, "{seen}");
-        let again = (complement.of(&rest)? - &rest)?.abs()?.max_all()?.to_scalar::<f32>()?;
+        let again = (complement.of(&rest)? - &rest)?
+            .abs()?
+            .max_all()?
+            .to_scalar::<f32>()?;
         assert!(again < 1e-6, "{again}");
         assert!(rest.abs()?.max_all()?.to_scalar::<f32>()? > 0.1);
         Ok(())

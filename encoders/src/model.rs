@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use candle_core::{Device, Tensor};
-use embedding::{EncodeError, Encoded, Encoder, Embedding, Modality, Spaces};
+use embedding::{Embedding, EncodeError, Encoded, Encoder, Modality, Spaces};
 use serde::Serialize;
 
 use crate::{
@@ -78,7 +78,13 @@ impl Model {
     }
 
     fn from_files(files: &Files<'_>) -> Result<Self, ModelError> {
-        let Description { network, preprocess, tokenizer, card, fingerprint } = files.describe()?;
+        let Description {
+            network,
+            preprocess,
+            tokenizer,
+            card,
+            fingerprint,
+        } = files.describe()?;
         let file = files.folder.join(WEIGHTS);
         let mut source = FileSource::new(files.weights, &file)?;
         let towers = Network::new(&mut source, &network, Form::Fused)?;
@@ -102,10 +108,18 @@ impl Model {
             license: card.license,
             description: card.description,
         };
-        let text =
-            TextEncoder { tokenizer, tower: towers.text, specific: text_specific, spaces: spaces.clone() };
-        let image =
-            ImageEncoder { tower: towers.image, specific: image_specific, spaces, network };
+        let text = TextEncoder {
+            tokenizer,
+            tower: towers.text,
+            specific: text_specific,
+            spaces: spaces.clone(),
+        };
+        let image = ImageEncoder {
+            tower: towers.image,
+            specific: image_specific,
+            spaces,
+            network,
+        };
         Ok(Self {
             info: Arc::new(info),
             preprocess: Arc::new(preprocess),
@@ -165,16 +179,16 @@ enum Specific {
 
 impl Specific {
     /// Takes `{tower}_specific_projection.weight` where the file has it.
-    fn new(
-        source: &mut FileSource<'_>,
-        tower: &str,
-        shared: &Tensor,
-    ) -> Result<Self, ModelError> {
+    fn new(source: &mut FileSource<'_>, tower: &str, shared: &Tensor) -> Result<Self, ModelError> {
         let name = format!("{tower}_specific_projection.weight");
         if let Some(shape) = source.shape(&name) {
             let rows = shape.first().copied().unwrap_or_default();
             let shape = [rows, shared.dim(1)?];
-            return Ok(Self::Projection(source.tensor(&name, &shape, Init::Constant(0.0))?));
+            return Ok(Self::Projection(source.tensor(
+                &name,
+                &shape,
+                Init::Constant(0.0),
+            )?));
         }
         Ok(Complement::new(shared)?.map_or(Self::Nothing, Self::Complement))
     }
@@ -277,16 +291,25 @@ fn collect(
     let network = |e: candle_core::Error| EncodeError::Network(e.into());
     let (shared, specific) = pass.map_err(network)?;
     let shared = shared.to_vec2::<f32>().map_err(network)?;
-    let specific = specific.map(|s| s.to_vec2::<f32>()).transpose().map_err(network)?;
+    let specific = specific
+        .map(|s| s.to_vec2::<f32>())
+        .transpose()
+        .map_err(network)?;
     let mut specific = specific.map(Vec::into_iter);
     for row in shared {
         let position = rows.len();
         let unit = |row| {
-            Embedding::normalized(row)
-                .map_err(|source| EncodeError::BadOutput { position, source })
+            Embedding::normalized(row).map_err(|source| EncodeError::BadOutput { position, source })
         };
-        let specific = specific.as_mut().and_then(Iterator::next).map(unit).transpose()?;
-        rows.push(Encoded { shared: unit(row)?, specific });
+        let specific = specific
+            .as_mut()
+            .and_then(Iterator::next)
+            .map(unit)
+            .transpose()?;
+        rows.push(Encoded {
+            shared: unit(row)?,
+            specific,
+        });
     }
     Ok(())
 }

@@ -61,13 +61,19 @@ impl Frame {
 
     fn source(&self, x: usize, y: usize, picture: &RgbaPicture) -> [f32; 2] {
         let half = self.side / 2.0;
-        let (dx, dy) = (x as f32 + 0.5 - half - self.shift[0], y as f32 + 0.5 - half - self.shift[1]);
+        let (dx, dy) = (
+            x as f32 + 0.5 - half - self.shift[0],
+            y as f32 + 0.5 - half - self.shift[1],
+        );
         let longest = picture.width().max(picture.height()) as f32;
         let step = longest / (self.side * self.scale);
         let u = (self.cosine * dx + self.sine * dy) * step;
         let v = (self.cosine * dy - self.sine * dx) * step;
         let u = if self.mirrored { -u } else { u };
-        [u + picture.width() as f32 / 2.0 - 0.5, v + picture.height() as f32 / 2.0 - 0.5]
+        [
+            u + picture.width() as f32 / 2.0 - 0.5,
+            v + picture.height() as f32 / 2.0 - 0.5,
+        ]
     }
 }
 
@@ -124,7 +130,12 @@ impl Color {
         let (brightness, contrast, saturation) = (factor(c), factor(c), factor(1.5 * c));
         let cast = std::array::from_fn(|_| factor(0.3 * c));
         let gray = random.random_bool(f64::from(config.gray_share));
-        Self { brightness, contrast, saturation: if gray { 0.0 } else { saturation }, cast }
+        Self {
+            brightness,
+            contrast,
+            saturation: if gray { 0.0 } else { saturation },
+            cast,
+        }
     }
 
     fn apply(&self, rgb: [f32; 3]) -> [f32; 3] {
@@ -141,8 +152,10 @@ impl Color {
 fn erase(pixels: &mut [f32], side: usize, random: &mut impl Rng) {
     let mut extent = || (side as f32 * random.random_range(0.1_f32..=0.4)) as usize;
     let (width, height) = (extent(), extent());
-    let (left, top) =
-        (random.random_range(0..=side - width), random.random_range(0..=side - height));
+    let (left, top) = (
+        random.random_range(0..=side - width),
+        random.random_range(0..=side - height),
+    );
     let value = random.random_range(-1.0_f32..=1.0);
     for plane in pixels.chunks_exact_mut(side * side) {
         for row in plane.chunks_exact_mut(side).skip(top).take(height) {
@@ -176,8 +189,12 @@ mod tests {
         let picture = RgbaPicture::new(2, 2, rgba).expect("sizes fit");
         let mut random = ChaCha8Rng::seed_from_u64(1);
         let pixels = augment(&picture, 2, false, &STILL, &mut random);
-        let expected =
-            [[1.0, 1.0, 1.0, 1.0], [-1.0, 1.0, 1.0, -1.0], [-1.0, 1.0, 1.0, -1.0]].concat();
+        let expected = [
+            [1.0, 1.0, 1.0, 1.0],
+            [-1.0, 1.0, 1.0, -1.0],
+            [-1.0, 1.0, 1.0, -1.0],
+        ]
+        .concat();
         for (a, b) in pixels.iter().zip(expected) {
             assert!((a - b).abs() < 1e-5, "{pixels:?}");
         }
@@ -203,7 +220,10 @@ mod tests {
                 augment(&picture, 64, true, &wild, &mut random)
             };
             let pixels = draw();
-            assert!(pixels.iter().all(|x| (-1.0..=1.0).contains(x)), "seed {seed}");
+            assert!(
+                pixels.iter().all(|x| (-1.0..=1.0).contains(x)),
+                "seed {seed}"
+            );
             assert_eq!(pixels, draw(), "seed {seed}");
         }
     }

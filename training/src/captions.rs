@@ -55,12 +55,77 @@ const CARRIERS: [&str; 40] = [
 /// Words without a subject of their own, for carriers made up on the spot. A tower that has met a
 /// name between many such words learns to look past ones that it has not met.
 const FILLERS: [&str; 72] = [
-    "a", "an", "the", "some", "any", "this", "that", "my", "your", "our", "of", "for", "with", "in",
-    "on", "at", "to", "from", "about", "like", "and", "or", "is", "are", "was", "be", "it", "its",
-    "there", "here", "i", "you", "we", "they", "me", "us", "want", "need", "see", "find", "show",
-    "get", "give", "have", "has", "look", "looking", "search", "picture", "photo", "image",
-    "drawing", "icon", "emoji", "symbol", "graphic", "illustration", "sticker", "pic", "please",
-    "can", "could", "would", "now", "just", "again", "one", "inside", "which", "what", "thanks",
+    "a",
+    "an",
+    "the",
+    "some",
+    "any",
+    "this",
+    "that",
+    "my",
+    "your",
+    "our",
+    "of",
+    "for",
+    "with",
+    "in",
+    "on",
+    "at",
+    "to",
+    "from",
+    "about",
+    "like",
+    "and",
+    "or",
+    "is",
+    "are",
+    "was",
+    "be",
+    "it",
+    "its",
+    "there",
+    "here",
+    "i",
+    "you",
+    "we",
+    "they",
+    "me",
+    "us",
+    "want",
+    "need",
+    "see",
+    "find",
+    "show",
+    "get",
+    "give",
+    "have",
+    "has",
+    "look",
+    "looking",
+    "search",
+    "picture",
+    "photo",
+    "image",
+    "drawing",
+    "icon",
+    "emoji",
+    "symbol",
+    "graphic",
+    "illustration",
+    "sticker",
+    "pic",
+    "please",
+    "can",
+    "could",
+    "would",
+    "now",
+    "just",
+    "again",
+    "one",
+    "inside",
+    "which",
+    "what",
+    "thanks",
     "hello",
 ];
 
@@ -82,19 +147,31 @@ impl Caption {
         random: &mut impl Rng,
     ) -> Self {
         let by_tag = progress >= config.tags_from && random.random_bool(config.tag_share);
-        let tag = if by_tag { concept.tags.choose(random) } else { None };
+        let tag = if by_tag {
+            concept.tags.choose(random)
+        } else {
+            None
+        };
         let phrase = tag.unwrap_or(&concept.name).clone();
         if !random.random_bool(config.carrier_share) {
-            return Self { text: phrase.clone(), phrase };
+            return Self {
+                text: phrase.clone(),
+                phrase,
+            };
         }
         loop {
             let carrier = if random.random_bool(0.5) {
-                CARRIERS.choose(random).map_or_else(String::new, |c| (*c).to_owned())
+                CARRIERS
+                    .choose(random)
+                    .map_or_else(String::new, |c| (*c).to_owned())
             } else {
                 made_up_carrier(random)
             };
             if !UNSEEN_CARRIERS.contains(&carrier.as_str()) {
-                return Self { text: carrier.replace("{}", &phrase), phrase };
+                return Self {
+                    text: carrier.replace("{}", &phrase),
+                    phrase,
+                };
             }
         }
     }
@@ -135,7 +212,11 @@ mod tests {
             skin_tone: false,
             pictures: Vec::new(),
         };
-        let config = CaptionConfig { tag_share: 0.3, tags_from: 0.5, carrier_share: 0.9 };
+        let config = CaptionConfig {
+            tag_share: 0.3,
+            tags_from: 0.5,
+            carrier_share: 0.9,
+        };
         let mut random = ChaCha8Rng::seed_from_u64(7);
         let mut tags = 0;
         for i in 0..200_000 {
@@ -146,6 +227,9 @@ mod tests {
                 assert_ne!(caption.text, unseen.replace("{}", &caption.phrase));
             }
         }
-        assert!((25_000..35_000).contains(&tags), "{tags} captions by keyword");
+        assert!(
+            (25_000..35_000).contains(&tags),
+            "{tags} captions by keyword"
+        );
     }
 }

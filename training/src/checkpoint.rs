@@ -23,8 +23,10 @@ pub fn save(
     optimizer: &AdamW,
     step: usize,
 ) -> Result<(), TrainingError> {
-    let mut tensors: HashMap<String, Tensor> =
-        parameters.all().map(|(name, var)| (name.to_owned(), var.as_tensor().clone())).collect();
+    let mut tensors: HashMap<String, Tensor> = parameters
+        .all()
+        .map(|(name, var)| (name.to_owned(), var.as_tensor().clone()))
+        .collect();
     for (name, (first, second)) in &optimizer.moments {
         for (prefix, values) in [(FIRST, first), (SECOND, second)] {
             let tensor = Tensor::from_slice(values, values.len(), &Device::Cpu)?;

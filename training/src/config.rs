@@ -170,8 +170,11 @@ impl RunConfig {
     /// # Errors
     /// When the file cannot be read or a value is out of range.
     pub fn read(file: &Path) -> Result<Self, TrainingError> {
-        let config: Self = toml::from_str(&fs::read_to_string(file)?)
-            .map_err(|source| TrainingError::Config { file: file.to_owned(), source })?;
+        let config: Self =
+            toml::from_str(&fs::read_to_string(file)?).map_err(|source| TrainingError::Config {
+                file: file.to_owned(),
+                source,
+            })?;
         config.check()?;
         Ok(config)
     }
@@ -181,22 +184,57 @@ impl RunConfig {
         let share = |x: f64| (0.0..=1.0).contains(&x);
         for (key, holds, expected) in [
             ("optimizer.batch", o.batch >= 2, "at least 2"),
-            ("optimizer.steps", o.steps > o.warmup_steps, "more than warmup_steps"),
+            (
+                "optimizer.steps",
+                o.steps > o.warmup_steps,
+                "more than warmup_steps",
+            ),
             ("optimizer.learning_rate", o.learning_rate > 0.0, "above 0"),
             ("optimizer.clip", o.clip > 0.0, "above 0"),
-            ("optimizer.checkpoint_every", o.checkpoint_every > 0, "at least 1"),
-            ("optimizer.evaluate_every", o.evaluate_every > 0, "at least 1"),
-            ("data.skin_tone_weight", self.data.skin_tone_weight >= 0.0, "at least 0"),
-            ("captions.tag_share", share(self.captions.tag_share), "between 0 and 1"),
-            ("captions.tags_from", share(self.captions.tags_from), "between 0 and 1"),
-            ("captions.carrier_share", share(self.captions.carrier_share), "between 0 and 1"),
+            (
+                "optimizer.checkpoint_every",
+                o.checkpoint_every > 0,
+                "at least 1",
+            ),
+            (
+                "optimizer.evaluate_every",
+                o.evaluate_every > 0,
+                "at least 1",
+            ),
+            (
+                "data.skin_tone_weight",
+                self.data.skin_tone_weight >= 0.0,
+                "at least 0",
+            ),
+            (
+                "captions.tag_share",
+                share(self.captions.tag_share),
+                "between 0 and 1",
+            ),
+            (
+                "captions.tags_from",
+                share(self.captions.tags_from),
+                "between 0 and 1",
+            ),
+            (
+                "captions.carrier_share",
+                share(self.captions.carrier_share),
+                "between 0 and 1",
+            ),
             ("model.dim", self.model.dim > 0, "at least 1"),
             (
                 "model.text.heads",
-                self.model.text.width.is_multiple_of(self.model.text.heads.max(1)),
+                self.model
+                    .text
+                    .width
+                    .is_multiple_of(self.model.text.heads.max(1)),
                 "a divisor of model.text.width",
             ),
-            ("model.text.vocabulary", self.model.text.vocabulary >= 514, "at least 514"),
+            (
+                "model.text.vocabulary",
+                self.model.text.vocabulary >= 514,
+                "at least 514",
+            ),
             ("augment.scale", self.augment.scale[0] > 0.0, "above 0"),
         ] {
             if !holds {
@@ -219,23 +257,31 @@ impl ModelSection {
             layer_norm_eps: 1e-5,
         };
         let image = match &self.image {
-            ImageSection::Residual { image_size, stem, stages, blocks, width } => {
-                ImageConfig::Residual(ResidualConfig {
-                    image_size: *image_size,
-                    stem: stem.clone(),
-                    stages: stages.clone(),
-                    blocks: *blocks,
-                    width: *width,
-                    norm_eps: 1e-5,
-                })
-            }
-            ImageSection::Vit { image_size, patch_size, width, layers, heads } => {
-                ImageConfig::Vit(VitConfig {
-                    image_size: *image_size,
-                    patch_size: *patch_size,
-                    transformer: transformer(*width, *layers, *heads),
-                })
-            }
+            ImageSection::Residual {
+                image_size,
+                stem,
+                stages,
+                blocks,
+                width,
+            } => ImageConfig::Residual(ResidualConfig {
+                image_size: *image_size,
+                stem: stem.clone(),
+                stages: stages.clone(),
+                blocks: *blocks,
+                width: *width,
+                norm_eps: 1e-5,
+            }),
+            ImageSection::Vit {
+                image_size,
+                patch_size,
+                width,
+                layers,
+                heads,
+            } => ImageConfig::Vit(VitConfig {
+                image_size: *image_size,
+                patch_size: *patch_size,
+                transformer: transformer(*width, *layers, *heads),
+            }),
         };
         let text = TextConfig {
             vocabulary,
@@ -243,6 +289,10 @@ impl ModelSection {
             pooling: Pooling::FirstOf(end),
             transformer: transformer(self.text.width, self.text.layers, self.text.heads),
         };
-        NetworkConfig { dim: self.dim, text, image }
+        NetworkConfig {
+            dim: self.dim,
+            text,
+            image,
+        }
     }
 }

@@ -60,7 +60,9 @@ pub enum TrainingError {
     #[error("the tokenizer cannot be made")]
     Tokenizer(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The loss is no longer a number.
-    #[error("the loss of step {step} is {loss}: lower the learning rate; the last checkpoint is intact")]
+    #[error(
+        "the loss of step {step} is {loss}: lower the learning rate; the last checkpoint is intact"
+    )]
     Diverged {
         /// Number of the step.
         step: usize,

@@ -41,7 +41,9 @@ pub fn evaluate(
     tokenizer: &TextTokenizer,
     held_out: &BTreeMap<String, Vec<(Concept, Vec<f32>)>>,
 ) -> Result<BTreeMap<String, StyleRecall>, TrainingError> {
-    let form = Form::Differentiable { batch_statistics: false };
+    let form = Form::Differentiable {
+        batch_statistics: false,
+    };
     let towers = Network::new(parameters, network, form)?;
     let side = network.image.image_size();
     held_out
@@ -64,8 +66,11 @@ pub fn evaluate(
             };
             let names = texts("{}")?;
             let all: Vec<usize> = (0..concepts.len()).collect();
-            let base: Vec<usize> =
-                all.iter().copied().filter(|i| !concepts[*i].0.skin_tone).collect();
+            let base: Vec<usize> = all
+                .iter()
+                .copied()
+                .filter(|i| !concepts[*i].0.skin_tone)
+                .collect();
             let mut carriers = 0.0;
             for carrier in UNSEEN_CARRIERS {
                 carriers += recall(&texts(carrier)?, &images, &base, 10);

@@ -59,7 +59,11 @@ impl Run {
     ///
     /// # Errors
     /// When the configuration differs from that of the run in the folder.
-    pub fn open(config: &RunConfig, dataset: Dataset, folder: &Path) -> Result<Self, TrainingError> {
+    pub fn open(
+        config: &RunConfig,
+        dataset: Dataset,
+        folder: &Path,
+    ) -> Result<Self, TrainingError> {
         fs::create_dir_all(folder)?;
         let file = folder.join("tokenizer.json");
         if !file.exists() {
@@ -71,7 +75,9 @@ impl Run {
         let end = tokenizer.id(tokenizer::END).unwrap_or_default();
         let network = config.model.network(tokenizer.vocabulary(), end);
         let mut parameters = Parameters::seeded(config.seed);
-        let form = Form::Differentiable { batch_statistics: true };
+        let form = Form::Differentiable {
+            batch_statistics: true,
+        };
         let towers = Network::new(&mut parameters, &network, form)?;
         let state = checkpoint::load(folder, config, &parameters)?;
         let (optimizer, step) = state.unwrap_or_default();
@@ -85,8 +91,21 @@ impl Run {
         });
         let held_out = held_out.collect();
         let concepts = dataset.training;
-        let source = Arc::new(BatchSource { concepts, tokenizer, config: config.clone(), side });
-        Ok(Self { parameters, network, towers, optimizer, source, held_out, step })
+        let source = Arc::new(BatchSource {
+            concepts,
+            tokenizer,
+            config: config.clone(),
+            side,
+        });
+        Ok(Self {
+            parameters,
+            network,
+            towers,
+            optimizer,
+            source,
+            held_out,
+            step,
+        })
     }
 
     /// Steps done.
@@ -141,17 +160,27 @@ impl Run {
         let side = self.source.side;
         let pixels = Tensor::from_slice(&batch.pixels, (n, 3, side, side), &device)?;
         let positives = Tensor::from_slice(&batch.positives, (n, n), &device)?;
-        let images = self.towers.image.project(&self.towers.image.pooled(&pixels)?)?;
-        let texts = self.towers.text.project(&self.towers.text.pooled(&batch.tokens)?)?;
+        let images = self
+            .towers
+            .image
+            .project(&self.towers.image.pooled(&pixels)?)?;
+        let texts = self
+            .towers
+            .text
+            .project(&self.towers.text.pooled(&batch.tokens)?)?;
         let loss = info_nce(&images, &texts, &self.towers.logit_scale, &positives)?;
         let value = loss.to_scalar::<f32>()?;
         if !value.is_finite() {
-            return Err(TrainingError::Diverged { step: self.step, loss: value });
+            return Err(TrainingError::Diverged {
+                step: self.step,
+                loss: value,
+            });
         }
         let gradients = loss.backward()?;
         let rate = learning_rate(&config.optimizer, self.step);
         let gradient =
-            self.optimizer.step(&self.parameters, &gradients, &config.optimizer, self.step)?;
+            self.optimizer
+                .step(&self.parameters, &gradients, &config.optimizer, self.step)?;
         let statistics = self.towers.image.take_statistics();
         // The count only corrects the bias of the variance; the smallest map is taken for all.
         self.parameters.track(statistics, n * 16)?;
@@ -189,5 +218,7 @@ fn as_it_is(concept: &Concept, side: usize) -> Vec<f32> {
     concept
         .pictures
         .first()
-        .map_or_else(Vec::new, |(picture, _)| augment(picture, side, false, &STILL, &mut random))
+        .map_or_else(Vec::new, |(picture, _)| {
+            augment(picture, side, false, &STILL, &mut random)
+        })
 }

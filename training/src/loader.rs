@@ -56,7 +56,9 @@ impl Loader {
     /// # Errors
     /// When a caption could not be tokenized, or the loader's thread died.
     pub fn next(&self, step: usize) -> Result<Batch, TrainingError> {
-        self.batches.recv().map_err(|_| TrainingError::Loader { step })?
+        self.batches
+            .recv()
+            .map_err(|_| TrainingError::Loader { step })?
     }
 }
 
@@ -82,10 +84,17 @@ impl BatchSource {
         // Stream 0 is the initialisation of the weights.
         random.set_stream(step as u64 + 1);
         let n = self.config.optimizer.batch;
-        let too_few = || TrainingError::TooFew { concepts: self.concepts.len(), batch: n };
+        let too_few = || TrainingError::TooFew {
+            concepts: self.concepts.len(),
+            batch: n,
+        };
         let weight = |i: usize| {
             let tone = self.concepts[i].skin_tone;
-            if tone { self.config.data.skin_tone_weight } else { 1.0 }
+            if tone {
+                self.config.data.skin_tone_weight
+            } else {
+                1.0
+            }
         };
         let chosen = rand::seq::index::sample_weighted(&mut random, self.concepts.len(), weight, n)
             .map_err(|_| too_few())?;
@@ -97,20 +106,34 @@ impl BatchSource {
         let mut pixels = Vec::with_capacity(n * 3 * self.side * self.side);
         let mut captions = Vec::with_capacity(n);
         for concept in &concepts {
-            let picture = concept.pictures.choose_weighted(&mut random, |(_, weight)| *weight);
+            let picture = concept
+                .pictures
+                .choose_weighted(&mut random, |(_, weight)| *weight);
             let (picture, _) = picture.map_err(|_| too_few())?;
             let may_mirror = !says_direction(&concept.name);
             // Each picture has a stream of its own, so that changing how one is varied leaves
             // the choice of the others alone.
             let mut variation = ChaCha8Rng::seed_from_u64(random.random());
             let config = &self.config.augment;
-            pixels.extend(augment(picture, self.side, may_mirror, config, &mut variation));
-            captions.push(Caption::draw(concept, &self.config.captions, progress, &mut random));
+            pixels.extend(augment(
+                picture,
+                self.side,
+                may_mirror,
+                config,
+                &mut variation,
+            ));
+            captions.push(Caption::draw(
+                concept,
+                &self.config.captions,
+                progress,
+                &mut random,
+            ));
         }
         let mut positives = vec![0.0; n * n];
         for (row, concept) in concepts.iter().enumerate() {
             for (column, caption) in captions.iter().enumerate() {
-                let bears = concept.name == caption.phrase || concept.tags.contains(&caption.phrase);
+                let bears =
+                    concept.name == caption.phrase || concept.tags.contains(&caption.phrase);
                 positives[row * n + column] = f32::from(u8::from(row == column || bears));
             }
         }
@@ -119,15 +142,34 @@ impl BatchSource {
             .map(|caption| self.tokenizer.encode(&caption.text))
             .collect::<Result<_, _>>()
             .map_err(|reason: String| TrainingError::Tokenizer(reason.into()))?;
-        Ok(Batch { pixels, tokens, positives })
+        Ok(Batch {
+            pixels,
+            tokens,
+            positives,
+        })
     }
 }
 
 /// Whether a mirrored picture would be wrong for the name: directions, letters, flags, clocks.
 fn says_direction(name: &str) -> bool {
     const WORDS: [&str; 16] = [
-        "left", "right", "arrow", "flag", "button", "clock", "letter", "keycap", "o’clock",
-        "thirty", "backhand", "facing", "input", "symbol", "sign", "mark",
+        "left",
+        "right",
+        "arrow",
+        "flag",
+        "button",
+        "clock",
+        "letter",
+        "keycap",
+        "o’clock",
+        "thirty",
+        "backhand",
+        "facing",
+        "input",
+        "symbol",
+        "sign",
+        "mark",
     ];
-    name.split(|c: char| !c.is_alphanumeric() && c != '’').any(|word| WORDS.contains(&word))
+    name.split(|c: char| !c.is_alphanumeric() && c != '’')
+        .any(|word| WORDS.contains(&word))
 }

@@ -78,22 +78,58 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
-        Command::Prepare { raw, out, share_alike, side } => {
-            let source = if share_alike { Source::ShareAlike } else { Source::Permissive };
-            let report = prepare(&PrepareConfig { raw, out, source, side })?;
+        Command::Prepare {
+            raw,
+            out,
+            share_alike,
+            side,
+        } => {
+            let source = if share_alike {
+                Source::ShareAlike
+            } else {
+                Source::Permissive
+            };
+            let report = prepare(&PrepareConfig {
+                raw,
+                out,
+                source,
+                side,
+            })?;
             println!("{report:#?}");
             Ok(())
         }
         Command::Fit { config, run, until } => fit(&config, &run, until),
-        Command::Export { config, run, out, license, description, full_precision } => {
+        Command::Export {
+            config,
+            run,
+            out,
+            license,
+            description,
+            full_precision,
+        } => {
             let config = RunConfig::read(&config)?;
             let trained = Run::open(&config, Dataset::default(), &run)?;
             anyhow::ensure!(trained.step() > 0, "{} has no checkpoint", run.display());
             let description = description.map(fs::read_to_string).transpose()?;
             let description = description.map(|d| d.trim().to_owned());
-            let card = Card { name: config.model.name, license, description };
-            let precision = if full_precision { Precision::F32 } else { Precision::F16 };
-            export(&run, &trained.parameters, &trained.network, card, precision, &out)?;
+            let card = Card {
+                name: config.model.name,
+                license,
+                description,
+            };
+            let precision = if full_precision {
+                Precision::F32
+            } else {
+                Precision::F16
+            };
+            export(
+                &run,
+                &trained.parameters,
+                &trained.network,
+                card,
+                precision,
+                &out,
+            )?;
             println!("step {} written to {}", trained.step(), out.display());
             Ok(())
         }

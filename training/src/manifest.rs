@@ -49,32 +49,45 @@ impl Dataset {
             .par_iter()
             .map(|(file, _)| {
                 let bytes = fs::read(file)?;
-                decode_rgba(&bytes, &DecodeLimits::default())
-                    .map_err(|source| TrainingError::Picture { file: file.clone(), source })
+                decode_rgba(&bytes, &DecodeLimits::default()).map_err(|source| {
+                    TrainingError::Picture {
+                        file: file.clone(),
+                        source,
+                    }
+                })
             })
             .collect::<Result<_, _>>()?;
         let mut training = BTreeMap::new();
         let mut held_out: BTreeMap<String, BTreeMap<String, Concept>> = BTreeMap::new();
         for ((_, entry), picture) in entries.into_iter().zip(pictures) {
-            let weight = config.style_weights.get(&entry.style).copied().unwrap_or(1.0);
+            let weight = config
+                .style_weights
+                .get(&entry.style)
+                .copied()
+                .unwrap_or(1.0);
             let concepts = if config.held_out.contains(&entry.style) {
                 held_out.entry(entry.style.clone()).or_default()
             } else {
                 &mut training
             };
-            let concept = concepts.entry(entry.concept.clone()).or_insert_with(|| Concept {
-                key: entry.concept,
-                name: entry.name,
-                tags: entry.tags,
-                skin_tone: entry.skin_tone,
-                pictures: Vec::new(),
-            });
+            let concept = concepts
+                .entry(entry.concept.clone())
+                .or_insert_with(|| Concept {
+                    key: entry.concept,
+                    name: entry.name,
+                    tags: entry.tags,
+                    skin_tone: entry.skin_tone,
+                    pictures: Vec::new(),
+                });
             concept.pictures.push((picture, weight));
         }
         let list = |concepts: BTreeMap<String, Concept>| concepts.into_values().collect::<Vec<_>>();
         Ok(Self {
             training: list(training),
-            held_out: held_out.into_iter().map(|(style, c)| (style, list(c))).collect(),
+            held_out: held_out
+                .into_iter()
+                .map(|(style, c)| (style, list(c)))
+                .collect(),
         })
     }
 }
@@ -82,12 +95,18 @@ impl Dataset {
 fn read_manifest(file: &Path) -> Result<Vec<(PathBuf, PictureEntry)>, TrainingError> {
     let folder = file.parent().unwrap_or(Path::new("."));
     let text = fs::read_to_string(file)?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let lines = text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty());
     lines
         .map(|(i, line)| {
-            let entry: PictureEntry = serde_json::from_str(line).map_err(|source| {
-                TrainingError::Manifest { file: file.to_owned(), line: i + 1, source }
-            })?;
+            let entry: PictureEntry =
+                serde_json::from_str(line).map_err(|source| TrainingError::Manifest {
+                    file: file.to_owned(),
+                    line: i + 1,
+                    source,
+                })?;
             Ok((folder.join(&entry.image), entry))
         })
         .collect()

@@ -61,14 +61,19 @@ mod tests {
     fn the_loss_equals_the_formula_by_hand_with_several_positives() -> Result<()> {
         let (n, dim) = (4, 3);
         let (images, texts) = (rows(n, dim, 0.7), rows(n, dim, 0.4));
-        let p = [1., 1., 0., 0., 0., 1., 0., 0., 0., 0., 1., 0., 1., 0., 0., 1.];
+        let p = [
+            1., 1., 0., 0., 0., 1., 0., 0., 0., 0., 1., 0., 1., 0., 0., 1.,
+        ];
         let positives = Tensor::from_slice(&p.map(|x: f64| x as f32), (n, n), &Device::Cpu)?;
         let log_scale = Tensor::new(1.5_f32, &Device::Cpu)?;
         let loss = info_nce(&images, &texts, &log_scale, &positives)?.to_scalar::<f32>()?;
         let (x, y) = (images.to_vec2::<f32>()?, texts.to_vec2::<f32>()?);
         let cosine = |a: &[f32], b: &[f32]| {
             let dot = |a: &[f32], b: &[f32]| -> f64 {
-                a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+                a.iter()
+                    .zip(b)
+                    .map(|(a, b)| f64::from(*a) * f64::from(*b))
+                    .sum()
             };
             dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
         };
@@ -86,7 +91,10 @@ mod tests {
                 }
             }
         }
-        assert!((f64::from(loss) - expected).abs() < 1e-5, "{loss}, by hand {expected}");
+        assert!(
+            (f64::from(loss) - expected).abs() < 1e-5,
+            "{loss}, by hand {expected}"
+        );
         Ok(())
     }
 
@@ -103,7 +111,12 @@ mod tests {
             Ok((images, loss))
         };
         let (images, loss) = at(start.clone())?;
-        let gradient = loss.backward()?.get(&images).expect("a gradient").to_vec2::<f32>()?.concat();
+        let gradient = loss
+            .backward()?
+            .get(&images)
+            .expect("a gradient")
+            .to_vec2::<f32>()?
+            .concat();
         for i in 0..start.len() {
             let moved = |by: f32| -> Result<f32> {
                 let mut values = start.clone();
@@ -112,7 +125,11 @@ mod tests {
             };
             let step = 1e-2;
             let slope = (moved(step)? - moved(-step)?) / (2.0 * step);
-            assert!((slope - gradient[i]).abs() < 2e-3, "{i}: {slope} against {}", gradient[i]);
+            assert!(
+                (slope - gradient[i]).abs() < 2e-3,
+                "{i}: {slope} against {}",
+                gradient[i]
+            );
         }
         Ok(())
     }

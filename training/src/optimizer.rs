@@ -43,18 +43,33 @@ impl AdamW {
         let rate = learning_rate(config, step);
         let updates = moving.into_iter().map(|(name, var, gradient)| {
             let zeros = || vec![0.0; gradient.len()];
-            let moments = self.moments.remove(name).unwrap_or_else(|| (zeros(), zeros()));
+            let moments = self
+                .moments
+                .remove(name)
+                .unwrap_or_else(|| (zeros(), zeros()));
             (name, var, gradient, moments)
         });
         let updates: Vec<_> = updates.collect();
         let done: Vec<_> = updates
             .into_par_iter()
             .map(|(name, var, gradient, mut moments)| {
-                let rate =
-                    if name == "logit_scale" { rate * config.logit_scale_factor } else { rate };
+                let rate = if name == "logit_scale" {
+                    rate * config.logit_scale_factor
+                } else {
+                    rate
+                };
                 // Gains, biases and the scale keep their length (as in Radford et al. 2021).
-                let decay = if var.rank() >= 2 { rate * config.weight_decay } else { 0.0 };
-                let rule = Rule { rate, decay, shrink, step };
+                let decay = if var.rank() >= 2 {
+                    rate * config.weight_decay
+                } else {
+                    0.0
+                };
+                let rule = Rule {
+                    rate,
+                    decay,
+                    shrink,
+                    step,
+                };
                 let mut values = var.flatten_all()?.to_vec1::<f32>()?;
                 rule.apply(&mut values, &gradient, &mut moments);
                 var.set(&Tensor::from_vec(values, var.shape(), &Device::Cpu)?)?;

@@ -24,7 +24,10 @@ pub struct Parameters {
 impl Parameters {
     /// No tensors yet.
     pub fn seeded(seed: u64) -> Self {
-        Self { vars: BTreeMap::new(), random: ChaCha8Rng::seed_from_u64(seed) }
+        Self {
+            vars: BTreeMap::new(),
+            random: ChaCha8Rng::seed_from_u64(seed),
+        }
     }
 
     /// Every tensor by name, statistics included.
@@ -60,9 +63,10 @@ impl Parameters {
         // The running variance is the unbiased one.
         let unbiased = count as f32 / (count.max(2) - 1) as f32;
         for (name, batch) in statistics {
-            for (which, values, factor) in
-                [("running_mean", batch.mean, 1.0), ("running_var", batch.variance, unbiased)]
-            {
+            for (which, values, factor) in [
+                ("running_mean", batch.mean, 1.0),
+                ("running_var", batch.variance, unbiased),
+            ] {
                 let name = format!("{name}.{which}");
                 let Some(var) = self.vars.get(&name) else {
                     let message = format!("there is no tensor {name}");
@@ -93,9 +97,9 @@ impl Source for Parameters {
         let count = shape.iter().product();
         let values: Vec<f32> = match init {
             Init::Constant(value) => vec![value; count],
-            Init::Normal { deviation } => {
-                (0..count).map(|_| deviation * normal(&mut self.random)).collect()
-            }
+            Init::Normal { deviation } => (0..count)
+                .map(|_| deviation * normal(&mut self.random))
+                .collect(),
         };
         let var = Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu)?)?;
         let tensor = var.as_tensor().clone();

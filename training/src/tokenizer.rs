@@ -35,25 +35,45 @@ pub fn train(concepts: &[Concept], vocabulary: usize) -> Result<String, Training
     let merges = vocabulary - 2 * alphabet.len() - 2;
     let trainer = BpeTrainer::builder()
         .vocab_size(alphabet.len() * 2 + merges)
-        .initial_alphabet(alphabet.iter().copied().collect::<HashSet<_>>().into_iter().collect())
+        .initial_alphabet(
+            alphabet
+                .iter()
+                .copied()
+                .collect::<HashSet<_>>()
+                .into_iter()
+                .collect(),
+        )
         .end_of_word_suffix(END_OF_WORD.to_owned())
         .show_progress(false)
         .build();
     let mut trainer = TrainerWrapper::BpeTrainer(trainer);
-    tokenizer.train(&mut trainer, corpus.into_iter()).map_err(TrainingError::Tokenizer)?;
-    let learned = tokenizer.to_string(false).map_err(TrainingError::Tokenizer)?;
+    tokenizer
+        .train(&mut trainer, corpus.into_iter())
+        .map_err(TrainingError::Tokenizer)?;
+    let learned = tokenizer
+        .to_string(false)
+        .map_err(TrainingError::Tokenizer)?;
     let learned: Value =
         serde_json::from_str(&learned).map_err(|e| TrainingError::Tokenizer(e.into()))?;
-    let pairs = learned["model"]["merges"].as_array().cloned().unwrap_or_default();
+    let pairs = learned["model"]["merges"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     let pairs = &pairs[..pairs.len().min(merges)];
 
     // Ids as in CLIP: bytes, bytes that end a word, merges in order, and the special tokens last.
     // A byte that the corpus lacks would otherwise become the unknown token, which here is END.
     let bytes = alphabet.iter().map(char::to_string);
     let finals = alphabet.iter().map(|c| format!("{c}{END_OF_WORD}"));
-    let merged = pairs.iter().map(|pair| format!("{}{}", text(&pair[0]), text(&pair[1])));
+    let merged = pairs
+        .iter()
+        .map(|pair| format!("{}{}", text(&pair[0]), text(&pair[1])));
     let mut vocab = Map::new();
-    for token in bytes.chain(finals).chain(merged).chain([START.to_owned(), END.to_owned()]) {
+    for token in bytes
+        .chain(finals)
+        .chain(merged)
+        .chain([START.to_owned(), END.to_owned()])
+    {
         let id = vocab.len();
         vocab.entry(token).or_insert_with(|| id.into());
     }
@@ -73,14 +93,21 @@ fn layout(vocab: &Map<String, Value>, merges: &[Value], start: u64) -> Value {
             "normalized": false, "special": true
         })
     };
-    let added =
-        if vocab.is_empty() { vec![] } else { vec![special(start, START), special(start + 1, END)] };
+    let added = if vocab.is_empty() {
+        vec![]
+    } else {
+        vec![special(start, START), special(start + 1, END)]
+    };
     let processor = json!({
         "type": "RobertaProcessing", "sep": [END, start + 1], "cls": [START, start],
         "trim_offsets": false, "add_prefix_space": false
     });
     let pattern = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
-    let unknown = if vocab.is_empty() { Value::Null } else { json!(END) };
+    let unknown = if vocab.is_empty() {
+        Value::Null
+    } else {
+        json!(END)
+    };
     json!({
         "version": "1.0", "truncation": null, "padding": null,
         "added_tokens": added,
@@ -115,7 +142,11 @@ pub fn load(
     file: &Path,
     context_length: usize,
 ) -> Result<TextTokenizer, TrainingError> {
-    Ok(TextTokenizer::from_json(contents.as_bytes(), file, context_length)?)
+    Ok(TextTokenizer::from_json(
+        contents.as_bytes(),
+        file,
+        context_length,
+    )?)
 }
 
 #[cfg(test)]
@@ -131,7 +162,11 @@ mod tests {
             skin_tone: false,
             pictures: Vec::new(),
         };
-        let concepts = [concept("red heart"), concept("blue heart"), concept("grinning face")];
+        let concepts = [
+            concept("red heart"),
+            concept("blue heart"),
+            concept("grinning face"),
+        ];
         let contents = train(&concepts, 600).expect("trains");
         let tokenizer = load(&contents, Path::new("tokenizer.json"), 12).expect("loads");
         let (start, end) = (tokenizer.id(START), tokenizer.id(END));
@@ -139,11 +174,21 @@ mod tests {
         let hearts = tokenizer.encode("Red   HEART").expect("encodes");
         assert_eq!(hearts, tokenizer.encode("red heart").expect("encodes"));
         assert_eq!(hearts.len(), 4, "two words, one token each: {hearts:?}");
-        for text in ["", "\u{65e5}\u{672c} \u{1f600}\u{1f3fd}", "q", "\u{e9}", &"word ".repeat(50)] {
+        for text in [
+            "",
+            "\u{65e5}\u{672c} \u{1f600}\u{1f3fd}",
+            "q",
+            "\u{e9}",
+            &"word ".repeat(50),
+        ] {
             let ids = tokenizer.encode(text).expect("encodes");
             assert!(ids.len() <= 12);
             assert_eq!((ids.first().copied(), ids.last().copied()), (start, end));
-            assert_eq!(ids.iter().filter(|id| Some(**id) == end).count(), 1, "{text:?}: {ids:?}");
+            assert_eq!(
+                ids.iter().filter(|id| Some(**id) == end).count(),
+                1,
+                "{text:?}: {ids:?}"
+            );
         }
     }
 }

@@ -33,7 +33,13 @@ fn residual() -> ImageSection {
 }
 
 fn vit() -> ImageSection {
-    ImageSection::Vit { image_size: SIDE, patch_size: 4, width: 24, layers: 2, heads: 2 }
+    ImageSection::Vit {
+        image_size: SIDE,
+        patch_size: 4,
+        width: 24,
+        layers: 2,
+        heads: 2,
+    }
 }
 
 fn config(image: ImageSection, batch: usize, steps: usize) -> RunConfig {
@@ -68,7 +74,11 @@ fn config(image: ImageSection, batch: usize, steps: usize) -> RunConfig {
             checkpoint_every: 1000,
             evaluate_every: 1000,
         },
-        captions: CaptionConfig { tag_share: 0.0, tags_from: 1.0, carrier_share: 0.0 },
+        captions: CaptionConfig {
+            tag_share: 0.0,
+            tags_from: 1.0,
+            carrier_share: 0.0,
+        },
         augment: AugmentConfig {
             rotation: 5.0,
             scale: [0.95, 1.05],
@@ -112,7 +122,11 @@ fn drawings() -> Dataset {
         for (place, word) in PLACES.iter().enumerate() {
             let pixel = |i: usize| {
                 let [r, g, b] = rgb;
-                if inside(place, i % SIDE, i / SIDE) { [r, g, b, 255] } else { [0; 4] }
+                if inside(place, i % SIDE, i / SIDE) {
+                    [r, g, b, 255]
+                } else {
+                    [0; 4]
+                }
             };
             let rgba = (0..SIDE * SIDE).flat_map(pixel).collect();
             let picture = RgbaPicture::new(SIDE as u32, SIDE as u32, rgba).expect("sizes fit");
@@ -125,18 +139,24 @@ fn drawings() -> Dataset {
             });
         }
     }
-    Dataset { training, ..Dataset::default() }
+    Dataset {
+        training,
+        ..Dataset::default()
+    }
 }
 
 fn run(config: &RunConfig, folder: &Path, until: usize) -> (Run, Vec<StepReport>) {
     let mut run = Run::open(config, drawings(), folder).expect("opens");
     let mut reports = Vec::new();
-    run.train(folder, until, &mut |report| reports.push(report.clone())).expect("trains");
+    run.train(folder, until, &mut |report| reports.push(report.clone()))
+        .expect("trains");
     (run, reports)
 }
 
 fn pixels(n: usize) -> Tensor {
-    let values: Vec<f32> = (0..n * 3 * SIDE * SIDE).map(|i| ((i * i) as f32 * 0.13).sin()).collect();
+    let values: Vec<f32> = (0..n * 3 * SIDE * SIDE)
+        .map(|i| ((i * i) as f32 * 0.13).sin())
+        .collect();
     Tensor::from_vec(values, (n, 3, SIDE, SIDE), &Device::Cpu).expect("shape fits")
 }
 
@@ -145,24 +165,43 @@ fn every_parameter_of_both_kinds_of_towers_gets_a_gradient() {
     for image in [residual(), vit()] {
         let network = config(image, 4, 10).model.network(700, 699);
         let mut parameters = Parameters::seeded(3);
-        let form = Form::Differentiable { batch_statistics: true };
+        let form = Form::Differentiable {
+            batch_statistics: true,
+        };
         let towers = Network::new(&mut parameters, &network, form).expect("builds");
         // Texts of several lengths, up to the longest, so that every position is used.
         let ids: Vec<Vec<u32>> = [3, 5, 8, 12]
-            .map(|n: u32| (0..n).map(|i| if i + 1 == n { 699 } else { (i * 37 + n) % 699 }).collect())
+            .map(|n: u32| {
+                (0..n)
+                    .map(|i| if i + 1 == n { 699 } else { (i * 37 + n) % 699 })
+                    .collect()
+            })
             .to_vec();
-        let images = towers.image.project(&towers.image.pooled(&pixels(4)).expect("pools"));
-        let texts = towers.text.project(&towers.text.pooled(&ids).expect("pools"));
+        let images = towers
+            .image
+            .project(&towers.image.pooled(&pixels(4)).expect("pools"));
+        let texts = towers
+            .text
+            .project(&towers.text.pooled(&ids).expect("pools"));
         let eye = Tensor::eye(4, candle_core::DType::F32, &Device::Cpu).expect("eye");
         let (images, texts) = (images.expect("projects"), texts.expect("projects"));
         let loss = info_nce(&images, &texts, &towers.logit_scale, &eye).expect("a loss");
         let gradients = loss.backward().expect("a backward pass");
         for (name, var) in parameters.trainable() {
-            let gradient = gradients.get(var).unwrap_or_else(|| panic!("{name} has no gradient"));
-            let largest = gradient.abs().and_then(|g| g.max_all()).and_then(|g| g.to_scalar::<f32>());
+            let gradient = gradients
+                .get(var)
+                .unwrap_or_else(|| panic!("{name} has no gradient"));
+            let largest = gradient
+                .abs()
+                .and_then(|g| g.max_all())
+                .and_then(|g| g.to_scalar::<f32>());
             let largest = largest.expect("a number");
             // Softmax does not see what is added to all keys alike, so that bias never moves.
-            let floor = if name.ends_with("k_proj.bias") { -1.0 } else { 1e-9 };
+            let floor = if name.ends_with("k_proj.bias") {
+                -1.0
+            } else {
+                1e-9
+            };
             assert!(largest.is_finite() && largest > floor, "{name}: {largest}");
         }
     }
@@ -174,16 +213,32 @@ fn the_serving_form_equals_the_training_form() {
         let folder = tempfile::tempdir().expect("a folder");
         let config = config(image, 16, 12);
         let (mut run, _) = run(&config, folder.path(), 12);
-        let ids = vec![vec![698, 5, 6, 699], vec![698, 9, 699], vec![698, 1, 2, 3, 4, 5, 6, 7, 699]];
-        let outputs = [Form::Differentiable { batch_statistics: false }, Form::Fused].map(|form| {
+        let ids = vec![
+            vec![698, 5, 6, 699],
+            vec![698, 9, 699],
+            vec![698, 1, 2, 3, 4, 5, 6, 7, 699],
+        ];
+        let outputs = [
+            Form::Differentiable {
+                batch_statistics: false,
+            },
+            Form::Fused,
+        ]
+        .map(|form| {
             let towers = Network::new(&mut run.parameters, &run.network, form).expect("builds");
-            let image = towers.image.project(&towers.image.pooled(&pixels(3)).expect("pools"));
-            let text = towers.text.project(&towers.text.pooled(&ids).expect("pools"));
+            let image = towers
+                .image
+                .project(&towers.image.pooled(&pixels(3)).expect("pools"));
+            let text = towers
+                .text
+                .project(&towers.text.pooled(&ids).expect("pools"));
             [image, text].map(|x| unit_rows(&x.expect("projects")).expect("unit rows"))
         });
         let [training, serving] = outputs;
         for (a, b) in training.iter().zip(&serving) {
-            let gap = (a - b).and_then(|d| d.abs()?.max_all()?.to_scalar::<f32>()).expect("a gap");
+            let gap = (a - b)
+                .and_then(|d| d.abs()?.max_all()?.to_scalar::<f32>())
+                .expect("a gap");
             assert!(gap < 1e-5, "{gap}");
         }
     }
@@ -197,9 +252,19 @@ fn sixty_four_pairs_are_learned_by_heart_and_served_from_the_exported_folder() {
     let (first, last) = (reports[0].loss, reports[reports.len() - 1].loss);
     assert!(last < 0.3 && first > 3.0, "loss {first} to {last}");
     let out = folder.path().join("model");
-    let card = Card { name: "toy".into(), ..Card::default() };
-    export(folder.path(), &run.parameters, &run.network, card, Precision::F16, &out)
-        .expect("exports");
+    let card = Card {
+        name: "toy".into(),
+        ..Card::default()
+    };
+    export(
+        folder.path(),
+        &run.parameters,
+        &run.network,
+        card,
+        Precision::F16,
+        &out,
+    )
+    .expect("exports");
     let model = Model::load(&out).expect("loads");
     assert_eq!(model.info().name, "toy");
     let concepts = drawings().training;
@@ -209,7 +274,11 @@ fn sixty_four_pairs_are_learned_by_heart_and_served_from_the_exported_folder() {
         .iter()
         .map(|c| {
             let on_white = c.pictures[0].0.as_rgba().chunks(4).flat_map(|p| {
-                if p[3] == 0 { [255; 3] } else { [p[0], p[1], p[2]] }
+                if p[3] == 0 {
+                    [255; 3]
+                } else {
+                    [p[0], p[1], p[2]]
+                }
             });
             let side = SIDE as u32;
             let picture = encoders::Picture::new(side, side, on_white.collect());
@@ -219,7 +288,9 @@ fn sixty_four_pairs_are_learned_by_heart_and_served_from_the_exported_folder() {
     let images = model.image().encode(&prepared).expect("encodes");
     let found = texts.iter().enumerate().filter(|(i, text)| {
         let own = text.shared.cosine(&images[*i].shared);
-        images.iter().all(|image| text.shared.cosine(&image.shared) <= own)
+        images
+            .iter()
+            .all(|image| text.shared.cosine(&image.shared) <= own)
     });
     let found = found.count();
     assert!(found >= 60, "{found} of 64 names find their drawing first");
@@ -228,7 +299,10 @@ fn sixty_four_pairs_are_learned_by_heart_and_served_from_the_exported_folder() {
 #[test]
 fn a_resumed_run_has_the_losses_of_an_uninterrupted_one() {
     let config = config(residual(), 16, 12);
-    let (whole, parts) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("two"));
+    let (whole, parts) = (
+        tempfile::tempdir().expect("one"),
+        tempfile::tempdir().expect("two"),
+    );
     let (_, expected) = run(&config, whole.path(), 12);
     let (_, mut seen) = run(&config, parts.path(), 5);
     seen.extend(run(&config, parts.path(), 12).1);

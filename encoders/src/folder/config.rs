@@ -27,7 +27,11 @@ pub(super) fn read(value: &Value, file: &Path) -> Result<NetworkConfig, ModelErr
         "diptych" => residual(&image?)?,
         _ => return Err(root.bad("model_type", families)),
     };
-    Ok(NetworkConfig { dim: root.count("projection_dim")?, text: text_tower(&text?)?, image })
+    Ok(NetworkConfig {
+        dim: root.count("projection_dim")?,
+        text: text_tower(&text?)?,
+        image,
+    })
 }
 
 fn text_tower(keys: &Keys<'_>) -> Result<TextConfig, ModelError> {
@@ -35,7 +39,11 @@ fn text_tower(keys: &Keys<'_>) -> Result<TextConfig, ModelError> {
     Ok(TextConfig {
         vocabulary: keys.count("vocab_size")?,
         context_length: keys.count("max_position_embeddings")?,
-        pooling: if end == LEGACY_END { Pooling::LargestId } else { Pooling::FirstOf(end) },
+        pooling: if end == LEGACY_END {
+            Pooling::LargestId
+        } else {
+            Pooling::FirstOf(end)
+        },
         transformer: transformer(keys)?,
     })
 }
@@ -48,7 +56,11 @@ fn vit(keys: &Keys<'_>) -> Result<ImageConfig, ModelError> {
     if keys.count("num_channels")? != 3 {
         return Err(keys.bad("num_channels", "3"));
     }
-    Ok(ImageConfig::Vit(VitConfig { image_size, patch_size, transformer: transformer(keys)? }))
+    Ok(ImageConfig::Vit(VitConfig {
+        image_size,
+        patch_size,
+        transformer: transformer(keys)?,
+    }))
 }
 
 fn residual(keys: &Keys<'_>) -> Result<ImageConfig, ModelError> {
@@ -68,10 +80,16 @@ fn residual(keys: &Keys<'_>) -> Result<ImageConfig, ModelError> {
 
 fn transformer(keys: &Keys<'_>) -> Result<TransformerConfig, ModelError> {
     let activations = "\"quick_gelu\", \"gelu\" or \"gelu_pytorch_tanh\"";
-    let name = keys.text("hidden_act", "\"quick_gelu\", \"gelu\" or \"gelu_pytorch_tanh\"")?;
+    let name = keys.text(
+        "hidden_act",
+        "\"quick_gelu\", \"gelu\" or \"gelu_pytorch_tanh\"",
+    )?;
     let activation =
         Activation::from_name(name).ok_or_else(|| keys.bad("hidden_act", activations))?;
-    let (width, heads) = (keys.count("hidden_size")?, keys.count("num_attention_heads")?);
+    let (width, heads) = (
+        keys.count("hidden_size")?,
+        keys.count("num_attention_heads")?,
+    );
     if !width.is_multiple_of(heads) {
         return Err(keys.bad("num_attention_heads", "a divisor of hidden_size"));
     }

@@ -77,7 +77,11 @@ impl SmallFiles {
             config: fs::read(folder.join(CONFIG))?,
             preprocessor: fs::read(folder.join(PREPROCESSOR))?,
             tokenizer: fs::read(folder.join(TOKENIZER))?,
-            card: if card.exists() { Some(fs::read(card)?) } else { None },
+            card: if card.exists() {
+                Some(fs::read(card)?)
+            } else {
+                None
+            },
         })
     }
 }
@@ -111,11 +115,23 @@ impl Files<'_> {
                     .map_err(|source| ModelError::Json { file, source })?
             }
             None => {
-                let name = self.folder.file_name().map(|n| n.to_string_lossy().into_owned());
-                Card { name: name.unwrap_or_else(|| "model".to_owned()), ..Card::default() }
+                let name = self
+                    .folder
+                    .file_name()
+                    .map(|n| n.to_string_lossy().into_owned());
+                Card {
+                    name: name.unwrap_or_else(|| "model".to_owned()),
+                    ..Card::default()
+                }
             }
         };
-        Ok(Description { network, preprocess, tokenizer, card, fingerprint: self.fingerprint() })
+        Ok(Description {
+            network,
+            preprocess,
+            tokenizer,
+            card,
+            fingerprint: self.fingerprint(),
+        })
     }
 
     /// A hash over everything that changes an embedding.
@@ -145,9 +161,17 @@ fn check_tokenizer(
     file: PathBuf,
 ) -> Result<(), ModelError> {
     let vocabulary = network.text.vocabulary;
-    let problem = |problem: String| ModelError::Tokenizer { file: file.clone(), problem };
-    if let Some(id) = tokenizer.largest_id().filter(|id| *id as usize >= vocabulary) {
-        return Err(problem(format!("it gives id {id}, but {CONFIG} has vocab_size {vocabulary}")));
+    let problem = |problem: String| ModelError::Tokenizer {
+        file: file.clone(),
+        problem,
+    };
+    if let Some(id) = tokenizer
+        .largest_id()
+        .filter(|id| *id as usize >= vocabulary)
+    {
+        return Err(problem(format!(
+            "it gives id {id}, but {CONFIG} has vocab_size {vocabulary}"
+        )));
     }
     let ids = tokenizer.encode("a").map_err(problem)?;
     if let Pooling::FirstOf(end) = network.text.pooling
@@ -160,8 +184,10 @@ fn check_tokenizer(
 }
 
 fn json(contents: &[u8], file: &Path) -> Result<Value, ModelError> {
-    serde_json::from_slice(contents)
-        .map_err(|source| ModelError::Json { file: file.to_owned(), source })
+    serde_json::from_slice(contents).map_err(|source| ModelError::Json {
+        file: file.to_owned(),
+        source,
+    })
 }
 
 /// `"clip"` or `"diptych"`.

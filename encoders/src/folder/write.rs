@@ -51,9 +51,10 @@ impl Export<'_> {
             let values = values.flatten_all()?.to_vec1::<f32>()?;
             let bytes: Vec<u8> = match self.precision {
                 Precision::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
-                Precision::F16 => {
-                    values.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect()
-                }
+                Precision::F16 => values
+                    .iter()
+                    .flat_map(|x| f16::from_f32(*x).to_le_bytes())
+                    .collect(),
             };
             stored.push((*name, tensor.dims().to_vec(), bytes));
         }

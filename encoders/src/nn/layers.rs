@@ -46,7 +46,10 @@ impl Linear {
         let weights: Vec<&Tensor> = parts.iter().map(|p| &p.weight).collect();
         let biases: Option<Vec<&Tensor>> = parts.iter().map(|p| p.bias.as_ref()).collect();
         let bias = biases.map(|b| Tensor::cat(&b, 0)).transpose()?;
-        Ok(Self { weight: Tensor::cat(&weights, 0)?, bias })
+        Ok(Self {
+            weight: Tensor::cat(&weights, 0)?,
+            bias,
+        })
     }
 
     /// `[.., inputs]` to `[.., outputs]`.

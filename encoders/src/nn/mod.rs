@@ -10,10 +10,9 @@ mod text;
 mod transformer;
 mod vit;
 
-
-pub use residual::{ResidualConfig, ResidualTower};
 pub use network::{ImageConfig, ImageTower, Network, NetworkConfig, unit_rows};
 pub use ops::BatchStatistics;
+pub use residual::{ResidualConfig, ResidualTower};
 pub use source::{FileSource, Init, Source};
 pub use text::{Pooling, TextConfig, TextTower};
 pub use transformer::{Activation, TransformerConfig};

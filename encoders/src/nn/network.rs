@@ -129,7 +129,11 @@ impl Network {
             }
         };
         let logit_scale = source.tensor("logit_scale", &[], Init::Constant(LOGIT_SCALE_START))?;
-        Ok(Self { text, image, logit_scale })
+        Ok(Self {
+            text,
+            image,
+            logit_scale,
+        })
     }
 }
 

@@ -66,9 +66,19 @@ impl ResidualTower {
         let mut channels = 3;
         let mut stem = Vec::new();
         for (i, out) in config.stem.iter().enumerate() {
-            let shape = ConvShape { kernel: 3, stride: 2 };
+            let shape = ConvShape {
+                kernel: 3,
+                stride: 2,
+            };
             let name = format!("vision_model.stem.{i}");
-            stem.push(ConvNorm::new(source, name, (channels, *out), shape, eps, form)?);
+            stem.push(ConvNorm::new(
+                source,
+                name,
+                (channels, *out),
+                shape,
+                eps,
+                form,
+            )?);
             channels = *out;
         }
         let mut blocks = Vec::new();
@@ -76,18 +86,37 @@ impl ResidualTower {
             for block in 0..config.blocks {
                 let stride = if stage > 0 && block == 0 { 2 } else { 1 };
                 let name = format!("vision_model.stages.{stage}.{block}");
-                blocks.push(Block::new(source, &name, (channels, *out), stride, eps, form)?);
+                blocks.push(Block::new(
+                    source,
+                    &name,
+                    (channels, *out),
+                    stride,
+                    eps,
+                    form,
+                )?);
                 channels = *out;
             }
         }
         let flat = config.final_side().pow(2) * channels;
         let width = config.width;
-        let head =
-            Linear::new(source, "vision_model.head", (flat, width), (flat as f32).powf(-0.5))?;
+        let head = Linear::new(
+            source,
+            "vision_model.head",
+            (flat, width),
+            (flat as f32).powf(-0.5),
+        )?;
         let norm = LayerNorm::new(source, "vision_model.post_layernorm", width, eps)?;
         let deviation = (width as f32).powf(-0.5);
-        let projection = Linear::without_bias(source, "visual_projection", (width, dim), deviation)?;
-        Ok(Self { stem, blocks, head, norm, projection, config: config.clone() })
+        let projection =
+            Linear::without_bias(source, "visual_projection", (width, dim), deviation)?;
+        Ok(Self {
+            stem,
+            blocks,
+            head,
+            norm,
+            projection,
+            config: config.clone(),
+        })
     }
 
     /// Pooled outputs `[n, width]` of pixels `[n, 3, image_size, image_size]`.
@@ -128,7 +157,11 @@ impl ResidualTower {
     pub fn take_statistics(&self) -> Vec<(String, BatchStatistics)> {
         let of_block = |b: &Block| {
             let convs = [Some(&b.conv1), Some(&b.conv2), b.shortcut.as_ref()];
-            convs.into_iter().flatten().filter_map(ConvNorm::take).collect::<Vec<_>>()
+            convs
+                .into_iter()
+                .flatten()
+                .filter_map(ConvNorm::take)
+                .collect::<Vec<_>>()
         };
         let stem = self.stem.iter().filter_map(ConvNorm::take);
         stem.chain(self.blocks.iter().flat_map(of_block)).collect()
@@ -154,13 +187,28 @@ impl Block {
     ) -> std::result::Result<Self, ModelError> {
         let mut conv = |part: &str, inputs: usize, kernel: usize, stride: usize| {
             let shape = ConvShape { kernel, stride };
-            ConvNorm::new(source, format!("{name}.{part}"), (inputs, outputs), shape, eps, form)
+            ConvNorm::new(
+                source,
+                format!("{name}.{part}"),
+                (inputs, outputs),
+                shape,
+                eps,
+                form,
+            )
         };
         let conv1 = conv("conv1", inputs, 3, stride)?;
         let conv2 = conv("conv2", outputs, 3, 1)?;
         let changes = stride != 1 || inputs != outputs;
-        let shortcut = if changes { Some(conv("shortcut", inputs, 1, stride)?) } else { None };
-        Ok(Self { conv1, conv2, shortcut })
+        let shortcut = if changes {
+            Some(conv("shortcut", inputs, 1, stride)?)
+        } else {
+            None
+        };
+        Ok(Self {
+            conv1,
+            conv2,
+            shortcut,
+        })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
@@ -184,7 +232,12 @@ struct ConvNorm {
 #[derive(Debug)]
 enum Norm {
     /// By the statistics of the batch, which are kept for the running ones.
-    Batch { gamma: Tensor, beta: Tensor, eps: f64, last: Mutex<Option<BatchStatistics>> },
+    Batch {
+        gamma: Tensor,
+        beta: Tensor,
+        eps: f64,
+        last: Mutex<Option<BatchStatistics>>,
+    },
     /// By the running statistics.
     Running { scale: Tensor, bias: Tensor },
     /// Folded into the convolution; only a bias is left.
@@ -203,29 +256,66 @@ impl ConvNorm {
         let k = shape.kernel;
         let deviation = (2.0 / (k * k * inputs) as f32).sqrt();
         let init = Init::Normal { deviation };
-        let weight = source.tensor(&format!("{name}.conv.weight"), &[outputs, k, k, inputs], init)?;
+        let weight = source.tensor(
+            &format!("{name}.conv.weight"),
+            &[outputs, k, k, inputs],
+            init,
+        )?;
         let mut vector = |which: &str, value: f32| {
-            source.tensor(&format!("{name}.norm.{which}"), &[outputs], Init::Constant(value))
+            source.tensor(
+                &format!("{name}.norm.{which}"),
+                &[outputs],
+                Init::Constant(value),
+            )
         };
         let (gamma, beta) = (vector("weight", 1.0)?, vector("bias", 0.0)?);
         let (mean, variance) = (vector("running_mean", 0.0)?, vector("running_var", 1.0)?);
-        if form == (Form::Differentiable { batch_statistics: true }) {
-            let norm = Norm::Batch { gamma, beta, eps, last: Mutex::new(None) };
-            return Ok(Self { name, shape, weight, norm });
+        if form
+            == (Form::Differentiable {
+                batch_statistics: true,
+            })
+        {
+            let norm = Norm::Batch {
+                gamma,
+                beta,
+                eps,
+                last: Mutex::new(None),
+            };
+            return Ok(Self {
+                name,
+                shape,
+                weight,
+                norm,
+            });
         }
         let scale = (gamma / (variance + eps)?.sqrt()?)?;
         let bias = (beta - (mean * &scale)?)?;
         if form == Form::Fused {
             let weight = weight.broadcast_mul(&scale.reshape((outputs, 1, 1, 1))?)?;
-            return Ok(Self { name, shape, weight, norm: Norm::Folded { bias } });
+            return Ok(Self {
+                name,
+                shape,
+                weight,
+                norm: Norm::Folded { bias },
+            });
         }
-        Ok(Self { name, shape, weight, norm: Norm::Running { scale, bias } })
+        Ok(Self {
+            name,
+            shape,
+            weight,
+            norm: Norm::Running { scale, bias },
+        })
     }
 
     fn forward(&self, x: &Tensor, relu: bool) -> Result<Tensor> {
         let y = conv2d(x, &self.weight, self.shape)?;
         let y = match &self.norm {
-            Norm::Batch { gamma, beta, eps, last } => {
+            Norm::Batch {
+                gamma,
+                beta,
+                eps,
+                last,
+            } => {
                 let (y, statistics) = batch_norm(&y, gamma, beta, *eps, relu)?;
                 *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(statistics);
                 return Ok(y);
@@ -237,7 +327,9 @@ impl ConvNorm {
     }
 
     fn take(&self) -> Option<(String, BatchStatistics)> {
-        let Norm::Batch { last, .. } = &self.norm else { return None };
+        let Norm::Batch { last, .. } = &self.norm else {
+            return None;
+        };
         let statistics = last.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         Some((format!("{}.norm", self.name), statistics))
     }

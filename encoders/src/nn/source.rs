@@ -46,7 +46,10 @@ impl<'a> FileSource<'a> {
         let file = file.to_owned();
         match SafeTensors::deserialize(bytes) {
             Ok(tensors) => Ok(Self { file, tensors }),
-            Err(source) => Err(ModelError::Weights { file, source: source.into() }),
+            Err(source) => Err(ModelError::Weights {
+                file,
+                source: source.into(),
+            }),
         }
     }
 
@@ -57,7 +60,10 @@ impl<'a> FileSource<'a> {
 
     /// Number of elements in the whole file.
     pub fn parameters(&self) -> usize {
-        self.tensors.iter().map(|(_, t)| t.shape().iter().product::<usize>()).sum()
+        self.tensors
+            .iter()
+            .map(|(_, t)| t.shape().iter().product::<usize>())
+            .sum()
     }
 }
 
@@ -72,10 +78,16 @@ impl Source for FileSource<'_> {
             return Err(error(format!("is missing, expected shape {shape:?}")));
         };
         if view.shape() != shape {
-            return Err(error(format!("has shape {:?}, expected {shape:?}", view.shape())));
+            return Err(error(format!(
+                "has shape {:?}, expected {shape:?}",
+                view.shape()
+            )));
         }
         let Some(values) = to_f32(&view) else {
-            return Err(error(format!("has type {:?}, expected F32, F16 or BF16", view.dtype())));
+            return Err(error(format!(
+                "has type {:?}, expected F32, F16 or BF16",
+                view.dtype()
+            )));
         };
         if let Some(position) = values.iter().position(|x| !x.is_finite()) {
             return Err(error(format!("element {position} is {}", values[position])));
@@ -88,7 +100,13 @@ impl Source for FileSource<'_> {
 fn to_f32(view: &TensorView<'_>) -> Option<Vec<f32>> {
     let halves = || view.data().as_chunks::<2>().0.iter().copied();
     Some(match view.dtype() {
-        Dtype::F32 => view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        Dtype::F32 => view
+            .data()
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|b| f32::from_le_bytes(*b))
+            .collect(),
         Dtype::F16 => halves().map(|b| f16::from_le_bytes(b).to_f32()).collect(),
         Dtype::BF16 => halves().map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
         _ => return None,

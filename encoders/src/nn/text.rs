@@ -135,7 +135,9 @@ impl TextTower {
         let width = self.config.transformer.width;
         let x = self.tokens.index_select(&ids, 0)?.reshape((n, t, width))?;
         let x = x.broadcast_add(&self.positions.narrow(0, 0, t)?)?;
-        let x = self.transformer.forward(&x, Some(&causal_mask(t, device)?))?;
+        let x = self
+            .transformer
+            .forward(&x, Some(&causal_mask(t, device)?))?;
         let pooled = Tensor::from_vec(pooled, n, device)?;
         let x = x.reshape((n * t, width))?.index_select(&pooled, 0)?;
         self.norm.forward(&x)

@@ -89,7 +89,9 @@ impl Transformer {
 
     /// `mask` `[t, t]` is added to the attention logits.
     pub(super) fn forward(&self, x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
-        self.blocks.iter().try_fold(x.clone(), |x, block| block.forward(&x, mask))
+        self.blocks
+            .iter()
+            .try_fold(x.clone(), |x, block| block.forward(&x, mask))
     }
 }
 
@@ -110,16 +112,38 @@ impl Block {
         config: &TransformerConfig,
         form: Form,
     ) -> std::result::Result<Self, ModelError> {
-        let TransformerConfig { width, mlp_width, layers, activation, layer_norm_eps, .. } = *config;
+        let TransformerConfig {
+            width,
+            mlp_width,
+            layers,
+            activation,
+            layer_norm_eps,
+            ..
+        } = *config;
         // Deviations as in the CLIP paper's reference code: residual branches shrink with depth.
         let inner = (width as f32).powf(-0.5) * (2.0 * layers as f32).powf(-0.5);
         let fc1 = (2.0 * width as f32).powf(-0.5);
         Ok(Self {
-            norm1: LayerNorm::new(source, &format!("{name}.layer_norm1"), width, layer_norm_eps)?,
+            norm1: LayerNorm::new(
+                source,
+                &format!("{name}.layer_norm1"),
+                width,
+                layer_norm_eps,
+            )?,
             attention: Attention::new(source, &format!("{name}.self_attn"), config, form)?,
-            norm2: LayerNorm::new(source, &format!("{name}.layer_norm2"), width, layer_norm_eps)?,
+            norm2: LayerNorm::new(
+                source,
+                &format!("{name}.layer_norm2"),
+                width,
+                layer_norm_eps,
+            )?,
             fc1: Linear::new(source, &format!("{name}.mlp.fc1"), (width, mlp_width), fc1)?,
-            fc2: Linear::new(source, &format!("{name}.mlp.fc2"), (mlp_width, width), inner)?,
+            fc2: Linear::new(
+                source,
+                &format!("{name}.mlp.fc2"),
+                (mlp_width, width),
+                inner,
+            )?,
             activation,
         })
     }
@@ -159,7 +183,12 @@ impl Attention {
         let deviation = (width as f32).powf(-0.5);
         let inner = deviation * (2.0 * config.layers as f32).powf(-0.5);
         let mut part = |which: &str, deviation| {
-            Linear::new(source, &format!("{name}.{which}_proj"), (width, width), deviation)
+            Linear::new(
+                source,
+                &format!("{name}.{which}_proj"),
+                (width, width),
+                deviation,
+            )
         };
         let (q, k, v) = (part("q", inner)?, part("k", inner)?, part("v", inner)?);
         let out = part("out", deviation)?;
@@ -167,23 +196,34 @@ impl Attention {
             Form::Fused => Qkv::Joined(Linear::joined(&[&q, &k, &v])?),
             Form::Differentiable { .. } => Qkv::Apart([q, k, v]),
         };
-        Ok(Self { qkv, out, heads: config.heads, form })
+        Ok(Self {
+            qkv,
+            out,
+            heads: config.heads,
+            form,
+        })
     }
 
     fn forward(&self, x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
         let (n, t, width) = x.dims3()?;
         let size = width / self.heads;
         // [n, t, width] to [n, heads, t, size].
-        let split = |x: &Tensor| x.reshape((n, t, self.heads, size))?.transpose(1, 2)?.contiguous();
+        let split = |x: &Tensor| {
+            x.reshape((n, t, self.heads, size))?
+                .transpose(1, 2)?
+                .contiguous()
+        };
         let (q, k, v) = match &self.qkv {
             Qkv::Joined(qkv) => {
                 let qkv = qkv.forward(x)?;
                 let part = |i: usize| split(&qkv.narrow(2, i * width, width)?.contiguous()?);
                 (part(0)?, part(1)?, part(2)?)
             }
-            Qkv::Apart([q, k, v]) => {
-                (split(&q.forward(x)?)?, split(&k.forward(x)?)?, split(&v.forward(x)?)?)
-            }
+            Qkv::Apart([q, k, v]) => (
+                split(&q.forward(x)?)?,
+                split(&k.forward(x)?)?,
+                split(&v.forward(x)?)?,
+            ),
         };
         let logits = ((q * (size as f64).powf(-0.5))?.matmul(&k.t()?))?;
         let logits = match mask {
@@ -194,7 +234,10 @@ impl Attention {
             Form::Fused => candle_nn::ops::softmax_last_dim(&logits)?,
             Form::Differentiable { .. } => candle_nn::ops::softmax(&logits, D::Minus1)?,
         };
-        let mixed = weights.matmul(&v)?.transpose(1, 2)?.reshape((n, t, width))?;
+        let mixed = weights
+            .matmul(&v)?
+            .transpose(1, 2)?
+            .reshape((n, t, width))?;
         self.out.forward(&mixed)
     }
 }

@@ -46,13 +46,24 @@ impl VitTower {
         dim: usize,
         form: Form,
     ) -> std::result::Result<Self, ModelError> {
-        let VitConfig { image_size, patch_size, .. } = *config;
-        let TransformerConfig { width, layer_norm_eps: eps, .. } = config.transformer;
+        let VitConfig {
+            image_size,
+            patch_size,
+            ..
+        } = *config;
+        let TransformerConfig {
+            width,
+            layer_norm_eps: eps,
+            ..
+        } = config.transformer;
         let deviation = (width as f32).powf(-0.5);
         let normal = |deviation| Init::Normal { deviation };
         let prefix = "vision_model.embeddings";
-        let class =
-            source.tensor(&format!("{prefix}.class_embedding"), &[width], normal(deviation))?;
+        let class = source.tensor(
+            &format!("{prefix}.class_embedding"),
+            &[width],
+            normal(deviation),
+        )?;
         let patches = source.tensor(
             &format!("{prefix}.patch_embedding.weight"),
             &[width, 3, patch_size, patch_size],
@@ -88,7 +99,11 @@ impl VitTower {
     /// When the shape does not fit.
     pub fn pooled(&self, pixels: &Tensor) -> Result<Tensor> {
         let (n, _, height, width) = pixels.dims4()?;
-        let VitConfig { image_size, patch_size: p, .. } = self.config;
+        let VitConfig {
+            image_size,
+            patch_size: p,
+            ..
+        } = self.config;
         if (height, width) != (image_size, image_size) {
             candle_core::bail!("expected pixels of side {image_size}, got {height} x {width}");
         }
@@ -101,10 +116,14 @@ impl VitTower {
             .reshape(vec![n, 3, grid, p, grid, p])?
             .permute([0, 2, 4, 1, 3, 5])?
             .reshape((n * grid * grid, 3 * p * p))?;
-        let tokens = patches.matmul(&self.patches.t()?)?.reshape((n, grid * grid, ()))?;
+        let tokens = patches
+            .matmul(&self.patches.t()?)?
+            .reshape((n, grid * grid, ()))?;
         let class = self.class.reshape((1, 1, ()))?.repeat((n, 1, 1))?;
         let x = Tensor::cat(&[&class, &tokens], 1)?.broadcast_add(&self.positions)?;
-        let x = self.transformer.forward(&self.pre_norm.forward(&x)?, None)?;
+        let x = self
+            .transformer
+            .forward(&self.pre_norm.forward(&x)?, None)?;
         self.post_norm.forward(&x.narrow(1, 0, 1)?.squeeze(1)?)
     }
 

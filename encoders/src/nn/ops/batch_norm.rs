@@ -33,9 +33,16 @@ pub fn batch_norm(
     relu: bool,
 ) -> Result<(Tensor, BatchStatistics)> {
     let statistics = Arc::new(Mutex::new(BatchStatistics::default()));
-    let op = BatchNorm { eps, relu, statistics: Arc::clone(&statistics) };
+    let op = BatchNorm {
+        eps,
+        relu,
+        statistics: Arc::clone(&statistics),
+    };
     let y = x.contiguous()?.apply_op3(gamma, beta, op)?;
-    let statistics = statistics.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let statistics = statistics
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
     Ok((y, statistics))
 }
 
@@ -48,7 +55,10 @@ struct BatchNorm {
 
 impl BatchNorm {
     fn inverse_deviation(&self, variance: &[f32]) -> Vec<f32> {
-        variance.iter().map(|v| (1.0 / (f64::from(*v) + self.eps).sqrt()) as f32).collect()
+        variance
+            .iter()
+            .map(|v| (1.0 / (f64::from(*v) + self.eps).sqrt()) as f32)
+            .collect()
     }
 }
 
@@ -102,8 +112,11 @@ impl CustomOp3 for BatchNorm {
         });
         let count = rows as f64;
         let offset: Vec<f64> = sums[..c].iter().map(|s| s / count).collect();
-        let mean: Vec<f32> =
-            offset.iter().zip(origin).map(|(d, o)| (d + f64::from(*o)) as f32).collect();
+        let mean: Vec<f32> = offset
+            .iter()
+            .zip(origin)
+            .map(|(d, o)| (d + f64::from(*o)) as f32)
+            .collect();
         let variance: Vec<f32> = offset
             .iter()
             .zip(&sums[c..])
@@ -117,15 +130,21 @@ impl CustomOp3 for BatchNorm {
             .collect();
         let floor = if self.relu { 0.0 } else { f32::NEG_INFINITY };
         let mut y = vec![0.0; x.len()];
-        y.par_chunks_mut(ROWS * c).zip(x.par_chunks(ROWS * c)).for_each(|(y, x)| {
-            for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-                for ((((y, x), m), s), b) in y.iter_mut().zip(x).zip(&mean).zip(&scale).zip(beta) {
-                    *y = ((x - m) * s + b).max(floor);
+        y.par_chunks_mut(ROWS * c)
+            .zip(x.par_chunks(ROWS * c))
+            .for_each(|(y, x)| {
+                for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+                    for ((((y, x), m), s), b) in
+                        y.iter_mut().zip(x).zip(&mean).zip(&scale).zip(beta)
+                    {
+                        *y = ((x - m) * s + b).max(floor);
+                    }
                 }
-            }
-        });
-        *self.statistics.lock().unwrap_or_else(PoisonError::into_inner) =
-            BatchStatistics { mean, variance };
+            });
+        *self
+            .statistics
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = BatchStatistics { mean, variance };
         Ok((CpuStorage::F32(y), l1.shape().clone()))
     }
 
@@ -137,7 +156,11 @@ impl CustomOp3 for BatchNorm {
         y: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let statistics = self.statistics.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let statistics = self
+            .statistics
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let mean = statistics.mean;
         let inverse = self.inverse_deviation(&statistics.variance);
         let c = mean.len();
@@ -162,19 +185,21 @@ impl CustomOp3 for BatchNorm {
                     let mean_g: Vec<f32> = sums[..c].iter().map(|s| (s / count) as f32).collect();
                     let mean_gx: Vec<f32> = sums[c..].iter().map(|s| (s / count) as f32).collect();
                     let mut dx = vec![0.0; x.len()];
-                    dx.par_chunks_mut(ROWS * c).enumerate().for_each(|(task, dx)| {
-                        for (row, dx) in dx.chunks_exact_mut(c).enumerate() {
-                            let at = (task * ROWS + row) * c;
-                            let (x, y, g) = (&x[at..at + c], &y[at..at + c], &g[at..at + c]);
-                            for j in 0..c {
-                                let g = if relu && y[j] <= 0.0 { 0.0 } else { g[j] };
-                                let normal = (x[j] - mean[j]) * inverse[j];
-                                dx[j] = gamma_values[j]
-                                    * inverse[j]
-                                    * (g - mean_g[j] - normal * mean_gx[j]);
+                    dx.par_chunks_mut(ROWS * c)
+                        .enumerate()
+                        .for_each(|(task, dx)| {
+                            for (row, dx) in dx.chunks_exact_mut(c).enumerate() {
+                                let at = (task * ROWS + row) * c;
+                                let (x, y, g) = (&x[at..at + c], &y[at..at + c], &g[at..at + c]);
+                                for j in 0..c {
+                                    let g = if relu && y[j] <= 0.0 { 0.0 } else { g[j] };
+                                    let normal = (x[j] - mean[j]) * inverse[j];
+                                    dx[j] = gamma_values[j]
+                                        * inverse[j]
+                                        * (g - mean_g[j] - normal * mean_gx[j]);
+                                }
                             }
-                        }
-                    });
+                        });
                     (dx, sums)
                 })
             })
@@ -185,7 +210,11 @@ impl CustomOp3 for BatchNorm {
             Tensor::from_vec(values, c, device)
         };
         let dx = Tensor::from_vec(dx, x.shape(), device)?;
-        Ok((Some(dx), Some(vector(&sums[c..])?), Some(vector(&sums[..c])?)))
+        Ok((
+            Some(dx),
+            Some(vector(&sums[c..])?),
+            Some(vector(&sums[..c])?),
+        ))
     }
 }
 
@@ -199,7 +228,9 @@ mod tests {
     fn values_and_gradients_equal_the_formula_in_plain_operations() -> Result<()> {
         let device = Device::Cpu;
         let (rows, c) = (3 * ROWS + 5, 3);
-        let values: Vec<f32> = (0..rows * c).map(|i| (i as f32 * 0.7).sin() * 2.0 + 5.0).collect();
+        let values: Vec<f32> = (0..rows * c)
+            .map(|i| (i as f32 * 0.7).sin() * 2.0 + 5.0)
+            .collect();
         let weights: Vec<f32> = (0..rows * c).map(|i| (i as f32 * 0.31).cos()).collect();
         let weights = Tensor::from_vec(weights, (rows, c), &device)?;
         for relu in [false, true] {
@@ -224,7 +255,10 @@ mod tests {
             let gap = |a: &Tensor, b: &Tensor| (a - b)?.abs()?.max_all()?.to_scalar::<f32>();
             assert!(gap(&ours, &theirs)? < 1e-4);
             for var in [&x, &gamma, &beta] {
-                let (a, b) = (a.get(var).expect("a gradient"), b.get(var).expect("a gradient"));
+                let (a, b) = (
+                    a.get(var).expect("a gradient"),
+                    b.get(var).expect("a gradient"),
+                );
                 let scale = b.abs()?.max_all()?.to_scalar::<f32>()?.max(1.0);
                 assert!(gap(a, b)? < 1e-3 * scale, "relu {relu}: {a} {b}");
             }

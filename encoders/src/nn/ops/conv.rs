@@ -26,7 +26,9 @@ pub struct ConvShape {
 /// # Errors
 /// When shapes do not fit each other.
 pub fn conv2d(input: &Tensor, weight: &Tensor, shape: ConvShape) -> Result<Tensor> {
-    input.contiguous()?.apply_op2(&weight.contiguous()?, Conv2d(shape))
+    input
+        .contiguous()?
+        .apply_op2(&weight.contiguous()?, Conv2d(shape))
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +49,11 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn new(shape: ConvShape, input: (usize, usize, usize, usize), weight: &[usize]) -> Result<Self> {
+    fn new(
+        shape: ConvShape,
+        input: (usize, usize, usize, usize),
+        weight: &[usize],
+    ) -> Result<Self> {
         let (n, h, w, c) = input;
         let ConvShape { kernel, stride } = shape;
         let &[out_c, kh, kw, wc] = weight else {
@@ -57,7 +63,17 @@ impl Sizes {
             bail!("weight {weight:?} does not fit kernel {kernel}, stride {stride}, {c} channels");
         }
         let (out_h, out_w) = (h.div_ceil(stride), w.div_ceil(stride));
-        Ok(Self { n, h, w, c, out_h, out_w, out_c, kernel, stride })
+        Ok(Self {
+            n,
+            h,
+            w,
+            c,
+            out_h,
+            out_w,
+            out_c,
+            kernel,
+            stride,
+        })
     }
 
     /// Elements of one input picture.
@@ -93,7 +109,11 @@ impl Sizes {
                     }
                     let x = (left + first as isize) as usize;
                     let to = patch + (ky * self.kernel + first) * self.c;
-                    f(to, (y as usize * self.w + x) * self.c, (last - first) * self.c);
+                    f(
+                        to,
+                        (y as usize * self.w + x) * self.c,
+                        (last - first) * self.c,
+                    );
                 }
             }
         }
@@ -146,17 +166,28 @@ impl CustomOp2 for Conv2d {
             transpose_b: true,
             accumulate: false,
         };
-        out.par_chunks_mut(out_picture).zip(input.par_chunks(sizes.picture())).for_each_init(
-            || vec![0.0; if sizes.is_pointwise() { 0 } else { sizes.positions() * sizes.patch() }],
-            |patches, (out, picture)| {
-                if sizes.is_pointwise() {
-                    matmul_f32(product, out, picture, weight);
-                } else {
-                    sizes.unfold(picture, patches);
-                    matmul_f32(product, out, patches, weight);
-                }
-            },
-        );
+        out.par_chunks_mut(out_picture)
+            .zip(input.par_chunks(sizes.picture()))
+            .for_each_init(
+                || {
+                    vec![
+                        0.0;
+                        if sizes.is_pointwise() {
+                            0
+                        } else {
+                            sizes.positions() * sizes.patch()
+                        }
+                    ]
+                },
+                |patches, (out, picture)| {
+                    if sizes.is_pointwise() {
+                        matmul_f32(product, out, picture, weight);
+                    } else {
+                        sizes.unfold(picture, patches);
+                        matmul_f32(product, out, patches, weight);
+                    }
+                },
+            );
         let shape = (sizes.n, sizes.out_h, sizes.out_w, sizes.out_c);
         Ok((CpuStorage::F32(out), shape.into()))
     }
@@ -179,7 +210,10 @@ impl CustomOp2 for Conv2d {
             Some(values) => Some(Tensor::from_vec(values, input.shape(), device)?),
             None => None,
         };
-        Ok((input_grad, Some(Tensor::from_vec(weight_grad, weight.shape(), device)?)))
+        Ok((
+            input_grad,
+            Some(Tensor::from_vec(weight_grad, weight.shape(), device)?),
+        ))
     }
 }
 
@@ -265,9 +299,13 @@ mod tests {
 
     #[test]
     fn values_and_gradients_equal_those_of_candles_convolution() -> Result<()> {
-        for (kernel, stride, h, w, c, out) in
-            [(3, 1, 5, 4, 3, 2), (3, 2, 7, 6, 2, 4), (1, 1, 3, 3, 5, 2), (1, 2, 5, 4, 3, 3), (3, 2, 1, 1, 2, 2)]
-        {
+        for (kernel, stride, h, w, c, out) in [
+            (3, 1, 5, 4, 3, 2),
+            (3, 2, 7, 6, 2, 4),
+            (1, 1, 3, 3, 5, 2),
+            (1, 2, 5, 4, 3, 3),
+            (3, 2, 1, 1, 2, 2),
+        ] {
             let x = Var::from_tensor(&wave(&[3, h, w, c], 0.37))?;
             let k = Var::from_tensor(&wave(&[out, kernel, kernel, c], 0.23))?;
             let ours = conv2d(&x, &k, ConvShape { kernel, stride })?;
@@ -279,11 +317,22 @@ mod tests {
             let (a, b) = (seen(&ours)?.backward()?, seen(&theirs)?.backward()?);
             for (name, ours, theirs) in [
                 ("value", ours, theirs),
-                ("input", a.get(&x).expect("has a gradient").clone(), b.get(&x).expect("has").clone()),
-                ("weight", a.get(&k).expect("has a gradient").clone(), b.get(&k).expect("has").clone()),
+                (
+                    "input",
+                    a.get(&x).expect("has a gradient").clone(),
+                    b.get(&x).expect("has").clone(),
+                ),
+                (
+                    "weight",
+                    a.get(&k).expect("has a gradient").clone(),
+                    b.get(&k).expect("has").clone(),
+                ),
             ] {
                 let gap = (ours - theirs)?.abs()?.max_all()?.to_scalar::<f32>()?;
-                assert!(gap < 1e-4, "{name}, kernel {kernel}, stride {stride}: {gap}");
+                assert!(
+                    gap < 1e-4,
+                    "{name}, kernel {kernel}, stride {stride}: {gap}"
+                );
             }
         }
         Ok(())
@@ -293,6 +342,16 @@ mod tests {
     fn a_weight_that_does_not_fit_is_refused() {
         let x = wave(&[1, 4, 4, 3], 0.1);
         let k = wave(&[2, 3, 3, 4], 0.1);
-        assert!(conv2d(&x, &k, ConvShape { kernel: 3, stride: 1 }).is_err());
+        assert!(
+            conv2d(
+                &x,
+                &k,
+                ConvShape {
+                    kernel: 3,
+                    stride: 1
+                }
+            )
+            .is_err()
+        );
     }
 }

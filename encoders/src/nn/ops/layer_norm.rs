@@ -26,7 +26,11 @@ impl LayerNorm {
     fn moments(&self, row: &[f32]) -> (f32, f32) {
         let count = row.len() as f64;
         let mean = row.iter().map(|x| f64::from(*x)).sum::<f64>() / count;
-        let square = row.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / count;
+        let square = row
+            .iter()
+            .map(|x| (f64::from(*x) - mean).powi(2))
+            .sum::<f64>()
+            / count;
         (mean as f32, (1.0 / (square + self.eps).sqrt()) as f32)
     }
 }
@@ -51,14 +55,16 @@ impl CustomOp3 for LayerNorm {
             candle_core::bail!("layer_norm of {:?} got weights of {c}", l1.shape());
         }
         let mut y = vec![0.0; x.len()];
-        y.par_chunks_mut(ROWS * c).zip(x.par_chunks(ROWS * c)).for_each(|(y, x)| {
-            for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-                let (mean, inverse) = self.moments(x);
-                for (((y, x), g), b) in y.iter_mut().zip(x).zip(gamma).zip(beta) {
-                    *y = (x - mean) * inverse * g + b;
+        y.par_chunks_mut(ROWS * c)
+            .zip(x.par_chunks(ROWS * c))
+            .for_each(|(y, x)| {
+                for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+                    let (mean, inverse) = self.moments(x);
+                    for (((y, x), g), b) in y.iter_mut().zip(x).zip(gamma).zip(beta) {
+                        *y = (x - mean) * inverse * g + b;
+                    }
                 }
-            }
-        });
+            });
         Ok((CpuStorage::F32(y), l1.shape().clone()))
     }
 
@@ -105,7 +111,11 @@ impl LayerNorm {
         let c = gamma.len();
         let mut sums = vec![0.0; 2 * c];
         let (gamma_sum, beta_sum) = sums.split_at_mut(c);
-        for ((dx, x), g) in dx.chunks_exact_mut(c).zip(x.chunks_exact(c)).zip(grad.chunks_exact(c)) {
+        for ((dx, x), g) in dx
+            .chunks_exact_mut(c)
+            .zip(x.chunks_exact(c))
+            .zip(grad.chunks_exact(c))
+        {
             let (mean, inverse) = self.moments(x);
             let (mut mean_g, mut mean_gx) = (0.0, 0.0);
             for j in 0..c {
@@ -136,7 +146,11 @@ mod tests {
     fn values_and_gradients_equal_the_formula_in_plain_operations() -> Result<()> {
         let device = Device::Cpu;
         let (rows, c) = (2 * ROWS + 3, 5);
-        let wave = |step: f32| (0..rows * c).map(|i| (i as f32 * step).sin() * 3.0 + 1.0).collect();
+        let wave = |step: f32| {
+            (0..rows * c)
+                .map(|i| (i as f32 * step).sin() * 3.0 + 1.0)
+                .collect()
+        };
         let x = Var::from_vec(wave(0.7), (rows, c), &device)?;
         let weights = Tensor::from_vec(wave(0.31), (rows, c), &device)?;
         let gamma = Var::new(&[1.5_f32, -0.5, 2.0, 1.0, 0.7], &device)?;
@@ -151,7 +165,10 @@ mod tests {
         let a = (&ours * &weights)?.sum_all()?.backward()?;
         let b = (&theirs * &weights)?.sum_all()?.backward()?;
         for var in [&x, &gamma, &beta] {
-            let (a, b) = (a.get(var).expect("a gradient"), b.get(var).expect("a gradient"));
+            let (a, b) = (
+                a.get(var).expect("a gradient"),
+                b.get(var).expect("a gradient"),
+            );
             let scale = b.abs()?.max_all()?.to_scalar::<f32>()?.max(1.0);
             assert!(gap(a, b)? < 1e-4 * scale);
         }

@@ -28,7 +28,14 @@ pub struct MatMul {
 /// # Panics
 /// When a slice does not have as many elements as its shape says.
 pub fn matmul_f32(spec: MatMul, out: &mut [f32], a: &[f32], b: &[f32]) {
-    let MatMul { m, n, k, transpose_a, transpose_b, accumulate } = spec;
+    let MatMul {
+        m,
+        n,
+        k,
+        transpose_a,
+        transpose_b,
+        accumulate,
+    } = spec;
     assert_eq!(out.len(), m * n, "out is [m, n]");
     assert_eq!(a.len(), m * k, "a is [m, k]");
     assert_eq!(b.len(), k * n, "b is [k, n]");
@@ -75,7 +82,14 @@ mod tests {
         for bits in 0..8 {
             let (transpose_a, transpose_b, accumulate) = (bits & 1 > 0, bits & 2 > 0, bits & 4 > 0);
             let mut out = vec![1.0; m * n];
-            let spec = MatMul { m, n, k, transpose_a, transpose_b, accumulate };
+            let spec = MatMul {
+                m,
+                n,
+                k,
+                transpose_a,
+                transpose_b,
+                accumulate,
+            };
             matmul_f32(spec, &mut out, &a, &b);
             for i in 0..m {
                 for j in 0..n {

@@ -14,7 +14,11 @@ const CHUNK: usize = 1 << 15;
 /// When shapes differ.
 pub fn add_relu(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if a.shape() != b.shape() {
-        candle_core::bail!("add_relu needs equal shapes, got {:?} and {:?}", a.shape(), b.shape());
+        candle_core::bail!(
+            "add_relu needs equal shapes, got {:?} and {:?}",
+            a.shape(),
+            b.shape()
+        );
     }
     a.contiguous()?.apply_op2(&b.contiguous()?, AddRelu)
 }
@@ -35,13 +39,14 @@ impl CustomOp2 for AddRelu {
     ) -> Result<(CpuStorage, Shape)> {
         let (a, b) = (elements(s1, l1)?, elements(s2, l2)?);
         let mut y = vec![0.0; a.len()];
-        y.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).zip(b.par_chunks(CHUNK)).for_each(
-            |((y, a), b)| {
+        y.par_chunks_mut(CHUNK)
+            .zip(a.par_chunks(CHUNK))
+            .zip(b.par_chunks(CHUNK))
+            .for_each(|((y, a), b)| {
                 for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
                     *y = (a + b).max(0.0);
                 }
-            },
-        );
+            });
         Ok((CpuStorage::F32(y), l1.shape().clone()))
     }
 
@@ -78,11 +83,13 @@ impl CustomOp1 for QuickGelu {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = elements(storage, layout)?;
         let mut y = vec![0.0; x.len()];
-        y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| {
-            for (y, x) in y.iter_mut().zip(x) {
-                *y = x / (1.0 + (-SLOPE * x).exp());
-            }
-        });
+        y.par_chunks_mut(CHUNK)
+            .zip(x.par_chunks(CHUNK))
+            .for_each(|(y, x)| {
+                for (y, x) in y.iter_mut().zip(x) {
+                    *y = x / (1.0 + (-SLOPE * x).exp());
+                }
+            });
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 
@@ -100,13 +107,14 @@ fn masked(values: &Tensor, grad: &Tensor, f: impl Fn(f32, f32) -> f32 + Sync) ->
     let dx = with_elements(values, |v| {
         with_elements(grad, |g| {
             let mut dx = vec![0.0; v.len()];
-            dx.par_chunks_mut(CHUNK).zip(v.par_chunks(CHUNK)).zip(g.par_chunks(CHUNK)).for_each(
-                |((dx, v), g)| {
+            dx.par_chunks_mut(CHUNK)
+                .zip(v.par_chunks(CHUNK))
+                .zip(g.par_chunks(CHUNK))
+                .for_each(|((dx, v), g)| {
                     for ((dx, v), g) in dx.iter_mut().zip(v).zip(g) {
                         *dx = f(*v, *g);
                     }
-                },
-            );
+                });
             dx
         })
     })??;
@@ -128,13 +136,23 @@ mod tests {
         let sigmoid = ((x.as_tensor() * -1.702)?.exp()? + 1.0)?.recip()?;
         for (name, ours, theirs) in [
             ("quick_gelu", quick_gelu(&x)?, (x.as_tensor() * &sigmoid)?),
-            ("add_relu", add_relu(&x, &z)?, (x.as_tensor() + z.as_tensor())?.relu()?),
+            (
+                "add_relu",
+                add_relu(&x, &z)?,
+                (x.as_tensor() + z.as_tensor())?.relu()?,
+            ),
         ] {
             let gap = |a: &Tensor, b: &Tensor| (a - b)?.abs()?.max_all()?.to_scalar::<f32>();
             assert!(gap(&ours, &theirs)? < 1e-5, "{name}");
-            let (a, b) = ((&ours * &z)?.sum_all()?.backward()?, (&theirs * &z)?.sum_all()?.backward()?);
+            let (a, b) = (
+                (&ours * &z)?.sum_all()?.backward()?,
+                (&theirs * &z)?.sum_all()?.backward()?,
+            );
             for var in [&x, &z] {
-                let (a, b) = (a.get(var).expect("a gradient"), b.get(var).expect("a gradient"));
+                let (a, b) = (
+                    a.get(var).expect("a gradient"),
+                    b.get(var).expect("a gradient"),
+                );
                 assert!(gap(a, b)? < 1e-4, "{name}");
             }
         }
