@@ -91,7 +91,7 @@ impl ClipLike {
         let mut random = Random::new(seed);
         let axes = orthonormal(LATENT + 2, dim, &mut random);
         let spectrum = power_law(LATENT, -0.35);
-        let mut direction = |random: &mut Random| -> Vec<f32> {
+        let direction = |random: &mut Random| -> Vec<f32> {
             spectrum.iter().map(|s| s * random.normal()).collect()
         };
         let topics: Vec<Vec<f32>> = (0..TOPICS).map(|_| direction(&mut random)).collect();
@@ -184,7 +184,9 @@ fn orthonormal(n: usize, dim: usize, random: &mut Random) -> Vec<Vec<f32>> {
             add(&mut row, axis, -along);
         }
         let length = dot(&row, &row).sqrt();
-        row.iter_mut().for_each(|x| *x /= length);
+        for x in &mut row {
+            *x /= length;
+        }
         axes.push(row);
     }
     axes

@@ -165,7 +165,7 @@ fn queries_file(dir: &Path, modality: Modality) -> PathBuf {
 
 fn write(path: &Path, rows: &[Embedding]) -> Result<(), Box<dyn Error>> {
     let mut file = BufWriter::new(File::create(path)?);
-    for value in rows.iter().flat_map(|row| row.as_slice()) {
+    for value in rows.iter().flat_map(Embedding::as_slice) {
         file.write_all(&value.to_le_bytes())?;
     }
     file.flush()?;
