@@ -69,12 +69,12 @@ fn invitation(count: &str, address: SocketAddr) -> String {
     format!(
         "\nserving {count} pictures on http://{address}\n\n\
          three things to try:\n\
-         1. open http://{address} and type: banana\n\
+         1. open http://{address} and type: cactus\n\
          2. curl -s http://{address}/v1/collections/{COLLECTION}/search \
-         -H 'content-type: application/json' -d '{{\"text\": \"dog\", \"k\": 3}}'\n\
+         -H 'content-type: application/json' -d '{{\"text\": \"rainbow\", \"k\": 3}}'\n\
          3. curl -s http://{address}/v1/classify \
          -H 'content-type: application/json' \
-         -d '{{\"text\": \"puppy\", \"labels\": [\"dog\", \"car\", \"pizza\"]}}'\n\n\
+         -d '{{\"text\": \"a small cat\", \"labels\": [\"cat\", \"car\", \"pizza\"]}}'\n\n\
          Ctrl-C stops"
     )
 }
