@@ -30,7 +30,9 @@ impl Complement {
             }
             let after = length(&row);
             if after > INDEPENDENT * before {
-                row.iter_mut().for_each(|x| *x /= after);
+                for x in &mut row {
+                    *x /= after;
+                }
                 basis.push(row);
             }
         }

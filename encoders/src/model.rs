@@ -272,7 +272,7 @@ impl Encoder<Pixels> for ImageEncoder {
         let mut rows = Vec::with_capacity(batch.len());
         for part in batch.chunks(PASS) {
             let pass = || {
-                let values: Vec<f32> = part.iter().flat_map(|p| p.as_slice()).copied().collect();
+                let values: Vec<f32> = part.iter().flat_map(Pixels::as_slice).copied().collect();
                 let pixels = Tensor::from_vec(values, (part.len(), 3, side, side), &Device::Cpu)?;
                 let pooled = self.tower.pooled(&pixels)?;
                 Ok((self.tower.project(&pooled)?, self.specific.of(&pooled)?))

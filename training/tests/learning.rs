@@ -48,7 +48,7 @@ fn config(image: ImageSection, batch: usize, steps: usize) -> RunConfig {
         data: DataConfig {
             manifests: Vec::new(),
             held_out: Vec::new(),
-            style_weights: Default::default(),
+            style_weights: std::collections::BTreeMap::new(),
             skin_tone_weight: 1.0,
         },
         model: ModelSection {

@@ -107,22 +107,19 @@ impl Files<'_> {
         let file = self.folder.join(TOKENIZER);
         let context = network.text.context_length;
         let tokenizer = TextTokenizer::from_json(self.tokenizer, &file, context)?;
-        check_tokenizer(&tokenizer, &network, file)?;
-        let card = match self.card {
-            Some(contents) => {
-                let file = self.folder.join(CARD);
-                serde_json::from_value(json(contents, &file)?)
-                    .map_err(|source| ModelError::Json { file, source })?
-            }
-            None => {
-                let name = self
-                    .folder
-                    .file_name()
-                    .map(|n| n.to_string_lossy().into_owned());
-                Card {
-                    name: name.unwrap_or_else(|| "model".to_owned()),
-                    ..Card::default()
-                }
+        check_tokenizer(&tokenizer, &network, &file)?;
+        let card = if let Some(contents) = self.card {
+            let file = self.folder.join(CARD);
+            serde_json::from_value(json(contents, &file)?)
+                .map_err(|source| ModelError::Json { file, source })?
+        } else {
+            let name = self
+                .folder
+                .file_name()
+                .map(|n| n.to_string_lossy().into_owned());
+            Card {
+                name: name.unwrap_or_else(|| "model".to_owned()),
+                ..Card::default()
             }
         };
         Ok(Description {
@@ -158,11 +155,11 @@ impl Files<'_> {
 fn check_tokenizer(
     tokenizer: &TextTokenizer,
     network: &NetworkConfig,
-    file: PathBuf,
+    file: &Path,
 ) -> Result<(), ModelError> {
     let vocabulary = network.text.vocabulary;
     let problem = |problem: String| ModelError::Tokenizer {
-        file: file.clone(),
+        file: file.to_owned(),
         problem,
     };
     if let Some(id) = tokenizer

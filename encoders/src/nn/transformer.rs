@@ -13,7 +13,7 @@ use crate::ModelError;
 /// The activation between the two layers of an MLP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
-    /// `x sigmoid(1.702 x)`: OpenAI's checkpoints.
+    /// `x sigmoid(1.702 x)`: the checkpoints of `OpenAI`.
     QuickGelu,
     /// `x Phi(x)`: most later ones.
     Gelu,

@@ -145,8 +145,8 @@ mod tests {
             let gap = |a: &Tensor, b: &Tensor| (a - b)?.abs()?.max_all()?.to_scalar::<f32>();
             assert!(gap(&ours, &theirs)? < 1e-5, "{name}");
             let (a, b) = (
-                (&ours * &z)?.sum_all()?.backward()?,
-                (&theirs * &z)?.sum_all()?.backward()?,
+                (&ours * z.as_tensor())?.sum_all()?.backward()?,
+                (&theirs * z.as_tensor())?.sum_all()?.backward()?,
             );
             for var in [&x, &z] {
                 let (a, b) = (

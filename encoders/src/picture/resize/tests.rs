@@ -28,9 +28,12 @@ fn hash(bytes: &[u8]) -> u64 {
     })
 }
 
+/// Size before, size after, and a hash per filter.
+type Golden = ((u32, u32), (u32, u32), [u64; 6]);
+
 /// Hashes of what Pillow 13.0 makes of the pattern: from size, to size, filters 0 to 5.
 #[rustfmt::skip]
-const PILLOW: [((u32, u32), (u32, u32), [u64; 6]); 11] = [
+const PILLOW: [Golden; 11] = [
     ((61, 23), (32, 12), [
         0xab0c_cdec_cc03_e4a3, 0x6cc2_d295_973e_ed56, 0x5f6c_cdf0_c8e3_af28,
         0xc59c_5e10_4e74_44df, 0xb12f_37ce_badc_6264, 0x8a5b_4361_6e3e_6eef,
