@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::{Embedding, EmbeddingError, Fingerprint, Modality, Spaces};
+use crate::{Embedding, EmbeddingError, Fingerprint, Modality, Spaces, mix};
 
 /// Both embeddings of one input, from one pass through a tower.
 #[derive(Debug, Clone, PartialEq)]
@@ -132,9 +132,9 @@ impl<I: AsRef<[u8]>> Encoder<I> for HashEncoder {
 
     fn encode(&self, batch: &[I]) -> Result<Vec<Encoded>, EncodeError> {
         let row = |bytes: &[u8], salt: u64, position: usize| {
-            let mut state = bytes.iter().fold(salt, |h, b| splitmix(h ^ u64::from(*b)));
+            let mut state = bytes.iter().fold(salt, |h, b| mix(h ^ u64::from(*b)));
             let mut next = || {
-                state = splitmix(state);
+                state = mix(state);
                 (state >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
             };
             let row = (0..self.spaces.shared_dim).map(|_| next()).collect();
@@ -153,14 +153,6 @@ impl<I: AsRef<[u8]>> Encoder<I> for HashEncoder {
             })
             .collect()
     }
-}
-
-/// One step of the splitmix64 generator (Steele, Lea, Flood 2014).
-fn splitmix(state: u64) -> u64 {
-    let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]

@@ -171,24 +171,13 @@ mod tests {
 
     use super::*;
 
-    const STILL: AugmentConfig = AugmentConfig {
-        rotation: 0.0,
-        scale: [1.0, 1.0],
-        shift: 0.0,
-        white_share: 1.0,
-        color: 0.0,
-        gray_share: 0.0,
-        erase_share: 0.0,
-        mirror_share: 0.0,
-    };
-
     #[test]
     fn without_variation_a_picture_is_itself_on_white() {
         let (red, clear) = ([255, 0, 0, 255], [9, 9, 9, 0]);
         let rgba = [red, clear, clear, red].concat();
         let picture = RgbaPicture::new(2, 2, rgba).expect("sizes fit");
         let mut random = ChaCha8Rng::seed_from_u64(1);
-        let pixels = augment(&picture, 2, false, &STILL, &mut random);
+        let pixels = augment(&picture, 2, false, &AugmentConfig::STILL, &mut random);
         let expected = [
             [1.0, 1.0, 1.0, 1.0],
             [-1.0, 1.0, 1.0, -1.0],

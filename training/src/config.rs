@@ -164,6 +164,20 @@ pub struct AugmentConfig {
     pub mirror_share: f32,
 }
 
+impl AugmentConfig {
+    /// The whole picture on white, unvaried.
+    pub const STILL: Self = Self {
+        rotation: 0.0,
+        scale: [1.0, 1.0],
+        shift: 0.0,
+        white_share: 1.0,
+        color: 0.0,
+        gray_share: 0.0,
+        erase_share: 0.0,
+        mirror_share: 0.0,
+    };
+}
+
 impl RunConfig {
     /// Reads and checks a file. Manifest paths are relative to the working folder.
     ///

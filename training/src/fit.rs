@@ -182,8 +182,7 @@ impl Run {
             self.optimizer
                 .step(&self.parameters, &gradients, &config.optimizer, self.step)?;
         let statistics = self.towers.image.take_statistics();
-        // The count only corrects the bias of the variance; the smallest map is taken for all.
-        self.parameters.track(statistics, n * 16)?;
+        self.parameters.track(statistics)?;
         let log_scale = f64::from(self.towers.logit_scale.to_scalar::<f32>()?);
         if log_scale > MAX_LOGIT_SCALE.ln() {
             let clamped = Tensor::new(MAX_LOGIT_SCALE.ln() as f32, &device)?;
@@ -204,21 +203,11 @@ impl Run {
 
 /// The first picture of a concept on white, unvaried.
 fn as_it_is(concept: &Concept, side: usize) -> Vec<f32> {
-    const STILL: AugmentConfig = AugmentConfig {
-        rotation: 0.0,
-        scale: [1.0, 1.0],
-        shift: 0.0,
-        white_share: 1.0,
-        color: 0.0,
-        gray_share: 0.0,
-        erase_share: 0.0,
-        mirror_share: 0.0,
-    };
     let mut random = <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(0);
     concept
         .pictures
         .first()
         .map_or_else(Vec::new, |(picture, _)| {
-            augment(picture, side, false, &STILL, &mut random)
+            augment(picture, side, false, &AugmentConfig::STILL, &mut random)
         })
 }

@@ -51,18 +51,14 @@ impl Parameters {
         }
     }
 
-    /// Moves the running statistics towards those of a batch of `count` values per channel.
+    /// Moves the running statistics towards those of a batch.
     ///
     /// # Errors
     /// When a name is unknown.
-    pub fn track(
-        &self,
-        statistics: Vec<(String, BatchStatistics)>,
-        count: usize,
-    ) -> Result<(), TrainingError> {
-        // The running variance is the unbiased one.
-        let unbiased = count as f32 / (count.max(2) - 1) as f32;
+    pub fn track(&self, statistics: Vec<(String, BatchStatistics)>) -> Result<(), TrainingError> {
         for (name, batch) in statistics {
+            // The running variance is the unbiased one.
+            let unbiased = batch.count as f32 / (batch.count.max(2) - 1) as f32;
             for (which, values, factor) in [
                 ("running_mean", batch.mean, 1.0),
                 ("running_var", batch.variance, unbiased),

@@ -7,12 +7,13 @@
 
 use std::{cmp::Ordering, collections::VecDeque};
 
+use embedding::mix;
 use hnsw_rs::prelude::{Distance, Hnsw as Builder};
 
 use super::{
     Rows,
     graph::{Graph, Layer, Links},
-    rows::{dot, mix},
+    rows::dot,
 };
 use crate::HnswParams;
 

@@ -1,6 +1,6 @@
 //! Embeddings side by side, and their dot product.
 
-use embedding::Embedding;
+use embedding::{Embedding, mix};
 
 /// Lanes of the dot product: wide enough for the compiler to keep two vector registers busy.
 const LANES: usize = 16;
@@ -116,14 +116,6 @@ fn noise(stream: u64, position: u64) -> f32 {
     let bits = mix(stream.wrapping_mul(0x0123_4567_89ab_cdef) ^ mix(position));
     let sum: u64 = (0..4).map(|i| bits >> (16 * i) & 0xffff).sum();
     (sum as f32 - 131_070.0) / 37_837.0
-}
-
-/// One step of the splitmix64 generator (Steele, Lea, Flood 2014).
-pub(crate) fn mix(state: u64) -> u64 {
-    let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ pub struct BatchStatistics {
     pub mean: Vec<f32>,
     /// Biased variance per channel.
     pub variance: Vec<f32>,
+    /// Number of values per channel that they were taken over.
+    pub count: usize,
 }
 
 /// Normalises `x` `[.., c]` by the statistics of this batch, scales by `gamma` `[c]`, shifts by
@@ -144,7 +146,11 @@ impl CustomOp3 for BatchNorm {
         *self
             .statistics
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = BatchStatistics { mean, variance };
+            .unwrap_or_else(PoisonError::into_inner) = BatchStatistics {
+            mean,
+            variance,
+            count: rows,
+        };
         Ok((CpuStorage::F32(y), l1.shape().clone()))
     }
 
