@@ -10,7 +10,7 @@ use divan::{
 };
 use embedding::Modality;
 use encoders::{DecodeLimits, Filter, Normalization, Picture, PreprocessConfig, decode};
-use engine::index::{Flat, Index, Rows, SearchParams};
+use engine::index::{Flat, Index, Live, Rows, SearchParams};
 use image::{ImageFormat, RgbImage};
 
 const ROWS: usize = 10_000;
@@ -39,7 +39,7 @@ fn exact_scan(bencher: Bencher, dim: usize) {
     bencher
         .counter(BytesCount::new(ROWS * dim * size_of::<f32>()))
         .counter(ItemsCount::new(ROWS))
-        .bench_local(|| flat.search(black_box(&query), K, &params, &|_| true));
+        .bench_local(|| flat.search(black_box(&query), K, &params, Live::all(ROWS)));
 }
 
 /// Resize as Pillow does, crop and normalize one picture.

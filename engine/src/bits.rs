@@ -37,6 +37,21 @@ impl Bits {
         self.ones
     }
 
+    /// Number of flags before `end` that are set.
+    pub(crate) fn ones_below(&self, end: usize) -> usize {
+        if self.ones == 0 {
+            return 0;
+        }
+        let (whole, rest) = (end / 64, end % 64);
+        let ones = |words: &[u64]| words.iter().map(|word| word.count_ones() as usize).sum();
+        let before: usize = ones(&self.words[..whole]);
+        let last = self
+            .words
+            .get(whole)
+            .map_or(0, |word| word & ((1 << rest) - 1));
+        before + last.count_ones() as usize
+    }
+
     /// Flag `i`; unset beyond the end.
     pub(crate) fn get(&self, i: usize) -> bool {
         self.words
@@ -105,6 +120,8 @@ mod tests {
             after.newly_set(&before, 100).collect::<Vec<_>>(),
             [4, 63, 64, 99]
         );
+        assert_eq!((after.ones_below(0), after.ones_below(100)), (0, 5));
+        assert_eq!((after.ones_below(64), after.ones_below(160)), (3, 7));
         after.clear(64);
         assert!(!after.get(64) && after.get(63) && !after.get(1000));
         assert_eq!(Bits::all_set(65).ones(), 65);

@@ -37,6 +37,19 @@ pub struct HnswParams {
     pub ef_construction: usize,
     /// Candidates kept while searching, unless the request says otherwise.
     pub ef_search: usize,
+    /// What links the nodes.
+    pub builder: GraphBuilder,
+}
+
+/// What links the nodes of a graph. Graphs of both are searched in the same way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GraphBuilder {
+    /// Our own, on codes.
+    #[default]
+    Own,
+    /// The crate `hnsw_rs`, with our distance on codes: slower, to compare with.
+    HnswRs,
 }
 
 impl Default for HnswParams {
@@ -45,6 +58,7 @@ impl Default for HnswParams {
             m: 16,
             ef_construction: 200,
             ef_search: 64,
+            builder: GraphBuilder::Own,
         }
     }
 }
@@ -71,6 +85,7 @@ impl EngineConfig {
             m,
             ef_construction,
             ef_search,
+            builder: _,
         } = self.hnsw;
         let checks = [
             (

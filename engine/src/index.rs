@@ -1,13 +1,21 @@
 //! Finding the nearest rows. An index is immutable once built and derived from the store.
 //!
-//! Two implementations: [`Flat`] compares with every row and is the oracle; [`Hnsw`] walks a graph.
+//! Three implementations: [`Flat`] compares with every row and is the oracle; [`Coded`] does the
+//! same on one byte per number; [`Hnsw`] walks a graph over the same bytes.
+
+// A search is one function for each instruction set: see `kernel`.
+#![allow(clippy::inline_always)]
 
 mod build;
+mod codes;
 mod flat;
 mod graph;
 mod hnsw;
+mod kernel;
 mod rows;
+mod scan;
 mod top;
+mod walk;
 
 use std::{cmp::Ordering, num::NonZeroUsize, sync::Arc};
 
@@ -15,10 +23,13 @@ use embedding::Embedding;
 
 pub use flat::Flat;
 pub use hnsw::{Hnsw, Stopped};
+pub use kernel::kernel_name;
 pub use rows::Rows;
+pub use scan::Coded;
 
-pub(crate) use graph::{Graph, Layer, Links};
-pub(crate) use rows::dot;
+pub(crate) use codes::Codes;
+pub(crate) use graph::{Graph, Layer, Lists};
+pub(crate) use kernel::dot;
 use top::TopK;
 
 use crate::Score;
@@ -54,6 +65,47 @@ pub struct SearchParams {
     pub ef_search: usize,
 }
 
+/// Which rows of an index may be found, and how many these are.
+#[derive(Clone, Copy)]
+pub struct Live<'a> {
+    is: Option<&'a dyn Fn(Row) -> bool>,
+    count: usize,
+}
+
+impl<'a> Live<'a> {
+    /// All of an index's rows.
+    pub fn all(rows: usize) -> Self {
+        Self {
+            is: None,
+            count: rows,
+        }
+    }
+
+    /// Those for which `is` holds; `count` of them.
+    pub fn only(is: &'a dyn Fn(Row) -> bool, count: usize) -> Self {
+        Self {
+            is: Some(is),
+            count,
+        }
+    }
+
+    /// Whether the row may be found.
+    #[inline(always)]
+    pub fn is(&self, row: Row) -> bool {
+        self.is.is_none_or(|is| is(row))
+    }
+
+    /// Number of rows that may be found.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Whether no row is left out.
+    pub fn are_all(&self) -> bool {
+        self.is.is_none()
+    }
+}
+
 /// Nearest rows by cosine. Immutable once built.
 ///
 /// Contract, run by [`check_contract`]: only live rows; each row once; best first, ties by row;
@@ -74,7 +126,7 @@ pub trait Index: Send + Sync {
         query: &Embedding,
         k: NonZeroUsize,
         params: &SearchParams,
-        live: &dyn Fn(Row) -> bool,
+        live: Live<'_>,
     ) -> Vec<Neighbor>;
 }
 
@@ -91,7 +143,8 @@ pub fn check_contract(make: &dyn Fn(Arc<Rows>) -> Box<dyn Index>) {
     let query = Embedding::normalized(vec![1.0, 2.0, 3.0]).expect("has a direction");
     assert!(none.is_empty(), "an index of no rows is empty");
     assert!(
-        none.search(&query, count(5), &params, &|_| true).is_empty(),
+        none.search(&query, count(5), &params, Live::all(0))
+            .is_empty(),
         "and finds nothing"
     );
 
@@ -120,7 +173,7 @@ pub fn check_contract(make: &dyn Fn(Arc<Rows>) -> Box<dyn Index>) {
             (11, 5000),
         ] {
             let query = embedding(rows.row(at));
-            let found = index.search(&query, count(k), &params, live);
+            let found = index.search(&query, count(k), &params, Live::only(live, alive));
             assert_eq!(
                 found.len(),
                 k.min(alive),
@@ -147,12 +200,17 @@ pub fn check_contract(make: &dyn Fn(Arc<Rows>) -> Box<dyn Index>) {
     };
     (0..500).for_each(|i| same.push(&direction(usize::from(i == 250))));
     let index = make(Arc::new(same));
-    let found = index.search(&embedding(&direction(0)), count(499), &params, &|_| true);
+    let found = index.search(
+        &embedding(&direction(0)),
+        count(499),
+        &params,
+        Live::all(500),
+    );
     assert!(
         found.iter().all(|n| (n.score.0 - 1.0).abs() < 1e-6),
         "identical rows are all found"
     );
-    let found = index.search(&embedding(&direction(1)), count(1), &params, &|_| true);
+    let found = index.search(&embedding(&direction(1)), count(1), &params, Live::all(500));
     assert_eq!(
         found[0].row,
         Row(250),
@@ -170,15 +228,23 @@ mod tests {
     }
 
     #[test]
+    fn the_scan_over_codes_keeps_the_contract() {
+        check_contract(&|rows| Box::new(Coded::new(rows)));
+    }
+
+    #[test]
     fn the_graph_keeps_the_contract() {
-        let params = crate::HnswParams {
-            m: 8,
-            ef_construction: 64,
-            ef_search: 32,
-        };
-        check_contract(&|rows| {
-            Box::new(Hnsw::build(rows, &params, 1, &|| false).expect("nobody stops it"))
-        });
+        for builder in [crate::GraphBuilder::Own, crate::GraphBuilder::HnswRs] {
+            let params = crate::HnswParams {
+                m: 8,
+                ef_construction: 64,
+                ef_search: 32,
+                builder,
+            };
+            check_contract(&|rows| {
+                Box::new(Hnsw::build(rows, &params, 1, &|| false).expect("nobody stops it"))
+            });
+        }
     }
 
     #[test]
@@ -188,7 +254,7 @@ mod tests {
         let query = Embedding::new(rows.row(10).to_vec()).expect("rows are unit");
         let search = |k| {
             let k = NonZeroUsize::new(k).expect("not zero");
-            flat.search(&query, k, &SearchParams { ef_search: 1 }, &|_| true)
+            flat.search(&query, k, &SearchParams { ef_search: 1 }, Live::all(300))
         };
         for k in 1..=300 {
             assert_eq!(search(k), search(k + 1)[..k], "k = {k}");
@@ -209,8 +275,8 @@ mod tests {
         let mut found = 0;
         for i in 0..queries.len() {
             let query = rows::between(queries.row(i), queries.row((i * 7 + 1) % queries.len()));
-            let truth = flat.search(&query, k, &search, &|_| true);
-            let answer = graph.search(&query, k, &search, &|_| true);
+            let truth = flat.search(&query, k, &search, Live::all(20_000));
+            let answer = graph.search(&query, k, &search, Live::all(20_000));
             found += answer
                 .iter()
                 .filter(|n| truth.iter().any(|t| t.row == n.row))

@@ -61,7 +61,7 @@ pub mod store;
 mod turns;
 
 pub use collection::Collection;
-pub use config::{EngineConfig, HnswParams};
+pub use config::{EngineConfig, GraphBuilder, HnswParams};
 pub use engine::Engine;
 pub use error::EngineError;
 pub use head::{Head, Prediction};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     config::EngineConfig,
-    index::{Flat, Hnsw, Index, Rows, Stopped},
+    index::{Coded, Hnsw, Index, Rows, Stopped},
     record::Stamp,
 };
 
@@ -82,24 +82,31 @@ pub(crate) struct Segment {
     pub(crate) ids: Ids,
     pub(crate) stamps: Vec<Stamp>,
     pub(crate) rows: Arc<Rows>,
-    flat: Flat,
+    coded: Arc<Coded>,
     graph: Option<Hnsw>,
 }
 
 impl Segment {
     /// A segment without rows.
     pub(crate) fn empty(dim: usize) -> Self {
-        Self::new(Ids::new(), Vec::new(), Arc::new(Rows::new(dim)), None)
+        let coded = Coded::new(Arc::new(Rows::new(dim)));
+        Self::new(Ids::new(), Vec::new(), Arc::new(coded), None)
     }
 
     /// Puts a segment together. All parts have one entry per row.
-    pub(crate) fn new(ids: Ids, stamps: Vec<Stamp>, rows: Arc<Rows>, graph: Option<Hnsw>) -> Self {
+    pub(crate) fn new(
+        ids: Ids,
+        stamps: Vec<Stamp>,
+        coded: Arc<Coded>,
+        graph: Option<Hnsw>,
+    ) -> Self {
+        let rows = Arc::clone(coded.rows());
         debug_assert!(ids.len() == rows.len() && stamps.len() == rows.len());
         Self {
             ids,
             stamps,
-            flat: Flat::new(rows.clone()),
             rows,
+            coded,
             graph,
         }
     }
@@ -111,12 +118,16 @@ impl Segment {
         stop: &dyn Fn() -> bool,
     ) -> Result<Self, Stopped> {
         let rows = Arc::new(rows);
-        let graph = if rows.len() >= config.graph_rows {
-            Some(Hnsw::build(rows.clone(), &config.hnsw, BUILD_SEED, stop)?)
-        } else {
-            None
-        };
-        Ok(Self::new(ids, stamps, rows, graph))
+        if rows.len() < config.graph_rows {
+            return Ok(Self::new(ids, stamps, Arc::new(Coded::new(rows)), None));
+        }
+        let graph = Hnsw::build(rows, &config.hnsw, BUILD_SEED, stop)?;
+        Ok(Self::new(
+            ids,
+            stamps,
+            Arc::clone(graph.coded()),
+            Some(graph),
+        ))
     }
 
     /// Number of rows.
@@ -128,8 +139,13 @@ impl Segment {
     pub(crate) fn index(&self, exact: bool) -> &dyn Index {
         match &self.graph {
             Some(graph) if !exact => graph,
-            _ => &self.flat,
+            _ => &*self.coded,
         }
+    }
+
+    /// The rows and their codes.
+    pub(crate) fn coded(&self) -> &Coded {
+        &self.coded
     }
 
     /// The graph, where there is one.

@@ -6,9 +6,9 @@
 //!
 //! Each list is its length as `u64` and its elements, all little-endian: the name of what it
 //! belongs to (u8), id offsets (u64), id bytes (u8), stamps (u64), dim (u32, one), numbers (f32),
-//! and, where there is a graph, the entry node (u32, one), the node members' offsets and targets,
-//! the lowest layer's offsets and targets, and for each upper layer its nodes, offsets and targets
-//! (all u32).
+//! mean (f32), step and span (f32, two), codes (i8), rests (f32), the node members' offsets and
+//! targets (u32), and, where there is a graph, for the lowest and each upper layer its width (u32,
+//! one) and its links (u32).
 
 use std::{
     io::{self, BufReader, BufWriter, Read, Write},
@@ -19,12 +19,12 @@ use std::{
 use fs_err::{self as fs, File};
 
 use crate::{
-    index::{Graph, Hnsw, Layer, Links, Rows},
+    index::{Coded, Codes, Graph, Hnsw, Layer, Lists, Rows},
     record::Stamp,
     segment::{Ids, Segment},
 };
 
-const MAGIC: &[u8; 12] = b"DIPTYIDX\x01\0\0\0";
+const MAGIC: &[u8; 12] = b"DIPTYIDX\x02\0\0\0";
 const HASH_BYTES: u64 = 32;
 /// Bytes converted at a time.
 const BLOCK_BYTES: usize = 1 << 16;
@@ -46,14 +46,19 @@ pub(crate) fn write(path: &Path, owner: &str, segment: &Segment) -> io::Result<(
     out.list(bytes, |b| [*b])?;
     out.list(&segment.stamps, |x| x.0.to_le_bytes())?;
     out.u32s(&[segment.rows.dim() as u32])?;
-    out.list(segment.rows.data(), |x| x.to_le_bytes())?;
+    out.f32s(segment.rows.data())?;
+    let codes = segment.coded().codes();
+    out.f32s(&codes.mean)?;
+    out.f32s(&[codes.step, codes.span])?;
+    out.list(&codes.codes, |x| x.to_le_bytes())?;
+    out.f32s(&codes.rests)?;
+    let members = segment.coded().members();
+    out.u32s(&members.offsets)?;
+    out.u32s(&members.targets)?;
     if let Some(graph) = segment.graph().map(Hnsw::graph) {
-        out.u32s(&[graph.entry])?;
-        out.links(&graph.members)?;
-        out.links(&graph.base)?;
-        for layer in &graph.upper {
-            out.u32s(&layer.nodes)?;
-            out.links(&layer.links)?;
+        for layer in std::iter::once(&graph.base).chain(&graph.upper) {
+            out.u32s(&[layer.width as u32])?;
+            out.u32s(&layer.links)?;
         }
     }
     let hash = out.hasher.finalize();
@@ -98,9 +103,8 @@ impl Writer {
         self.list(list, |x| x.to_le_bytes())
     }
 
-    fn links(&mut self, links: &Links) -> io::Result<()> {
-        self.u32s(&links.offsets)?;
-        self.u32s(&links.targets)
+    fn f32s(&mut self, list: &[f32]) -> io::Result<()> {
+        self.list(list, |x| x.to_le_bytes())
     }
 }
 
@@ -138,7 +142,23 @@ pub(crate) fn read(path: &Path, owner: &str, dim: usize) -> io::Result<Option<Se
     );
     let stamps = input.list(|bytes| Stamp(u64::from_le_bytes(bytes)))?;
     let file_dim = input.u32s()?;
-    let numbers = input.list(f32::from_le_bytes)?;
+    let numbers = input.f32s()?;
+    let (mean, scale) = (input.f32s()?, input.f32s()?);
+    let [step, span] = scale[..] else {
+        return Err(bad("its codes have no scale"));
+    };
+    let codes = Codes {
+        dim,
+        mean,
+        step,
+        span,
+        codes: input.list(i8::from_le_bytes)?,
+        rests: input.f32s()?,
+    };
+    let members = Lists {
+        offsets: input.u32s()?,
+        targets: input.u32s()?,
+    };
     let graph = if input.left > 0 {
         Some(input.graph()?)
     } else {
@@ -155,12 +175,13 @@ pub(crate) fn read(path: &Path, owner: &str, dim: usize) -> io::Result<Option<Se
     if ids.len() != rows.len() || stamps.len() != rows.len() {
         return Err(unfit());
     }
-    let rows = Arc::new(rows);
+    let coded = Coded::from_parts(Arc::new(rows), codes, members).ok_or_else(unfit)?;
+    let coded = Arc::new(coded);
     let graph = match graph {
-        Some(graph) => Some(Hnsw::from_graph(rows.clone(), graph).ok_or_else(unfit)?),
+        Some(graph) => Some(Hnsw::from_graph(coded.clone(), graph).ok_or_else(unfit)?),
         None => None,
     };
-    Ok(Some(Segment::new(ids, stamps, rows, graph)))
+    Ok(Some(Segment::new(ids, stamps, coded, graph)))
 }
 
 struct Reader {
@@ -209,31 +230,29 @@ impl Reader {
         self.list(u32::from_le_bytes)
     }
 
-    fn links(&mut self) -> io::Result<Links> {
-        Ok(Links {
-            offsets: self.u32s()?,
-            targets: self.u32s()?,
-        })
+    fn f32s(&mut self) -> io::Result<Vec<f32>> {
+        self.list(f32::from_le_bytes)
     }
 
     fn graph(&mut self) -> io::Result<Graph> {
-        let entry = self.u32s()?;
-        let [entry] = entry[..] else {
-            return Err(bad("its graph has no entry"));
-        };
         let mut graph = Graph {
-            entry,
-            members: self.links()?,
-            base: self.links()?,
+            base: self.layer()?,
             upper: Vec::new(),
         };
         while self.left > 0 {
-            graph.upper.push(Layer {
-                nodes: self.u32s()?,
-                links: self.links()?,
-            });
+            graph.upper.push(self.layer()?);
         }
         Ok(graph)
+    }
+
+    fn layer(&mut self) -> io::Result<Layer> {
+        match self.u32s()?[..] {
+            [width] if width > 0 => Ok(Layer {
+                width: width as usize,
+                links: self.u32s()?,
+            }),
+            _ => Err(bad("a layer of its graph has no width")),
+        }
     }
 
     fn check_hash(mut self) -> io::Result<()> {
@@ -289,6 +308,7 @@ mod tests {
                 back.graph().map(Hnsw::graph),
                 segment.graph().map(Hnsw::graph)
             );
+            assert_eq!(back.coded().codes(), segment.coded().codes());
             assert_eq!(back.graph().is_some(), graph_rows == 0);
             assert!(read(&path, "b", 4).is_err(), "another shard");
             assert!(read(&path, "a", 5).is_err(), "another dim");

@@ -9,7 +9,7 @@ use crate::{
     Score,
     bits::Bits,
     config::EngineConfig,
-    index::{Row, Rows, SearchParams, dot},
+    index::{Live, Row, Rows, SearchParams, dot},
     record::Stamp,
     segment::{Ids, Segment},
 };
@@ -88,8 +88,13 @@ impl View {
         params: SearchParams,
         exact: bool,
     ) -> Vec<Found<String>> {
-        let live = |row: Row| !self.dead.get(row.0 as usize);
-        let sealed = self.sealed.index(exact).search(query, k, &params, &live);
+        let alive = |row: Row| !self.dead.get(row.0 as usize);
+        let sealed = self.sealed.len();
+        let live = match self.dead.ones_below(sealed) {
+            0 => Live::all(sealed),
+            dead => Live::only(&alive, sealed - dead),
+        };
+        let sealed = self.sealed.index(exact).search(query, k, &params, live);
         let sealed = sealed.iter().map(|n| Found {
             score: n.score,
             id: self.sealed.ids.get(n.row.0 as usize),

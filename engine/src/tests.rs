@@ -28,6 +28,7 @@ fn small() -> EngineConfig {
             m: 4,
             ef_construction: 16,
             ef_search: 64,
+            ..HnswParams::default()
         },
         store_cache_bytes: 8 << 20,
     }
@@ -243,6 +244,7 @@ fn recall_stays_when_half_of_the_items_are_deleted_and_after_a_restart() {
             m: 12,
             ef_construction: 80,
             ef_search: 48,
+            ..HnswParams::default()
         },
         ..small()
     };

@@ -27,6 +27,7 @@ pub fn config() -> EngineConfig {
             m: 12,
             ef_construction: 64,
             ef_search: 32,
+            ..HnswParams::default()
         },
         store_cache_bytes: 16 << 20,
     }

@@ -19,7 +19,7 @@ use clap::{Parser, Subcommand};
 use embedding::{Embedding, Modality};
 use engine::{
     HnswParams,
-    index::{Flat, Hnsw, Index, Neighbor, Rows, SearchParams},
+    index::{Flat, Hnsw, Index, Live, Neighbor, Rows, SearchParams},
 };
 use fs_err::File;
 use serde_json::json;
@@ -142,7 +142,7 @@ fn search_all(
     let params = SearchParams { ef_search };
     queries
         .iter()
-        .map(|query| index.search(query, k, &params, &|_| true))
+        .map(|query| index.search(query, k, &params, Live::all(index.len())))
         .collect()
 }
 

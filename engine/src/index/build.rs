@@ -1,234 +1,298 @@
-//! Builds the graph. The only module that names `hnsw_rs`.
+//! Links nodes to a graph (Malkov and Yashunin 2018, algorithms 1 and 4), on codes.
 //!
-//! `hnsw_rs` ends the process on some settings, asserts on distances that rounding can break, loses
-//! points among many duplicates, and prunes in a way that can cut nodes off. So it is only asked to
-//! link nodes: it sees distinct rows, checked settings and our own distance; the result is taken
-//! out of it, and nodes that were cut off are tied in again.
+//! Distances between nodes are squared lengths in units of the code; the rows are unit, so the
+//! order is that of their cosines. The distance of each link is kept while building, since a full
+//! list of links is sorted out again and again.
 
-use std::{cmp::Ordering, collections::VecDeque};
+mod hnsw_rs;
 
 use embedding::mix;
-use hnsw_rs::prelude::{Distance, Hnsw as Builder};
 
 use super::{
-    Rows,
-    graph::{Graph, Layer, Links},
-    rows::dot,
+    codes::Codes,
+    graph::{Graph, Layer, NONE},
+    kernel::{self, Kernel, Task},
+    walk::{Candidate, Scratch, descend, walk},
 };
-use crate::HnswParams;
+use crate::{GraphBuilder, HnswParams};
 
-/// Most layers; that of `hnsw_rs`.
-const MAX_LAYERS: usize = 16;
+/// Most layers above the lowest.
+const MAX_LEVEL: usize = 15;
 
-/// Cosine distance between nodes, which are known by number so that no row is copied.
-struct NodeDistance<'a> {
-    rows: &'a Rows,
-    members: &'a Links,
-}
-
-impl Distance<u32> for NodeDistance<'_> {
-    fn eval(&self, a: &[u32], b: &[u32]) -> f32 {
-        let row = |node: &[u32]| self.rows.row(self.members.list(node[0])[0] as usize);
-        // Rounding can bring the dot product of unit rows above 1; `hnsw_rs` asserts it does not.
-        (1.0 - dot(row(a), row(b))).max(0.0)
-    }
-}
-
-/// Builds the graph of `rows`; `None` when `stop` says so before it is done. Equal arguments give
-/// equal graphs.
+/// Links the nodes; `None` when `stop` says so before it is done. Equal arguments give equal
+/// graphs. The order says which coded row each node is.
 pub(super) fn build(
-    rows: &Rows,
+    codes: &Codes,
     params: &HnswParams,
     seed: u64,
     stop: &dyn Fn() -> bool,
-) -> Option<Graph> {
-    let members = distinct(rows);
-    let nodes = members.len();
-    if nodes == 0 {
-        return Some(Graph::default());
-    }
-    let distance = NodeDistance {
-        rows,
-        members: &members,
+) -> Option<(Graph, Vec<u32>)> {
+    let (mut graph, order) = match params.builder {
+        GraphBuilder::Own => link(codes, params, seed, stop)?,
+        GraphBuilder::HnswRs => hnsw_rs::link(codes, params, seed, stop)?,
     };
-    let builder = Builder::new(
-        params.m,
-        nodes,
-        MAX_LAYERS,
-        params.ef_construction,
-        distance,
-    );
-    // Rows come sorted by id, and ids often follow the content: linking them in that order would
-    // build one neighborhood after the other and leave few links between them.
-    for node in shuffled(nodes as u32, seed) {
-        if stop() {
-            return None;
-        }
-        builder.insert((&[node], node as usize));
-    }
-    let (entry, mut base, upper) = extract(&builder, nodes);
-    drop(builder);
-    tie_in(entry, &mut base);
-    let base = Links::from_lists(base.iter().map(Vec::as_slice));
-    Some(Graph {
-        entry,
-        members,
-        base,
-        upper,
-    })
+    graph.tie_in();
+    let (near, order) = by_layer_and_nearness(&graph, &order);
+    Some((graph.renumbered(&near), order))
 }
 
-/// Groups of identical rows, ordered by their first row.
-fn distinct(rows: &Rows) -> Links {
-    let mut order: Vec<u32> = (0..rows.len() as u32).collect();
-    let compare = |a: &u32, b: &u32| {
-        let (a, b) = (rows.row(*a as usize), rows.row(*b as usize));
-        a.partial_cmp(b).unwrap_or(Ordering::Equal)
-    };
-    order.sort_by(compare);
-    let mut groups: Vec<&[u32]> = order
-        .chunk_by(|a, b| compare(a, b) == Ordering::Equal)
-        .collect();
-    // The sort is stable, so each group is ascending.
-    groups.sort_by_key(|group| group[0]);
-    Links::from_lists(groups)
-}
-
-/// `0..len` in a random order (Fisher and Yates).
-fn shuffled(len: u32, seed: u64) -> Vec<u32> {
-    let mut order: Vec<u32> = (0..len).collect();
-    let mut state = seed;
-    for i in (1..order.len()).rev() {
-        state = mix(state);
-        order.swap(i, (state % (i as u64 + 1)) as usize);
-    }
-    order
-}
-
-/// The entry node, the links of every node in the lowest layer, and the layers above.
-fn extract(
-    builder: &Builder<'_, u32, NodeDistance<'_>>,
-    nodes: usize,
-) -> (u32, Vec<Vec<u32>>, Vec<Layer>) {
-    let points = builder.get_point_indexation();
-    let top = usize::from(points.get_max_level_observed());
-    let mut base = vec![Vec::new(); nodes];
-    let mut upper: Vec<Vec<(u32, Vec<u32>)>> = vec![Vec::new(); top];
-    let mut level_of = vec![0; nodes];
-    let mut entry = 0;
-    for level in 0..=top {
-        for point in points.get_layer_iterator(level) {
-            let node = point.get_origin_id() as u32;
-            level_of[node as usize] = level;
-            if level == top {
-                entry = node;
-            }
-            for (layer, neighbors) in point
-                .get_neighborhood_id()
-                .iter()
-                .enumerate()
-                .take(level + 1)
-            {
-                let links = neighbors
-                    .iter()
-                    .map(|n| n.d_id as u32)
-                    .filter(|n| *n != node);
-                let links: Vec<u32> = links.collect();
-                match layer {
-                    0 => base[node as usize] = links,
-                    _ => upper[layer - 1].push((node, links)),
-                }
-            }
-        }
-    }
-    let layers = upper.into_iter().enumerate().map(|(i, mut lists)| {
-        lists.sort_unstable_by_key(|(node, _)| *node);
-        let mut layer = Layer::default();
-        for (node, mut links) in lists {
-            links.retain(|target| level_of[*target as usize] > i);
-            layer.nodes.push(node);
-            layer.links.push(&links);
-        }
-        layer
+/// Links all coded rows. The order says which row each node is: nodes of the highest layers come
+/// first.
+fn link(
+    codes: &Codes,
+    params: &HnswParams,
+    seed: u64,
+    stop: &dyn Fn() -> bool,
+) -> Option<(Graph, Vec<u32>)> {
+    let levels = levels(codes.len(), params.m, seed);
+    // Nodes of the highest layers first, and otherwise in a random order: rows come sorted by id,
+    // and ids often follow the content; linking them in that order would build one neighborhood
+    // after the other and leave few links between them.
+    let mut order: Vec<u32> = (0..codes.len() as u32).collect();
+    order.sort_unstable_by_key(|row| {
+        let level = levels[*row as usize];
+        (std::cmp::Reverse(level), mix(seed ^ u64::from(*row)), *row)
     });
-    (entry, base, layers.collect())
+    let singles: Vec<&[u32]> = order.chunks(1).collect();
+    let codes = codes.arranged(&singles);
+    let levels: Vec<usize> = order.iter().map(|row| levels[*row as usize]).collect();
+    let task = Link {
+        codes: &codes,
+        levels: &levels,
+        params,
+        stop,
+    };
+    Some((kernel::run(task)?, order))
 }
 
-/// Gives every node that cannot be reached from the entry a link from one that can.
-fn tie_in(entry: u32, base: &mut [Vec<u32>]) {
-    let mut reached = vec![false; base.len()];
-    let mut queue = VecDeque::from([entry]);
-    reached[entry as usize] = true;
-    let mut next = 0;
-    loop {
-        while let Some(node) = queue.pop_front() {
-            for target in &base[node as usize] {
-                if !std::mem::replace(&mut reached[*target as usize], true) {
-                    queue.push_back(*target);
-                }
+/// Level of each node: exponentially distributed, with `1 / ln(m)` as its scale.
+fn levels(nodes: usize, m: usize, seed: u64) -> Vec<usize> {
+    let scale = 1.0 / (m as f64).ln();
+    let level = |node: u64| {
+        let uniform = ((mix(mix(seed) ^ mix(node)) >> 11) + 1) as f64 / (1_u64 << 53) as f64;
+        ((-uniform.ln() * scale) as usize).min(MAX_LEVEL)
+    };
+    (0..nodes as u64).map(level).collect()
+}
+
+/// The new order of nodes, as numbers of the old one and as rows: layer by layer, and near nodes
+/// near to each other.
+fn by_layer_and_nearness(graph: &Graph, rows: &[u32]) -> (Vec<u32>, Vec<u32>) {
+    let layers_of = |node: u32| {
+        let in_layer = |layer: &&Layer| (node as usize) < layer.len();
+        graph.upper.iter().take_while(in_layer).count()
+    };
+    let mut near = graph.breadth_first();
+    // Stable, so that within a layer the order stays.
+    near.sort_by_key(|node| std::cmp::Reverse(layers_of(*node)));
+    let order = near.iter().map(|node| rows[*node as usize]).collect();
+    (near, order)
+}
+
+/// Links all nodes, which come in the order of their levels.
+struct Link<'a> {
+    codes: &'a Codes,
+    levels: &'a [usize],
+    params: &'a HnswParams,
+    stop: &'a dyn Fn() -> bool,
+}
+
+impl Task for Link<'_> {
+    type Output = Option<Graph>;
+
+    #[inline(always)]
+    fn run<K: Kernel>(self, kernel: K) -> Option<Graph> {
+        let Self {
+            codes,
+            levels,
+            params,
+            stop,
+        } = self;
+        let mut linker = Linker::new(codes, levels, params.m);
+        let mut scratch = Scratch::default();
+        for node in 1..levels.len() as u32 {
+            if stop() {
+                return None;
+            }
+            linker.add(kernel, node, params.ef_construction, &mut scratch);
+        }
+        Some(linker.graph)
+    }
+}
+
+/// Squared length of codes.
+fn square(codes: &[i8]) -> i32 {
+    codes.iter().map(|c| i32::from(*c) * i32::from(*c)).sum()
+}
+
+struct Linker<'a> {
+    codes: &'a Codes,
+    levels: &'a [usize],
+    /// Sum of the codes of each node.
+    sums: Vec<i32>,
+    /// Squared length of each node's codes.
+    squares: Vec<i32>,
+    graph: Graph,
+    /// Distance of each link of the graph, in the same places; the lowest layer first.
+    distances: Vec<Vec<i32>>,
+    m: usize,
+    chosen: Vec<Candidate>,
+    crowd: Vec<Candidate>,
+}
+
+impl<'a> Linker<'a> {
+    fn new(codes: &'a Codes, levels: &'a [usize], m: usize) -> Self {
+        let rows = || (0..codes.len() as u32).map(|i| codes.row(i));
+        let nodes_above = |level: usize| levels.partition_point(|l| *l > level);
+        let upper = (0..levels.first().copied().unwrap_or(0))
+            .map(|level| Layer::new(nodes_above(level), m))
+            .collect();
+        let graph = Graph {
+            base: Layer::new(levels.len(), 2 * m),
+            upper,
+        };
+        let places = |layer: &Layer| vec![0; layer.links.len()];
+        Self {
+            sums: rows().map(kernel::sum).collect(),
+            squares: rows().map(square).collect(),
+            distances: std::iter::once(&graph.base)
+                .chain(&graph.upper)
+                .map(places)
+                .collect(),
+            codes,
+            levels,
+            graph,
+            m,
+            chosen: Vec::new(),
+            crowd: Vec::new(),
+        }
+    }
+
+    /// Links a node with those before it.
+    #[inline(always)]
+    fn add<K: Kernel>(&mut self, kernel: K, node: u32, ef: usize, scratch: &mut Scratch) {
+        let level = self.levels[node as usize];
+        let codes = self.codes;
+        let row = codes.row(node);
+        let sum = self.sums[node as usize];
+        let square = self.squares[node as usize];
+        let squares = std::mem::take(&mut self.squares);
+        let distance = |other: u32| {
+            let product = kernel.dot_codes(codes.row(other), row, sum);
+            square + squares[other as usize] - 2 * product
+        };
+        let mut best = Candidate::new(distance(0), 0);
+        for layer in self.graph.upper[level..].iter().rev() {
+            best = descend(layer, best, distance);
+        }
+        for layer in (0..=level.min(self.graph.upper.len())).rev() {
+            let links = match layer {
+                0 => &self.graph.base,
+                _ => &self.graph.upper[layer - 1],
+            };
+            walk(kernel, (codes, links), best, ef, distance, scratch);
+            best = Candidate::new(scratch.pool[0].distance, scratch.pool[0].node());
+            self.choose(kernel, &squares, &scratch.pool, self.m);
+            self.link(kernel, &squares, layer, node);
+        }
+        self.squares = squares;
+    }
+
+    /// Chooses up to `most` of the candidates, which come nearest first: those that are nearer to
+    /// the node than to all chosen before (algorithm 4).
+    #[inline(always)]
+    fn choose<K: Kernel>(
+        &mut self,
+        kernel: K,
+        squares: &[i32],
+        candidates: &[Candidate],
+        most: usize,
+    ) {
+        self.chosen.clear();
+        for candidate in candidates {
+            if self.chosen.len() >= most {
+                return;
+            }
+            let node = candidate.node();
+            let row = self.codes.row(node);
+            let sum = self.sums[node as usize];
+            let square = squares[node as usize];
+            let apart = |other: &Candidate| {
+                let other = other.node();
+                let product = kernel.dot_codes(self.codes.row(other), row, sum);
+                // Of equal nodes only one is linked: many of them would leave no place for others.
+                square + squares[other as usize] - 2 * product > candidate.distance
+            };
+            if self.chosen.iter().all(apart) {
+                self.chosen.push(Candidate::new(candidate.distance, node));
             }
         }
-        while next < base.len() && reached[next] {
-            next += 1;
-        }
-        if next == base.len() {
-            return;
-        }
-        // Links are sorted by distance, so this is the nearest reached one.
-        let near = base[next]
-            .iter()
-            .copied()
-            .find(|target| reached[*target as usize]);
-        base[near.unwrap_or(entry) as usize].push(next as u32);
-        reached[next] = true;
-        queue.push_back(next as u32);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::index::rows::clustered;
-
-    #[test]
-    fn every_node_is_reached_and_equal_seeds_build_equal_graphs() {
-        let rows = clustered(2000, 16, 50, 3, 1);
-        let params = HnswParams {
-            m: 4,
-            ef_construction: 16,
-            ef_search: 16,
-        };
-        let graph = build(&rows, &params, 5, &|| false).expect("nobody stops it");
-        assert!(graph.is_sound(rows.len()));
-        let mut base: Vec<Vec<u32>> = (0..2000)
-            .map(|node| graph.base.list(node).to_vec())
-            .collect();
-        let before = base.clone();
-        tie_in(graph.entry, &mut base);
-        assert_eq!(base, before, "all nodes are tied in already");
-        assert_eq!(build(&rows, &params, 5, &|| false), Some(graph));
     }
 
-    #[test]
-    fn identical_rows_are_one_node() {
-        let rows = clustered(90, 8, 5, 1, 2);
-        let members = distinct(&rows);
-        assert!(members.len() < 90, "some rows come again");
-        assert_eq!(members.targets.len(), 90, "every row belongs to a node");
-        for node in 0..members.len() as u32 {
-            let group = members.list(node);
-            assert!(group.is_sorted());
-            assert!(
-                group
-                    .iter()
-                    .all(|r| rows.row(*r as usize) == rows.row(group[0] as usize))
-            );
+    /// Links `node` with the chosen ones in a layer, both ways. In the lowest one, a place of
+    /// each node stays free for [`Graph::tie_in`].
+    #[inline(always)]
+    fn link<K: Kernel>(&mut self, kernel: K, squares: &[i32], layer: usize, node: u32) {
+        let neighbors = std::mem::take(&mut self.chosen);
+        let mut crowd = std::mem::take(&mut self.crowd);
+        self.write(layer, node, &neighbors);
+        for neighbor in &neighbors {
+            let (to, distance) = (neighbor.node(), neighbor.distance);
+            let links = self.layer(layer).places(to);
+            let most = links.len() - usize::from(layer == 0);
+            let free = links.iter().position(|link| *link == NONE);
+            let used = free.unwrap_or(links.len());
+            if used < most {
+                let at = to as usize * links.len() + used;
+                self.layer_mut(layer).links[at] = node;
+                self.distances[layer][at] = distance;
+                continue;
+            }
+            let start = to as usize * links.len();
+            crowd.clear();
+            let distances = &self.distances[layer][start..start + used];
+            let old = links.iter().zip(distances);
+            crowd.extend(old.map(|(link, distance)| Candidate::new(*distance, *link)));
+            crowd.push(Candidate::new(distance, node));
+            crowd.sort_unstable();
+            self.choose(kernel, squares, &crowd, most);
+            let kept = std::mem::take(&mut self.chosen);
+            self.write(layer, to, &kept);
+            self.chosen = kept;
+        }
+        self.crowd = crowd;
+        self.chosen = neighbors;
+    }
+
+    /// Makes these the links of a node.
+    #[inline(always)]
+    fn write(&mut self, layer: usize, node: u32, links: &[Candidate]) {
+        let width = self.layer(layer).width;
+        let start = node as usize * width;
+        let distances = &mut self.distances[layer][start..start + width];
+        for (place, link) in distances.iter_mut().zip(links) {
+            *place = link.distance;
+        }
+        let places = self.layer_mut(layer).places_mut(node);
+        places.fill(NONE);
+        for (place, link) in places.iter_mut().zip(links) {
+            *place = link.node();
         }
     }
 
-    #[test]
-    fn a_build_can_be_stopped() {
-        let rows = clustered(50, 8, 5, 1, 1);
-        assert_eq!(build(&rows, &HnswParams::default(), 1, &|| true), None);
+    #[inline(always)]
+    fn layer(&self, layer: usize) -> &Layer {
+        match layer {
+            0 => &self.graph.base,
+            _ => &self.graph.upper[layer - 1],
+        }
+    }
+
+    #[inline(always)]
+    fn layer_mut(&mut self, layer: usize) -> &mut Layer {
+        match layer {
+            0 => &mut self.graph.base,
+            _ => &mut self.graph.upper[layer - 1],
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::{num::NonZeroUsize, sync::Arc};
 
 use embedding::Embedding;
 
-use super::{Index, Neighbor, Row, Rows, SearchParams, TopK, rows::dot};
+use super::{Index, Live, Neighbor, Row, Rows, SearchParams, TopK, kernel::dot};
 use crate::Score;
 
 /// Compares with every live row.
@@ -30,31 +30,21 @@ impl Index for Flat {
         query: &Embedding,
         k: NonZeroUsize,
         _: &SearchParams,
-        live: &dyn Fn(Row) -> bool,
+        live: Live<'_>,
     ) -> Vec<Neighbor> {
-        scan(&self.rows, query, k, live)
-    }
-}
-
-/// The `k` live rows nearest to the query, best first.
-pub(super) fn scan(
-    rows: &Rows,
-    query: &Embedding,
-    k: NonZeroUsize,
-    live: &dyn Fn(Row) -> bool,
-) -> Vec<Neighbor> {
-    let mut top = TopK::new(k.get().min(rows.len()));
-    for i in 0..rows.len() {
-        let row = Row(i as u32);
-        if live(row) {
-            let score = dot(query.as_slice(), rows.row(i));
-            if top.wants(score) {
-                top.push(Neighbor {
-                    row,
-                    score: Score(score),
-                });
+        let mut top = TopK::new(k.get().min(self.rows.len()));
+        for i in 0..self.rows.len() {
+            let row = Row(i as u32);
+            if live.is(row) {
+                let score = dot(query.as_slice(), self.rows.row(i));
+                if top.wants(score) {
+                    top.push(Neighbor {
+                        row,
+                        score: Score(score),
+                    });
+                }
             }
         }
+        top.into_sorted()
     }
-    top.into_sorted()
 }

@@ -1,63 +1,36 @@
-//! Approximate search by walking a graph (Malkov and Yashunin 2018, algorithms 2 and 5).
+//! Approximate search by walking a graph over codes (Malkov and Yashunin 2018, algorithm 5).
 
-use std::{
-    cmp::{Ordering, Reverse},
-    collections::BinaryHeap,
-    num::NonZeroUsize,
-    sync::Arc,
-};
+use std::{num::NonZeroUsize, sync::Arc};
 
 use embedding::Embedding;
 
 use super::{
-    Index, Neighbor, Row, Rows, SearchParams, TopK, build::build, flat::scan, graph::Graph,
-    rows::dot,
+    Coded, Index, Live, Neighbor, Rows, SearchParams, TopK,
+    build::build,
+    codes::CodedQuery,
+    graph::Graph,
+    kernel::{self, Kernel, Task},
+    walk::{Candidate, Scratch, descend, walk, walk_live},
 };
-use crate::{HnswParams, Score, bits::Bits};
+use crate::HnswParams;
 
-/// A graph search stops and scans instead once it has looked at this part of all nodes: a scan
-/// reads memory in order and is about this much cheaper per row.
+/// A walk stops and scans instead once it has looked at this part of all nodes: a scan reads
+/// memory in order and is about this much cheaper per row.
 const SCAN_PART: usize = 3;
+/// Where at least one in so many rows is live, a walk over all of them, and some more of them, is
+/// cheaper than one that asks for each.
+const MOSTLY_LIVE: usize = 2;
 
 /// A graph over rows.
 #[derive(Debug, Clone)]
 pub struct Hnsw {
-    rows: Arc<Rows>,
+    coded: Arc<Coded>,
     graph: Graph,
 }
 
 /// The build was stopped before it was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stopped;
-
-/// A node and its score, ordered by score.
-#[derive(Debug, Clone, Copy)]
-struct Candidate {
-    score: f32,
-    node: u32,
-}
-
-impl PartialEq for Candidate {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Candidate {}
-
-impl PartialOrd for Candidate {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Candidate {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.score
-            .total_cmp(&other.score)
-            .then(other.node.cmp(&self.node))
-    }
-}
 
 impl Hnsw {
     /// Builds the graph, on the calling thread. Equal arguments give equal graphs.
@@ -78,117 +51,40 @@ impl Hnsw {
             "m is {}, expected 2 to 128",
             params.m
         );
-        let graph = build(&rows, params, seed, stop).ok_or(Stopped)?;
-        Ok(Self { rows, graph })
+        let coded = Coded::new(rows);
+        let (graph, order) = build(coded.codes(), params, seed, stop).ok_or(Stopped)?;
+        Ok(Self {
+            coded: Arc::new(coded.arranged(&order)),
+            graph,
+        })
     }
 
     /// An index with a graph that was built before; `None` when it does not fit the rows.
-    pub(crate) fn from_graph(rows: Arc<Rows>, graph: Graph) -> Option<Self> {
-        graph.is_sound(rows.len()).then_some(Self { rows, graph })
+    pub(crate) fn from_graph(coded: Arc<Coded>, graph: Graph) -> Option<Self> {
+        let nodes = coded.codes().len();
+        graph.is_sound(nodes).then_some(Self { coded, graph })
     }
 
     pub(crate) fn graph(&self) -> &Graph {
         &self.graph
     }
 
-    fn candidate(&self, query: &Embedding, node: u32) -> Candidate {
-        let score = dot(query.as_slice(), self.rows.row(self.graph.row(node)));
-        Candidate { score, node }
+    /// The rows and codes that the graph is over.
+    pub(crate) fn coded(&self) -> &Arc<Coded> {
+        &self.coded
     }
 
-    /// Walks down the upper layers to a node near the query.
-    fn descend(&self, query: &Embedding) -> Candidate {
-        let mut best = self.candidate(query, self.graph.entry);
-        for layer in self.graph.upper.iter().rev() {
-            loop {
-                let near = layer
-                    .list(best.node)
-                    .iter()
-                    .map(|node| self.candidate(query, *node));
-                match near.max() {
-                    Some(nearer) if nearer.score > best.score => best = nearer,
-                    _ => break,
-                }
-            }
-        }
-        best
-    }
-
-    /// The nodes nearest to the query that have a live row, about `ef` of them; `None` when a scan
-    /// is the better way.
-    fn walk(
-        &self,
-        query: &Embedding,
-        ef: usize,
-        live: &dyn Fn(Row) -> bool,
-    ) -> Option<Vec<Candidate>> {
-        let budget = self.graph.nodes() / SCAN_PART;
-        if ef >= budget {
-            return None;
-        }
-        let has_live = |node| {
-            self.graph
-                .members
-                .list(node)
-                .iter()
-                .any(|row| live(Row(*row)))
-        };
-        let mut seen = Bits::unset(self.graph.nodes());
-        let mut open = BinaryHeap::new();
-        // The worst on top.
-        let mut found = BinaryHeap::with_capacity(ef + 1);
-        let start = self.descend(query);
-        seen.set(start.node as usize);
-        open.push(start);
-        if has_live(start.node) {
-            found.push(Reverse(start));
-        }
-        while let Some(nearest) = open.pop() {
-            let full = found.len() >= ef;
-            if full
-                && found
-                    .peek()
-                    .is_some_and(|Reverse(worst)| nearest.score < worst.score)
-            {
-                break;
-            }
-            if seen.ones() > budget {
-                return None;
-            }
-            for node in self.graph.base.list(nearest.node) {
-                if seen.get(*node as usize) {
-                    continue;
-                }
-                seen.set(*node as usize);
-                let next = self.candidate(query, *node);
-                let full = found.len() >= ef;
-                let worst = found
-                    .peek()
-                    .map_or(f32::NEG_INFINITY, |Reverse(worst)| worst.score);
-                if full && next.score <= worst {
-                    continue;
-                }
-                open.push(next);
-                if has_live(*node) {
-                    found.push(Reverse(next));
-                    if found.len() > ef {
-                        found.pop();
-                    }
-                }
-            }
-        }
-        Some(
-            found
-                .into_iter()
-                .map(|Reverse(candidate)| candidate)
-                .collect(),
-        )
+    /// Bytes of codes and graph in memory, beside the rows themselves.
+    pub fn bytes(&self) -> usize {
+        let layers = std::iter::once(&self.graph.base).chain(&self.graph.upper);
+        let links: usize = layers.map(|layer| size_of_val(&layer.links[..])).sum();
+        links + self.coded.bytes()
     }
 }
 
 impl Index for Hnsw {
     fn len(&self) -> usize {
-        self.rows.len()
+        self.coded.len()
     }
 
     fn search(
@@ -196,32 +92,172 @@ impl Index for Hnsw {
         query: &Embedding,
         k: NonZeroUsize,
         params: &SearchParams,
-        live: &dyn Fn(Row) -> bool,
+        live: Live<'_>,
     ) -> Vec<Neighbor> {
-        if self.rows.is_empty() {
+        let nodes = self.coded.codes().len();
+        let wanted = k.get().min(live.count());
+        let budget = nodes / SCAN_PART;
+        let ef = params.ef_search.max(wanted);
+        if wanted == 0 {
             return Vec::new();
         }
-        let wanted = k.get().min(self.rows.len());
+        if ef < budget {
+            let search = Search {
+                index: self,
+                query,
+                coded_query: &self.coded.codes().query(query.as_slice()),
+                wanted,
+                ef,
+                budget,
+                live,
+            };
+            let found = Scratch::with(|scratch| kernel::run(Walk { search, scratch }));
+            // Fewer than wanted: the live ones are elsewhere, or the walk gave up.
+            if found.len() >= wanted {
+                return found;
+            }
+        }
+        self.coded.scan(query, k, live)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Search<'a> {
+    index: &'a Hnsw,
+    query: &'a Embedding,
+    coded_query: &'a CodedQuery,
+    wanted: usize,
+    ef: usize,
+    budget: usize,
+    live: Live<'a>,
+}
+
+struct Walk<'a> {
+    search: Search<'a>,
+    scratch: &'a mut Scratch,
+}
+
+impl Task for Walk<'_> {
+    type Output = Vec<Neighbor>;
+
+    /// The nearest rows; fewer than wanted where the walk gave up.
+    #[inline(always)]
+    fn run<K: Kernel>(self, kernel: K) -> Vec<Neighbor> {
+        let Search {
+            index,
+            query,
+            coded_query,
+            wanted,
+            ef,
+            budget,
+            live,
+        } = self.search;
+        let scratch = self.scratch;
+        let Hnsw { coded, graph } = index;
+        let codes = coded.codes();
+        let distance = |node: u32| -coded_query.product(kernel, codes.row(node));
+        let mut start = Candidate::new(distance(0), 0);
+        for layer in graph.upper.iter().rev() {
+            start = descend(layer, start, distance);
+        }
+        let base = (codes, &graph.base);
+        if live.count() * MOSTLY_LIVE >= coded.len() {
+            let ef = ef * coded.len() / live.count();
+            walk(kernel, base, start, ef, distance, scratch);
+        } else {
+            let is_live = |node| coded.any_live(node, live);
+            let limits = (ef, budget);
+            if !walk_live(kernel, base, start, limits, distance, is_live, scratch) {
+                return Vec::new();
+            }
+        }
+        // The order by codes is nearly that of the scores: these few have the best in them.
+        let close = 2 * wanted + 4 + ef / 16;
         let mut top = TopK::new(wanted);
-        for Candidate { score, node } in self
-            .walk(query, params.ef_search.max(wanted), live)
-            .into_iter()
-            .flatten()
-        {
-            for row in self.graph.members.list(node).iter().map(|row| Row(*row)) {
-                if top.wants(score) && live(row) {
-                    top.push(Neighbor {
-                        row,
-                        score: Score(score),
-                    });
+        let mut compared = 0;
+        let rows = coded.rows();
+        let members = coded.members();
+        for i in 0..scratch.pool.len() {
+            if let Some(next) = scratch.pool.get(i + 1) {
+                kernel.prefetch(rows.row(members.list(next.node())[0] as usize));
+            }
+            let node = scratch.pool[i].node();
+            if !live.are_all() && !coded.any_live(node, live) {
+                continue;
+            }
+            coded.compare(kernel, query, node, live, &mut top);
+            compared += 1;
+            if compared >= close {
+                break;
+            }
+        }
+        top.into_sorted()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::{graph::NONE, rows::clustered};
+
+    fn reached(graph: &Graph) -> usize {
+        let mut seen = vec![false; graph.base.len()];
+        let mut open = vec![0_u32];
+        seen[0] = true;
+        while let Some(node) = open.pop() {
+            for target in graph.base.list(node) {
+                if !std::mem::replace(&mut seen[*target as usize], true) {
+                    open.push(*target);
                 }
             }
         }
-        // Fewer than wanted: too few are live, or the walk gave up.
-        if top.len() < wanted {
-            scan(&self.rows, query, k, live)
-        } else {
-            top.into_sorted()
+        seen.iter().filter(|seen| **seen).count()
+    }
+
+    #[test]
+    fn every_node_is_reached_and_equal_seeds_build_equal_graphs() {
+        let rows = Arc::new(clustered(2000, 16, 50, 3, 1));
+        for m in [2, 4] {
+            let params = HnswParams {
+                m,
+                ef_construction: 16,
+                ef_search: 16,
+                ..HnswParams::default()
+            };
+            let built = |seed| {
+                Hnsw::build(Arc::clone(&rows), &params, seed, &|| false).expect("not stopped")
+            };
+            let index = built(5);
+            assert!(index.graph.is_sound(2000));
+            assert_eq!(reached(&index.graph), 2000, "m = {m}");
+            assert_eq!(built(5).graph, index.graph);
+            assert_ne!(built(6).graph, index.graph);
         }
+    }
+
+    #[test]
+    fn nodes_that_were_cut_off_are_tied_in() {
+        let rows = Arc::new(clustered(300, 16, 5, 3, 1));
+        let params = HnswParams::default();
+        let mut graph = Hnsw::build(rows, &params, 1, &|| false)
+            .expect("not stopped")
+            .graph;
+        for node in 0..300 {
+            let places = graph.base.places_mut(node);
+            // All lead to one cluster of ten, and nothing out of it.
+            places.fill(NONE);
+            places[0] = node % 10;
+        }
+        assert!(reached(&graph) <= 10);
+        graph.tie_in();
+        assert_eq!(reached(&graph), 300);
+        assert!(graph.is_sound(300));
+    }
+
+    #[test]
+    fn a_build_can_be_stopped() {
+        let rows = Arc::new(clustered(50, 8, 5, 1, 1));
+        let stopped = Hnsw::build(rows, &HnswParams::default(), 1, &|| true);
+        assert_eq!(stopped.err(), Some(Stopped));
     }
 }

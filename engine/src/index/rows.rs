@@ -1,9 +1,6 @@
-//! Embeddings side by side, and their dot product.
+//! Embeddings side by side.
 
 use embedding::{Embedding, mix};
-
-/// Lanes of the dot product: wide enough for the compiler to keep two vector registers busy.
-const LANES: usize = 16;
 
 /// Embeddings of one space, `[len, dim]` f32, row by row.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,20 +70,6 @@ impl Rows {
     }
 }
 
-/// Dot product. The order of summation depends on the dim only, so equal rows score equally.
-pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
-    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
-    let mut sums = [0.0_f32; LANES];
-    for (a, b) in a_chunks.iter().zip(b_chunks) {
-        for lane in 0..LANES {
-            sums[lane] += a[lane] * b[lane];
-        }
-    }
-    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-    sums.iter().sum::<f32>() + rest
-}
-
 /// Rows around `clusters` centers, every `repeat`-th of them one of 20 rows that come again and
 /// again (1: none does). For tests; equal arguments give equal rows.
 pub(crate) fn clustered(len: usize, dim: usize, clusters: u64, seed: u64, repeat: usize) -> Rows {
@@ -116,23 +99,4 @@ fn noise(stream: u64, position: u64) -> f32 {
     let bits = mix(stream.wrapping_mul(0x0123_4567_89ab_cdef) ^ mix(position));
     let sum: u64 = (0..4).map(|i| bits >> (16 * i) & 0xffff).sum();
     (sum as f32 - 131_070.0) / 37_837.0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_dot_product_equals_the_plain_sum_at_every_length() {
-        for dim in 1..100_u64 {
-            let a: Vec<f32> = (0..dim).map(|i| noise(1, i)).collect();
-            let b: Vec<f32> = (0..dim).map(|i| noise(2, i)).collect();
-            let plain: f64 = a
-                .iter()
-                .zip(&b)
-                .map(|(a, b)| f64::from(*a) * f64::from(*b))
-                .sum();
-            assert!((f64::from(dot(&a, &b)) - plain).abs() < 1e-4, "dim {dim}");
-        }
-    }
 }
