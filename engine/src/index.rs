@@ -30,6 +30,8 @@ pub use scan::Coded;
 pub(crate) use codes::Codes;
 pub(crate) use graph::{Graph, Layer, Lists};
 pub(crate) use kernel::dot;
+#[cfg(test)]
+pub(crate) use rows::clustered;
 use top::TopK;
 
 use crate::Score;
@@ -81,7 +83,8 @@ impl<'a> Live<'a> {
         }
     }
 
-    /// Those for which `is` holds; `count` of them.
+    /// Those for which `is` holds. `count` is their number, or more: an index that finds fewer
+    /// than it was led to expect looks again at every row.
     pub fn only(is: &'a dyn Fn(Row) -> bool, count: usize) -> Self {
         Self {
             is: Some(is),

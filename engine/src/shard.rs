@@ -9,7 +9,7 @@ use crate::{
     Score,
     bits::Bits,
     config::EngineConfig,
-    index::{Live, Row, Rows, SearchParams, dot},
+    index::{Coded, Index, Live, Neighbor, Row, Rows, SearchParams, dot},
     record::Stamp,
     segment::{Ids, Segment},
 };
@@ -60,9 +60,11 @@ struct Piece {
 
 #[derive(Debug, Clone)]
 struct Chunk {
-    rows: Rows,
+    rows: Arc<Rows>,
     ids: Vec<Arc<str>>,
     stamps: Vec<Stamp>,
+    /// Once it is full, so that a long tail is scanned over codes.
+    coded: Option<Coded>,
 }
 
 /// A found item. The order is best first: by score, ties by id.
@@ -101,8 +103,18 @@ impl View {
         });
         let mut found: Vec<Found<&str>> = sealed.collect();
         for Piece { start, chunk } in &self.tail {
+            let alive = |row: Row| !self.dead.get(start + row.0 as usize);
+            if let Some(coded) = &chunk.coded {
+                let live = Live::only(&alive, coded.len());
+                let nearest = coded.search(query, k, &params, live);
+                found.extend(nearest.iter().map(|Neighbor { row, score }| Found {
+                    score: *score,
+                    id: &*chunk.ids[row.0 as usize],
+                }));
+                continue;
+            }
             for (i, id) in chunk.ids.iter().enumerate() {
-                if !self.dead.get(start + i) {
+                if alive(Row(i as u32)) {
                     let score = Score(dot(query.as_slice(), chunk.rows.row(i)));
                     found.push(Found { score, id });
                 }
@@ -270,11 +282,12 @@ impl Shard {
             .last()
             .is_none_or(|piece| piece.chunk.ids.len() >= CHUNK_ROWS);
         if full || view.tail.len() == self.frozen {
-            let rows = Rows::new(view.sealed.rows.dim());
+            let rows = Rows::with_capacity(view.sealed.rows.dim(), CHUNK_ROWS);
             let chunk = Arc::new(Chunk {
-                rows,
+                rows: Arc::new(rows),
                 ids: Vec::new(),
                 stamps: Vec::new(),
+                coded: None,
             });
             view.tail.push(Piece {
                 start: number,
@@ -287,9 +300,12 @@ impl Shard {
             .last_mut()
             .expect("a piece was just added if there was none");
         let chunk = Arc::make_mut(&mut piece.chunk);
-        chunk.rows.push(row.as_slice());
+        Arc::make_mut(&mut chunk.rows).push(row.as_slice());
         chunk.ids.push(id.clone());
         chunk.stamps.push(stamp);
+        if chunk.ids.len() == CHUNK_ROWS {
+            chunk.coded = Some(Coded::new(Arc::clone(&chunk.rows)));
+        }
         Arc::make_mut(&mut view.dead).grow(1);
         self.tail_rows.insert(id, number);
     }

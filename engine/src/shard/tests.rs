@@ -106,3 +106,34 @@ fn only_rows_that_the_store_still_holds_come_alive_from_a_file() {
         (3, 5, 3)
     );
 }
+
+#[test]
+fn a_long_tail_is_searched_exactly_around_its_dead_rows() {
+    let rows = crate::index::clustered(700, 24, 9, 3, 5);
+    let row = |i: usize| Embedding::new(rows.row(i).to_vec()).expect("rows are unit");
+    let mut shard = Shard::loaded(Segment::empty(24));
+    for i in 0..rows.len() {
+        shard.insert(&format!("{i:03}"), Stamp(i as u64), &row(i));
+    }
+    for i in (0..rows.len()).step_by(3) {
+        shard.remove(&format!("{i:03}"));
+    }
+    let alive: Vec<usize> = (0..rows.len()).filter(|i| i % 3 != 0).collect();
+    let params = SearchParams { ef_search: 1 };
+    for at in [1, 300, 555, 699] {
+        let query = row(at);
+        let mut expected: Vec<Found<String>> = alive
+            .iter()
+            .map(|i| Found {
+                score: Score(dot(query.as_slice(), rows.row(*i))),
+                id: format!("{i:03}"),
+            })
+            .collect();
+        expected.sort_by(Found::rank);
+        for k in [1, 7, 300, 1000] {
+            let count = NonZeroUsize::new(k).expect("not zero");
+            let found = shard.view.search(&query, count, params, false);
+            assert_eq!(found, expected[..k.min(expected.len())], "k = {k}");
+        }
+    }
+}
