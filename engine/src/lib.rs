@@ -41,6 +41,7 @@
 mod bits;
 mod catalog;
 mod collection;
+mod column;
 mod config;
 mod engine;
 mod error;

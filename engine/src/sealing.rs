@@ -214,9 +214,15 @@ fn build(collection: &Collection, key: ShardKey, taken: &View) -> Option<Segment
             &collection.description.spaces,
             key,
         );
-        // The file only saves work at the next open.
-        if let Err(error) = segment_file::write(&path, &owner, &segment) {
-            tracing::warn!("cannot keep the index {}: {error}", path.display());
+        let dim = segment.rows.dim();
+        let kept = segment_file::write(&path, &owner, &segment)
+            .and_then(|()| segment_file::read(&path, &owner, dim));
+        match kept {
+            // Mapped, it takes no memory that the system cannot have back.
+            Ok(Some(mapped)) => return Some(mapped),
+            Ok(None) => {}
+            // The file only saves memory, and work at the next open.
+            Err(error) => tracing::warn!("cannot keep the index {}: {error}", path.display()),
         }
     }
     Some(segment)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
+    column::Column,
     config::EngineConfig,
     index::{Coded, Hnsw, Index, Rows, Stopped},
     record::Stamp,
@@ -15,20 +16,20 @@ const BUILD_SEED: u64 = 1;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ids {
     /// Id `i` is `bytes[offsets[i]..offsets[i + 1]]`.
-    offsets: Vec<u64>,
-    bytes: Vec<u8>,
+    offsets: Column<u64>,
+    bytes: Column<u8>,
 }
 
 impl Ids {
     pub(crate) fn new() -> Self {
         Self {
-            offsets: vec![0],
-            bytes: Vec::new(),
+            offsets: vec![0].into(),
+            bytes: Column::default(),
         }
     }
 
     /// Takes packed ids; `None` when they are not UTF-8 or not in ascending order.
-    pub(crate) fn from_parts(offsets: Vec<u64>, bytes: Vec<u8>) -> Option<Self> {
+    pub(crate) fn from_parts(offsets: Column<u64>, bytes: Column<u8>) -> Option<Self> {
         let ends_fit = offsets.first() == Some(&0) && offsets.last() == Some(&(bytes.len() as u64));
         if !ends_fit || !offsets.is_sorted() {
             return None;
@@ -45,8 +46,9 @@ impl Ids {
 
     /// Adds an id that comes after all others.
     pub(crate) fn push(&mut self, id: &str) {
-        self.bytes.extend_from_slice(id.as_bytes());
-        self.offsets.push(self.bytes.len() as u64);
+        self.bytes.to_mut().extend_from_slice(id.as_bytes());
+        let end = self.bytes.len() as u64;
+        self.offsets.to_mut().push(end);
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -80,7 +82,8 @@ impl Ids {
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) ids: Ids,
-    pub(crate) stamps: Vec<Stamp>,
+    /// Number of each row's stamp.
+    pub(crate) stamps: Column<u64>,
     pub(crate) rows: Arc<Rows>,
     coded: Arc<Coded>,
     graph: Option<Hnsw>,
@@ -90,13 +93,13 @@ impl Segment {
     /// A segment without rows.
     pub(crate) fn empty(dim: usize) -> Self {
         let coded = Coded::new(Arc::new(Rows::new(dim)));
-        Self::new(Ids::new(), Vec::new(), Arc::new(coded), None)
+        Self::new(Ids::new(), Column::default(), Arc::new(coded), None)
     }
 
     /// Puts a segment together. All parts have one entry per row.
     pub(crate) fn new(
         ids: Ids,
-        stamps: Vec<Stamp>,
+        stamps: Column<u64>,
         coded: Arc<Coded>,
         graph: Option<Hnsw>,
     ) -> Self {
@@ -113,7 +116,7 @@ impl Segment {
 
     /// Builds the index for these rows: a graph where there are enough of them.
     pub(crate) fn build(
-        (ids, stamps, rows): (Ids, Vec<Stamp>, Rows),
+        (ids, stamps, rows): (Ids, Column<u64>, Rows),
         config: &EngineConfig,
         stop: &dyn Fn() -> bool,
     ) -> Result<Self, Stopped> {
@@ -128,6 +131,11 @@ impl Segment {
             Arc::clone(graph.coded()),
             Some(graph),
         ))
+    }
+
+    /// Stamp of a row.
+    pub(crate) fn stamp(&self, row: usize) -> Stamp {
+        Stamp(self.stamps[row])
     }
 
     /// Number of rows.
@@ -172,12 +180,18 @@ mod tests {
             (ids.find(""), ids.find("aa"), ids.find("z")),
             (None, None, None)
         );
+        let from_parts = |offsets: &[u64], bytes: &[u8]| {
+            Ids::from_parts(offsets.to_vec().into(), bytes.to_vec().into())
+        };
         let (offsets, bytes) = ids.parts();
-        assert_eq!(Ids::from_parts(offsets.to_vec(), bytes.to_vec()), Some(ids));
-        assert_eq!(Ids::from_parts(vec![0, 1, 2], b"ba".to_vec()), None);
-        assert_eq!(Ids::from_parts(vec![0, 1, 2], b"aa".to_vec()), None);
-        assert_eq!(Ids::from_parts(vec![0, 1], vec![0xff]), None);
-        assert_eq!(Ids::from_parts(vec![0, 2, 1], b"a".to_vec()), None);
-        assert_eq!(Ids::from_parts(vec![], vec![]), None);
+        assert_eq!(
+            Ids::from_parts(offsets.to_vec().into(), bytes.to_vec().into()),
+            Some(ids)
+        );
+        assert_eq!(from_parts(&[0, 1, 2], b"ba"), None);
+        assert_eq!(from_parts(&[0, 1, 2], b"aa"), None);
+        assert_eq!(from_parts(&[0, 1], &[0xff]), None);
+        assert_eq!(from_parts(&[0, 2, 1], b"a"), None);
+        assert_eq!(from_parts(&[], &[]), None);
     }
 }

@@ -1,114 +1,152 @@
-//! A segment as a file. Derived: a file that does not read back is built again from the store.
-//!
-//! ```text
-//! "DIPTYIDX" | version u32 | lists | BLAKE3 of all before [32]
-//! ```
-//!
-//! Each list is its length as `u64` and its elements, all little-endian: the name of what it
-//! belongs to (u8), id offsets (u64), id bytes (u8), stamps (u64), dim (u32, one), numbers (f32),
-//! mean (f32), step and span (f32, two), codes (i8), rests (f32), the node members' offsets and
-//! targets (u32), and, where there is a graph, for the lowest and each upper layer its width (u32,
-//! one) and its links (u32).
+//! A segment as a file, mapped when it is read; `docs/format.md` describes the format. Derived: a
+//! file that does not read back is built again from the store.
 
 use std::{
-    io::{self, BufReader, BufWriter, Read, Write},
+    io::{self, BufWriter, Write},
     path::Path,
     sync::Arc,
 };
 
+use bytemuck::{Pod, Zeroable};
 use fs_err::{self as fs, File};
+use memmap2::Mmap;
 
 use crate::{
+    column::{self, Column},
     index::{Coded, Codes, Graph, Hnsw, Layer, Lists, Rows},
-    record::Stamp,
     segment::{Ids, Segment},
 };
 
-const MAGIC: &[u8; 12] = b"DIPTYIDX\x02\0\0\0";
-const HASH_BYTES: u64 = 32;
-/// Bytes converted at a time.
-const BLOCK_BYTES: usize = 1 << 16;
+const MAGIC: [u8; 8] = *b"DIPTYIDX";
+const VERSION: u32 = 2;
+/// Sections start at multiples of this, so that numbers lie in a map as they do in memory, and
+/// codes in whole cache lines.
+const ALIGN: usize = 64;
+/// More sections than any segment has.
+const MAX_SECTIONS: u32 = 64;
+
+/// What a section holds.
+mod kind {
+    pub(super) const OWNER: u32 = 1;
+    pub(super) const SHAPE: u32 = 2;
+    pub(super) const ID_OFFSETS: u32 = 3;
+    pub(super) const ID_BYTES: u32 = 4;
+    pub(super) const STAMPS: u32 = 5;
+    pub(super) const ROWS: u32 = 6;
+    pub(super) const MEAN: u32 = 7;
+    pub(super) const SCALE: u32 = 8;
+    pub(super) const CODES: u32 = 9;
+    pub(super) const RESTS: u32 = 10;
+    pub(super) const MEMBER_OFFSETS: u32 = 11;
+    pub(super) const MEMBER_TARGETS: u32 = 12;
+    /// The lowest layer; those above have the numbers after it.
+    pub(super) const LAYERS: u32 = 32;
+}
+
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Header {
+    magic: [u8; 8],
+    version: u32,
+    sections: u32,
+}
+
+/// An entry of the table behind the header.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Entry {
+    kind: u32,
+    unused: u32,
+    start: u64,
+    bytes: u64,
+    /// BLAKE3 of the bytes and of the padding behind them.
+    hash: [u8; 32],
+}
 
 /// Writes the segment of the shard named `owner` aside, and then puts it in place in one step.
 pub(crate) fn write(path: &Path, owner: &str, segment: &Segment) -> io::Result<()> {
+    if cfg!(target_endian = "big") {
+        return Err(bad("files are kept on little-endian machines only"));
+    }
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir)?;
     }
     let aside = path.with_extension("tmp");
-    let mut out = Writer {
-        file: BufWriter::with_capacity(BLOCK_BYTES, File::create(&aside)?),
-        hasher: blake3::Hasher::new(),
+    let written = write_aside(&aside, owner, segment).and_then(|()| fs::rename(&aside, path));
+    if written.is_err() {
+        // What is left of it may be what fills the disk.
+        let _ = fs::remove_file(&aside);
+    }
+    written
+}
+
+fn write_aside(aside: &Path, owner: &str, segment: &Segment) -> io::Result<()> {
+    let (offsets, ids) = segment.ids.parts();
+    let coded = segment.coded();
+    let (codes, members) = (coded.codes(), coded.members());
+    let layers: Vec<&Layer> = segment.graph().map_or_else(Vec::new, |graph| {
+        let graph = graph.graph();
+        std::iter::once(&graph.base).chain(&graph.upper).collect()
+    });
+    let mut shape = vec![codes.dim as u32];
+    shape.extend(layers.iter().map(|layer| layer.width as u32));
+    let scale = [codes.step, codes.span];
+    let mut sections: Vec<(u32, &[u8])> = vec![
+        (kind::OWNER, owner.as_bytes()),
+        (kind::SHAPE, bytemuck::cast_slice(&shape)),
+        (kind::ID_OFFSETS, bytemuck::cast_slice(offsets)),
+        (kind::ID_BYTES, ids),
+        (kind::STAMPS, bytemuck::cast_slice(&segment.stamps)),
+        (kind::ROWS, bytemuck::cast_slice(segment.rows.data())),
+        (kind::MEAN, bytemuck::cast_slice(&codes.mean)),
+        (kind::SCALE, bytemuck::cast_slice(&scale)),
+        (kind::CODES, bytemuck::cast_slice(&codes.codes)),
+        (kind::RESTS, bytemuck::cast_slice(&codes.rests)),
+        (kind::MEMBER_OFFSETS, bytemuck::cast_slice(&members.offsets)),
+        (kind::MEMBER_TARGETS, bytemuck::cast_slice(&members.targets)),
+    ];
+    let links = layers
+        .iter()
+        .map(|layer| bytemuck::cast_slice(&layer.links));
+    sections.extend((kind::LAYERS..).zip(links));
+
+    let mut start = first_section(sections.len());
+    let mut table = Vec::with_capacity(sections.len());
+    for (kind, bytes) in &sections {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_rayon(bytes).update(padding(bytes.len()));
+        table.push(Entry {
+            kind: *kind,
+            unused: 0,
+            start: start as u64,
+            bytes: bytes.len() as u64,
+            hash: *hasher.finalize().as_bytes(),
+        });
+        start += bytes.len().next_multiple_of(ALIGN);
+    }
+    let header = Header {
+        magic: MAGIC,
+        version: VERSION,
+        sections: sections.len() as u32,
     };
-    out.bytes(MAGIC)?;
-    let (offsets, bytes) = segment.ids.parts();
-    out.list(owner.as_bytes(), |b| [*b])?;
-    out.list(offsets, |x| x.to_le_bytes())?;
-    out.list(bytes, |b| [*b])?;
-    out.list(&segment.stamps, |x| x.0.to_le_bytes())?;
-    out.u32s(&[segment.rows.dim() as u32])?;
-    out.f32s(segment.rows.data())?;
-    let codes = segment.coded().codes();
-    out.f32s(&codes.mean)?;
-    out.f32s(&[codes.step, codes.span])?;
-    out.list(&codes.codes, |x| x.to_le_bytes())?;
-    out.f32s(&codes.rests)?;
-    let members = segment.coded().members();
-    out.u32s(&members.offsets)?;
-    out.u32s(&members.targets)?;
-    if let Some(graph) = segment.graph().map(Hnsw::graph) {
-        for layer in std::iter::once(&graph.base).chain(&graph.upper) {
-            out.u32s(&[layer.width as u32])?;
-            out.u32s(&layer.links)?;
-        }
-    }
-    let hash = out.hasher.finalize();
-    out.file.write_all(hash.as_bytes())?;
-    let file = out
-        .file
-        .into_inner()
-        .map_err(io::IntoInnerError::into_error)?;
-    file.sync_data()?;
-    fs::rename(&aside, path)
-}
+    let mut head = bytemuck::bytes_of(&header).to_vec();
+    head.extend_from_slice(bytemuck::cast_slice(&table));
+    let hash = blake3::hash(&head);
+    head.extend_from_slice(hash.as_bytes());
+    head.resize(first_section(sections.len()), 0);
 
-struct Writer {
-    file: BufWriter<File>,
-    hasher: blake3::Hasher,
-}
-
-impl Writer {
-    fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.hasher.update(bytes);
-        self.file.write_all(bytes)
+    let mut out = BufWriter::new(File::create(aside)?);
+    out.write_all(&head)?;
+    for (_, bytes) in sections {
+        out.write_all(bytes)?;
+        out.write_all(padding(bytes.len()))?;
     }
-
-    fn list<T, const N: usize>(
-        &mut self,
-        list: &[T],
-        to: impl Fn(&T) -> [u8; N],
-    ) -> io::Result<()> {
-        self.bytes(&(list.len() as u64).to_le_bytes())?;
-        let mut block = Vec::with_capacity(BLOCK_BYTES);
-        for part in list.chunks(BLOCK_BYTES / N) {
-            block.clear();
-            for item in part {
-                block.extend_from_slice(&to(item));
-            }
-            self.bytes(&block)?;
-        }
-        Ok(())
-    }
-
-    fn u32s(&mut self, list: &[u32]) -> io::Result<()> {
-        self.list(list, |x| x.to_le_bytes())
-    }
-
-    fn f32s(&mut self, list: &[f32]) -> io::Result<()> {
-        self.list(list, |x| x.to_le_bytes())
-    }
+    let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.sync_data()
 }
 
 /// Reads the segment of the shard named `owner`, with rows of `dim`; `None` when there is no file.
+/// Every byte is checked now; afterwards the system brings in what searches touch.
 ///
 /// # Errors
 /// When the file cannot be read, is damaged, or belongs to another shard.
@@ -118,156 +156,132 @@ pub(crate) fn read(path: &Path, owner: &str, dim: usize) -> io::Result<Option<Se
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let left = file.metadata()?.len();
-    let left = left
-        .checked_sub(HASH_BYTES)
-        .ok_or_else(|| bad("it is cut short"))?;
-    let file = BufReader::with_capacity(BLOCK_BYTES, file);
-    let mut input = Reader {
-        file,
-        hasher: blake3::Hasher::new(),
-        left,
-    };
-    let mut magic = [0; MAGIC.len()];
-    input.bytes(&mut magic)?;
-    if magic != *MAGIC {
-        return Err(bad("it is of another version, or no index file"));
+    if file.metadata()?.len() < size_of::<Header>() as u64 {
+        return Err(bad("it is cut short"));
     }
-    if input.list(u8::from_le_bytes)? != owner.as_bytes() {
+    let sections = Sections::open(&file)?;
+    if *sections.get::<u8>(kind::OWNER)? != *owner.as_bytes() {
         return Err(bad("it belongs to another shard or model"));
     }
-    let ids = (
-        input.list(u64::from_le_bytes)?,
-        input.list(u8::from_le_bytes)?,
-    );
-    let stamps = input.list(|bytes| Stamp(u64::from_le_bytes(bytes)))?;
-    let file_dim = input.u32s()?;
-    let numbers = input.f32s()?;
-    let (mean, scale) = (input.f32s()?, input.f32s()?);
-    let [step, span] = scale[..] else {
-        return Err(bad("its codes have no scale"));
-    };
-    let codes = Codes {
-        dim,
-        mean,
-        step,
-        span,
-        codes: input.list(i8::from_le_bytes)?,
-        rests: input.f32s()?,
-    };
-    let members = Lists {
-        offsets: input.u32s()?,
-        targets: input.u32s()?,
-    };
-    let graph = if input.left > 0 {
-        Some(input.graph()?)
-    } else {
-        None
-    };
-    // Nothing is believed before the hash has been compared.
-    input.check_hash()?;
-    let unfit = || bad("its parts do not fit together");
-    if file_dim != [dim as u32] {
+    let shape = sections.get::<u32>(kind::SHAPE)?;
+    let (file_dim, widths) = shape.split_first().ok_or_else(unfit)?;
+    if *file_dim != dim as u32 {
         return Err(unfit());
     }
-    let ids = Ids::from_parts(ids.0, ids.1).ok_or_else(unfit)?;
-    let rows = Rows::from_data(dim, numbers).ok_or_else(unfit)?;
+    let ids = Ids::from_parts(
+        sections.get(kind::ID_OFFSETS)?,
+        sections.get(kind::ID_BYTES)?,
+    );
+    let ids = ids.ok_or_else(unfit)?;
+    let stamps = sections.get::<u64>(kind::STAMPS)?;
+    let rows = Rows::from_data(dim, sections.get(kind::ROWS)?).ok_or_else(unfit)?;
     if ids.len() != rows.len() || stamps.len() != rows.len() {
         return Err(unfit());
     }
+    let [step, span] = sections.get::<f32>(kind::SCALE)?[..] else {
+        return Err(unfit());
+    };
+    let codes = Codes {
+        dim,
+        mean: sections.get::<f32>(kind::MEAN)?.to_vec(),
+        step,
+        span,
+        codes: sections.get(kind::CODES)?,
+        rests: sections.get(kind::RESTS)?,
+    };
+    let members = Lists {
+        offsets: sections.get(kind::MEMBER_OFFSETS)?,
+        targets: sections.get(kind::MEMBER_TARGETS)?,
+    };
     let coded = Coded::from_parts(Arc::new(rows), codes, members).ok_or_else(unfit)?;
     let coded = Arc::new(coded);
-    let graph = match graph {
-        Some(graph) => Some(Hnsw::from_graph(coded.clone(), graph).ok_or_else(unfit)?),
+    let layers = (kind::LAYERS..).zip(widths).map(|(kind, width)| {
+        let (width, links) = (*width as usize, sections.get(kind)?);
+        Ok(Layer { width, links })
+    });
+    let mut layers = layers.collect::<io::Result<Vec<_>>>()?.into_iter();
+    let graph = match layers.next() {
+        Some(base) => {
+            let upper = layers.collect();
+            let graph = Graph { base, upper };
+            Some(Hnsw::from_graph(Arc::clone(&coded), graph).ok_or_else(unfit)?)
+        }
         None => None,
     };
     Ok(Some(Segment::new(ids, stamps, coded, graph)))
 }
 
-struct Reader {
-    file: BufReader<File>,
-    hasher: blake3::Hasher,
-    /// Bytes before the hash.
-    left: u64,
+/// The sections of a mapped file, all checked.
+struct Sections {
+    map: Arc<Mmap>,
+    table: Vec<Entry>,
 }
 
-impl Reader {
-    fn bytes(&mut self, to: &mut [u8]) -> io::Result<()> {
-        self.left = self
-            .left
-            .checked_sub(to.len() as u64)
-            .ok_or_else(|| bad("it is cut short"))?;
-        self.file.read_exact(to)?;
-        self.hasher.update(to);
-        Ok(())
-    }
-
-    fn list<T, const N: usize>(&mut self, from: impl Fn([u8; N]) -> T) -> io::Result<Vec<T>> {
-        let mut length = [0; 8];
-        self.bytes(&mut length)?;
-        let length = u64::from_le_bytes(length);
-        // A damaged length must not make us ask for more memory than the file could fill.
-        if length
-            .checked_mul(N as u64)
-            .is_none_or(|bytes| bytes > self.left)
-        {
-            return Err(bad("it is cut short"));
+impl Sections {
+    fn open(file: &File) -> io::Result<Self> {
+        let map = column::map(file)?;
+        let cut = || bad("it is cut short");
+        let head = map.get(..size_of::<Header>()).ok_or_else(cut)?;
+        let header: Header = bytemuck::pod_read_unaligned(head);
+        if header.magic != MAGIC || header.version != VERSION || cfg!(target_endian = "big") {
+            return Err(bad("it is of another version, or no index file"));
         }
-        let mut left = length as usize;
-        let mut list = Vec::with_capacity(left);
-        let mut block = vec![0; BLOCK_BYTES];
-        while left > 0 {
-            let part = left.min(BLOCK_BYTES / N);
-            self.bytes(&mut block[..part * N])?;
-            let (items, _) = block[..part * N].as_chunks::<N>();
-            list.extend(items.iter().map(|item| from(*item)));
-            left -= part;
+        if header.sections > MAX_SECTIONS {
+            return Err(unfit());
         }
-        Ok(list)
-    }
-
-    fn u32s(&mut self) -> io::Result<Vec<u32>> {
-        self.list(u32::from_le_bytes)
-    }
-
-    fn f32s(&mut self) -> io::Result<Vec<f32>> {
-        self.list(f32::from_le_bytes)
-    }
-
-    fn graph(&mut self) -> io::Result<Graph> {
-        let mut graph = Graph {
-            base: self.layer()?,
-            upper: Vec::new(),
-        };
-        while self.left > 0 {
-            graph.upper.push(self.layer()?);
+        let count = header.sections as usize;
+        let end = size_of::<Header>() + count * size_of::<Entry>();
+        let first = first_section(count);
+        let (head, rest) = map.get(..first).ok_or_else(cut)?.split_at(end);
+        let (hash, padding) = rest.split_at(blake3::OUT_LEN);
+        if blake3::hash(head) != *hash || padding.iter().any(|byte| *byte != 0) {
+            return Err(bad("its checksum does not fit"));
         }
-        Ok(graph)
+        let entries = head[size_of::<Header>()..].chunks_exact(size_of::<Entry>());
+        let table: Vec<Entry> = entries.map(bytemuck::pod_read_unaligned).collect();
+        let mut at = first;
+        for entry in &table {
+            let bytes = usize::try_from(entry.bytes).map_err(|_| unfit())?;
+            let padded = bytes.checked_next_multiple_of(ALIGN).ok_or_else(unfit)?;
+            let next = at.checked_add(padded).ok_or_else(unfit)?;
+            let section = map.get(at..next).ok_or_else(cut)?;
+            if entry.start != at as u64 {
+                return Err(unfit());
+            }
+            if blake3::Hasher::new().update_rayon(section).finalize() != entry.hash {
+                return Err(bad("its checksum does not fit"));
+            }
+            at = next;
+        }
+        if at != map.len() {
+            return Err(bad("it is too long"));
+        }
+        Ok(Self { map, table })
     }
 
-    fn layer(&mut self) -> io::Result<Layer> {
-        match self.u32s()?[..] {
-            [width] if width > 0 => Ok(Layer {
-                width: width as usize,
-                links: self.u32s()?,
-            }),
-            _ => Err(bad("a layer of its graph has no width")),
-        }
+    fn get<T: Pod>(&self, kind: u32) -> io::Result<Column<T>> {
+        let entry = self.table.iter().find(|entry| entry.kind == kind);
+        let entry = entry.ok_or_else(unfit)?;
+        Column::mapped(&self.map, entry.start as usize, entry.bytes as usize).ok_or_else(unfit)
     }
+}
 
-    fn check_hash(mut self) -> io::Result<()> {
-        let mut hash = [0; HASH_BYTES as usize];
-        self.file.read_exact(&mut hash)?;
-        if self.hasher.finalize() == hash {
-            Ok(())
-        } else {
-            Err(bad("its checksum does not fit"))
-        }
-    }
+/// Where the first section starts: behind the header, the table and the hash of both.
+fn first_section(sections: usize) -> usize {
+    let head = size_of::<Header>() + sections * size_of::<Entry>() + blake3::OUT_LEN;
+    head.next_multiple_of(ALIGN)
+}
+
+fn padding(bytes: usize) -> &'static [u8] {
+    &[0; ALIGN][..bytes.next_multiple_of(ALIGN) - bytes]
 }
 
 fn bad(reason: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
+}
+
+fn unfit() -> io::Error {
+    bad("its parts do not fit together")
 }
 
 #[cfg(test)]
@@ -282,12 +296,12 @@ mod tests {
             ids.push(&format!("{i:03}"));
             rows.push(&[(i as f32).cos(), (i as f32).sin(), 0.0, 0.0]);
         }
-        let stamps = (0..60).map(Stamp).collect();
+        let stamps: Vec<u64> = (0..60).collect();
         let config = EngineConfig {
             graph_rows,
             ..EngineConfig::default()
         };
-        Segment::build((ids, stamps, rows), &config, &|| false).expect("nobody stops it")
+        Segment::build((ids, stamps.into(), rows), &config, &|| false).expect("nobody stops it")
     }
 
     #[test]
@@ -309,6 +323,7 @@ mod tests {
                 segment.graph().map(Hnsw::graph)
             );
             assert_eq!(back.coded().codes(), segment.coded().codes());
+            assert_eq!(back.coded().members(), segment.coded().members());
             assert_eq!(back.graph().is_some(), graph_rows == 0);
             assert!(read(&path, "b", 4).is_err(), "another shard");
             assert!(read(&path, "a", 5).is_err(), "another dim");
@@ -331,5 +346,16 @@ mod tests {
         }
         fs::write(&path, [&good[..], &good[..]].concat()).expect("writes");
         assert!(read(&path, "a", 4).is_err(), "too long");
+    }
+
+    #[test]
+    fn a_failed_write_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("a.idx");
+        // A folder in the way of the name: everything but the last step succeeds.
+        fs::create_dir_all(path.join("full")).expect("makes it");
+        assert!(write(&path, "a", &segment(0)).is_err());
+        let left: Vec<_> = fs::read_dir(dir.path()).expect("lists").collect();
+        assert_eq!(left.len(), 1, "{left:?}");
     }
 }

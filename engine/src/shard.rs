@@ -8,6 +8,7 @@ use embedding::{Aspect, Embedding, Modality};
 use crate::{
     Score,
     bits::Bits,
+    column::Column,
     config::EngineConfig,
     index::{Coded, Index, Live, Neighbor, Row, Rows, SearchParams, dot},
     record::Stamp,
@@ -154,7 +155,7 @@ impl View {
 
     fn stamp(&self, row: usize) -> Stamp {
         if row < self.sealed.len() {
-            return self.sealed.stamps[row];
+            return self.sealed.stamp(row);
         }
         let (chunk, i) = self.piece(row);
         chunk.stamps[i]
@@ -169,7 +170,7 @@ impl View {
     }
 
     /// The live rows, sorted by id: what a new segment is built from.
-    pub(crate) fn live_rows(&self) -> (Ids, Vec<Stamp>, Rows) {
+    pub(crate) fn live_rows(&self) -> (Ids, Column<u64>, Rows) {
         let mut order: Vec<usize> = (0..self.rows())
             .filter(|row| !self.dead.get(*row))
             .collect();
@@ -180,8 +181,8 @@ impl View {
             ids.push(self.id(*row));
             rows.push(self.row(*row));
         }
-        let stamps = order.iter().map(|row| self.stamp(*row)).collect();
-        (ids, stamps, rows)
+        let stamps: Vec<u64> = order.iter().map(|row| self.stamp(*row).0).collect();
+        (ids, stamps.into(), rows)
     }
 }
 
@@ -222,7 +223,7 @@ impl Shard {
         row: impl FnOnce() -> Result<Embedding, E>,
     ) -> Result<(), E> {
         match self.view.sealed.ids.find(id) {
-            Some(at) if self.view.sealed.stamps[at] == stamp => {
+            Some(at) if self.view.sealed.stamp(at) == stamp => {
                 Arc::make_mut(&mut self.view.dead).clear(at);
             }
             _ => self.push(id, stamp, &row()?),

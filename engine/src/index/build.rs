@@ -244,7 +244,7 @@ impl<'a> Linker<'a> {
             let used = free.unwrap_or(links.len());
             if used < most {
                 let at = to as usize * links.len() + used;
-                self.layer_mut(layer).links[at] = node;
+                self.layer_mut(layer).links.to_mut()[at] = node;
                 self.distances[layer][at] = distance;
                 continue;
             }

@@ -10,6 +10,7 @@ use super::{
     Rows,
     kernel::{self, CODE_MAX, Kernel},
 };
+use crate::column::Column;
 
 /// Rows of codes are padded to whole cache lines; the padding is 0 and adds nothing to a product.
 const LINE_BYTES: usize = 64;
@@ -31,9 +32,9 @@ pub(crate) struct Codes {
     /// Length of the longest row after the mean is taken off.
     pub(crate) span: f32,
     /// `[len, stride]`.
-    pub(crate) codes: Vec<i8>,
+    pub(crate) codes: Column<i8>,
     /// Length of the rest of each row, `[len]`.
-    pub(crate) rests: Vec<f32>,
+    pub(crate) rests: Column<f32>,
 }
 
 /// A query, coded with a step of its own.
@@ -91,8 +92,8 @@ impl Codes {
             mean,
             step,
             span,
-            codes,
-            rests,
+            codes: codes.into(),
+            rests: rests.into(),
         }
     }
 
@@ -124,8 +125,8 @@ impl Codes {
         }
         Self {
             mean: self.mean.clone(),
-            codes,
-            rests,
+            codes: codes.into(),
+            rests: rests.into(),
             ..*self
         }
     }

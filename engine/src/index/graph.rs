@@ -5,14 +5,16 @@
 
 use std::collections::VecDeque;
 
+use crate::column::Column;
+
 /// Says that a row of links ends before its place does.
 pub(crate) const NONE: u32 = u32::MAX;
 
 /// Lists of numbers, one after the other: list `i` is `targets[offsets[i]..offsets[i + 1]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Lists {
-    pub(crate) offsets: Vec<u32>,
-    pub(crate) targets: Vec<u32>,
+    pub(crate) offsets: Column<u32>,
+    pub(crate) targets: Column<u32>,
 }
 
 impl Lists {
@@ -22,7 +24,10 @@ impl Lists {
             targets.extend_from_slice(list);
             offsets.push(targets.len() as u32);
         }
-        Self { offsets, targets }
+        Self {
+            offsets: offsets.into(),
+            targets: targets.into(),
+        }
     }
 
     /// Number of lists.
@@ -56,12 +61,12 @@ pub(crate) struct Layer {
     /// Places per node.
     pub(crate) width: usize,
     /// `[nodes, width]`; unused places at the end of a row are [`NONE`].
-    pub(crate) links: Vec<u32>,
+    pub(crate) links: Column<u32>,
 }
 
 impl Layer {
     pub(crate) fn new(nodes: usize, width: usize) -> Self {
-        let links = vec![NONE; nodes * width];
+        let links = vec![NONE; nodes * width].into();
         Self { width, links }
     }
 
@@ -78,7 +83,7 @@ impl Layer {
 
     #[inline(always)]
     pub(crate) fn places_mut(&mut self, node: u32) -> &mut [u32] {
-        &mut self.links[node as usize * self.width..][..self.width]
+        &mut self.links.to_mut()[node as usize * self.width..][..self.width]
     }
 
     /// The links of a node.
@@ -214,7 +219,7 @@ impl Graph {
             }
             Layer {
                 width: layer.width,
-                links,
+                links: links.into(),
             }
         };
         Self {

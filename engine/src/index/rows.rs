@@ -2,11 +2,13 @@
 
 use embedding::{Embedding, mix};
 
+use crate::column::Column;
+
 /// Embeddings of one space, `[len, dim]` f32, row by row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rows {
     dim: usize,
-    data: Vec<f32>,
+    data: Column<f32>,
 }
 
 impl Rows {
@@ -26,12 +28,12 @@ impl Rows {
         assert!(dim > 0, "an embedding has at least one dimension");
         Self {
             dim,
-            data: Vec::with_capacity(dim * rows),
+            data: Vec::with_capacity(dim * rows).into(),
         }
     }
 
     /// Takes `[len, dim]` numbers; `None` when they are no whole rows.
-    pub(crate) fn from_data(dim: usize, data: Vec<f32>) -> Option<Self> {
+    pub(crate) fn from_data(dim: usize, data: Column<f32>) -> Option<Self> {
         (dim > 0 && data.len().is_multiple_of(dim)).then_some(Self { dim, data })
     }
 
@@ -41,7 +43,7 @@ impl Rows {
     /// When it has another dim.
     pub fn push(&mut self, row: &[f32]) {
         assert_eq!(row.len(), self.dim, "rows of one index have one dim");
-        self.data.extend_from_slice(row);
+        self.data.to_mut().extend_from_slice(row);
     }
 
     /// Number of rows.

@@ -73,7 +73,7 @@ impl Coded {
         &self.members
     }
 
-    /// Bytes in memory for each row, beside the row itself.
+    /// Bytes of codes, beside the rows themselves.
     pub(crate) fn bytes(&self) -> usize {
         size_of_val(&self.codes.codes[..])
             + size_of_val(&self.codes.rests[..])
@@ -161,7 +161,7 @@ impl Task for Scan<'_> {
         } = self;
         let codes = &coded.codes;
         let mut top = TopK::new(k);
-        for (node, rest) in (0..).zip(&codes.rests) {
+        for (node, rest) in (0..).zip(&*codes.rests) {
             let score = coded_query.score(coded_query.product(kernel, codes.row(node)));
             if top.wants(score + coded_query.error(codes, *rest)) {
                 coded.compare(kernel, query, node, live, &mut top);
