@@ -10,7 +10,7 @@ use std::{
 };
 
 use fs_err::{self as fs, File};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::{Batch, Entry, Store, StoreError, group::GroupCommit};
 use crate::error::panic_text;
@@ -34,6 +34,9 @@ pub struct DiskStore {
     data: File,
     dir: PathBuf,
     blobs: Mutex<Blobs>,
+    /// Held for reading while sled may write a blob, so that whoever holds it for writing sees
+    /// whole ones only. sled also splits nodes, and so writes blobs, while it reads.
+    in_sled: RwLock<()>,
     group: GroupCommit,
     _lock: File,
 }
@@ -66,6 +69,7 @@ impl DiskStore {
             data,
             dir: store_dir.clone(),
             blobs: Mutex::default(),
+            in_sled: RwLock::default(),
             group: GroupCommit::default(),
             _lock: lock,
         };
@@ -96,9 +100,14 @@ impl DiskStore {
         if blobs.changed == Some(changed) {
             return Ok(());
         }
+        // What is listed is whole: a blob that is still being written when it is synced would be
+        // remembered as synced, and its end never be.
+        let listed: Vec<_> = {
+            let _nobody_writes = self.in_sled.write();
+            fs::read_dir(&dir)?.collect::<Result<_, _>>()?
+        };
         let mut present = HashSet::new();
-        for entry in fs::read_dir(&dir)? {
-            let entry = entry?;
+        for entry in listed {
             let name = entry.file_name();
             if !blobs.synced.contains(&name) {
                 match File::open(entry.path()).and_then(|file| file.sync_data()) {
@@ -202,6 +211,7 @@ fn library(error: sled::Error) -> StoreError {
 
 impl Store for DiskStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let _in_sled = self.in_sled.read();
         Ok(self
             .db
             .get(key)
@@ -210,7 +220,12 @@ impl Store for DiskStore {
     }
 
     fn scan<'a>(&'a self, prefix: &[u8]) -> Box<dyn Iterator<Item = Entry> + Send + 'a> {
-        Box::new(self.db.scan_prefix(prefix).map(|entry| {
+        let mut entries = self.db.scan_prefix(prefix);
+        let step = move || {
+            let _in_sled = self.in_sled.read();
+            entries.next()
+        };
+        Box::new(std::iter::from_fn(step).map(|entry| {
             let (key, value) = entry.map_err(library)?;
             Ok((key.to_vec(), value.to_vec()))
         }))
@@ -229,9 +244,11 @@ impl Store for DiskStore {
             }
         }
         // One tree holds everything, because a sled batch is atomic within one tree only.
-        self.db
-            .apply_batch(writes)
-            .map_err(|error| self.group.fail(library(error)))?;
+        let applied = {
+            let _in_sled = self.in_sled.read();
+            self.db.apply_batch(writes)
+        };
+        applied.map_err(|error| self.group.fail(library(error)))?;
         self.group.wait_durable(|| self.sync())
     }
 }
@@ -270,6 +287,30 @@ mod tests {
         assert!(matches!(second, Err(StoreError::Locked { .. })));
         drop(first);
         DiskStore::open(dir.path(), CACHE_BYTES).expect("free again");
+    }
+
+    #[test]
+    fn a_blob_that_is_still_being_written_is_not_remembered_as_synced() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let store = DiskStore::open(dir.path(), CACHE_BYTES).expect("opens");
+        let blob = store.dir.join("blobs").join("123456789");
+        let writing = store.in_sled.read();
+        fs::write(&blob, b"ha").expect("writes");
+        std::thread::scope(|scope| {
+            let sync = scope.spawn(|| store.sync_blobs());
+            std::thread::sleep(Duration::from_millis(50));
+            assert!(!sync.is_finished(), "half a blob was taken for a whole one");
+            fs::write(&blob, b"half").expect("writes");
+            drop(writing);
+            sync.join().expect("does not panic").expect("syncs");
+        });
+        assert!(
+            store
+                .blobs
+                .lock()
+                .synced
+                .contains(&OsString::from("123456789"))
+        );
     }
 
     #[test]
