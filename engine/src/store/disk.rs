@@ -12,7 +12,10 @@ use std::{
 use fs_err::{self as fs, File};
 use parking_lot::{Mutex, RwLock};
 
-use super::{Batch, Entry, Store, StoreError, group::GroupCommit};
+use super::{
+    Batch, Entry, Store, StoreError,
+    group::{GroupCommit, caught},
+};
 use crate::error::panic_text;
 
 /// File that one process at a time holds locked.
@@ -244,11 +247,11 @@ impl Store for DiskStore {
             }
         }
         // One tree holds everything, because a sled batch is atomic within one tree only.
-        let applied = {
+        let applied = caught(|| {
             let _in_sled = self.in_sled.read();
-            self.db.apply_batch(writes)
-        };
-        applied.map_err(|error| self.group.fail(library(error)))?;
+            self.db.apply_batch(writes).map_err(library)
+        });
+        applied.map_err(|error| self.group.fail(error))?;
         self.group.wait_durable(|| self.sync())
     }
 }
