@@ -103,8 +103,8 @@ impl Engine {
     /// is there when the same model made it.
     ///
     /// # Errors
-    /// When the name is not allowed, when another model made the collection, or when the store
-    /// fails.
+    /// When the name is not allowed, when another model made the collection, when a dim of the
+    /// spaces is 0, or when the store fails.
     pub fn create(&self, name: &str, spaces: &Spaces) -> Result<Arc<Collection>, EngineError> {
         catalog::check_name(name)?;
         let name = name.to_owned();

@@ -7,7 +7,7 @@ use embedding::Modality;
 
 use super::{model::Kept, *};
 use crate::{
-    catalog,
+    catalog, record,
     store::{Batch, MemoryStore, Store},
 };
 
@@ -177,6 +177,51 @@ fn a_record_that_does_not_read_back_is_an_error_for_its_item_and_for_no_other() 
     assert_eq!(notes.upsert(vec![write("b")]).expect("upserts").updated, 1);
     assert_eq!(ids(&notes, &request)[0], "b");
     assert_eq!(notes.stats().damaged_items, 0);
+}
+
+#[test]
+fn spaces_of_no_elements_are_refused_before_anything_is_stored_and_when_found_in_the_store() {
+    let store = Kept(Arc::new(MemoryStore::new()));
+    let open = || Engine::with_store(Box::new(store.clone()), None, small());
+    let flat = [
+        Spaces {
+            shared_dim: 0,
+            ..spaces()
+        },
+        Spaces {
+            specific_text_dim: Some(0),
+            ..spaces()
+        },
+        Spaces {
+            specific_image_dim: Some(0),
+            ..spaces()
+        },
+    ];
+    let engine = open().expect("opens");
+    for spaces in &flat {
+        let refused = engine.create("notes", spaces);
+        assert!(matches!(refused, Err(EngineError::NoDim { .. })));
+    }
+    assert!(engine.collection("notes").is_none());
+    drop(engine);
+    let engine = open().expect("nothing was stored");
+    engine.create("notes", &spaces()).expect("creates");
+    drop(engine);
+
+    let (key, value) = store
+        .scan(catalog::COLLECTIONS)
+        .next()
+        .expect("is there")
+        .expect("reads");
+    let body = String::from_utf8_lossy(&value[..value.len() - 16])
+        .replace("\"shared_dim\":24", "\"shared_dim\":0");
+    let mut batch = Batch::default();
+    batch.put(key.clone(), record::with_checksum(&key, body.into_bytes()));
+    store.commit(batch).expect("commits");
+    let error = open().expect_err("would have no rows").to_string();
+    let expected = "the description of collection notes is damaged in the store: \
+                    model hash-24 has shared dim 0, expected at least 1";
+    assert_eq!(error, expected);
 }
 
 #[test]
