@@ -25,6 +25,9 @@ pub(crate) fn load(
     core: &Arc<Core>,
 ) -> Result<Arc<Collection>, EngineError> {
     let dir = core.index_dir.as_ref().map(|dir| dir.join(&name));
+    if let Some(dir) = &dir {
+        segment_file::remove_aside(dir);
+    }
     let mut state = State::new(parts(dir.as_ref(), &description));
     for entry in core.store.scan(&item_prefix(description.number)) {
         let (key, value) = entry?;

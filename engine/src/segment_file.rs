@@ -29,14 +29,44 @@ const HASH_BYTES: u64 = 32;
 /// Bytes converted at a time.
 const BLOCK_BYTES: usize = 1 << 16;
 
+/// Extension of a file that is not yet in place.
+const ASIDE: &str = "tmp";
+
 /// Writes the segment of the shard named `owner` aside, and then puts it in place in one step.
 pub(crate) fn write(path: &Path, owner: &str, segment: &Segment) -> io::Result<()> {
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir)?;
     }
-    let aside = path.with_extension("tmp");
+    let aside = path.with_extension(ASIDE);
+    let written = write_to(&aside, owner, segment).and_then(|()| fs::rename(&aside, path));
+    if written.is_err() {
+        // Half a file would only take room, perhaps the room that was missing.
+        remove(&aside);
+    }
+    written
+}
+
+/// Removes what writes that a stop cut off have left in the folder `dir`.
+pub(crate) fn remove_aside(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == ASIDE) {
+            remove(&path);
+        }
+    }
+}
+
+fn remove(path: &Path) {
+    match fs::remove_file(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => tracing::warn!("cannot remove half an index: {error}"),
+    }
+}
+
+fn write_to(path: &Path, owner: &str, segment: &Segment) -> io::Result<()> {
     let mut out = Writer {
-        file: BufWriter::with_capacity(BLOCK_BYTES, File::create(&aside)?),
+        file: BufWriter::with_capacity(BLOCK_BYTES, File::create(path)?),
         hasher: blake3::Hasher::new(),
     };
     out.bytes(MAGIC)?;
@@ -62,8 +92,7 @@ pub(crate) fn write(path: &Path, owner: &str, segment: &Segment) -> io::Result<(
         .file
         .into_inner()
         .map_err(io::IntoInnerError::into_error)?;
-    file.sync_data()?;
-    fs::rename(&aside, path)
+    file.sync_data()
 }
 
 struct Writer {
@@ -293,6 +322,20 @@ mod tests {
             assert!(read(&path, "b", 4).is_err(), "another shard");
             assert!(read(&path, "a", 5).is_err(), "another dim");
         }
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_nothing_beside_the_file() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("a.idx");
+        // A file cannot take the place of a folder.
+        fs::create_dir(&path).expect("makes a folder");
+        write(&path, "a", &segment(0)).expect_err("cannot be put in place");
+        let names = fs::read_dir(dir.path()).expect("lists");
+        let names: Vec<_> = names
+            .map(|entry| entry.expect("lists").file_name())
+            .collect();
+        assert_eq!(names, ["a.idx"]);
     }
 
     #[test]

@@ -102,6 +102,18 @@ fn missing_cut_damaged_and_swapped_index_files_are_built_again_while_searches_ar
 }
 
 #[test]
+fn files_of_seals_that_a_stop_cut_off_are_removed_at_open() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    filled(dir.path());
+    let files = index_files(dir.path());
+    for file in &files {
+        fs::write(file.with_extension("tmp"), b"DIPTY").expect("writes");
+    }
+    Engine::open(dir.path(), small()).expect("opens").close();
+    assert_eq!(index_files(dir.path()), files);
+}
+
+#[test]
 fn an_old_index_file_brings_back_neither_deleted_nor_replaced_items() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     filled(dir.path());
