@@ -316,18 +316,22 @@ impl Collection {
         }
     }
 
-    /// Takes the collection out of the store, after the last write and seal under way.
+    /// Takes the collection out of the store, after the last write and seal under way. When that
+    /// fails it goes on as before.
     pub(crate) fn delete_all(&self) -> Result<(), EngineError> {
         self.writes.close();
         self.stopping.store(true, SeqCst);
         self.seals.close();
-        catalog::delete(
-            self.core.store.as_ref(),
-            &self.name,
-            self.description.number,
-        )?;
-        self.deleted.store(true, SeqCst);
-        Ok(())
+        let store = self.core.store.as_ref();
+        let taken_out = catalog::delete(store, &self.name, self.description.number);
+        if taken_out.is_ok() {
+            self.deleted.store(true, SeqCst);
+        } else {
+            self.stopping.store(false, SeqCst);
+            self.seals.open();
+            self.writes.open();
+        }
+        taken_out
     }
 
     /// Where its indexes are.

@@ -170,6 +170,10 @@ enum When {
 fn seal(collection: &Collection, key: ShardKey, when: When) -> Result<(), EngineError> {
     // Waits for another seal of the same shard.
     let Some(_turn) = collection.seals.take(&[key]) else {
+        // It is being deleted. Should that fail, the shard may ask again.
+        if let Some(shard) = collection.state.write().shard_mut(&key) {
+            shard.sealing = false;
+        }
         return Err(collection.gone());
     };
     let taken = {

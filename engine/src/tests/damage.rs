@@ -261,3 +261,28 @@ fn an_interrupted_delete_of_a_collection_is_completed_at_the_next_open() {
     let b = engine.collection("b").expect("is there");
     assert!(b.get(&id("x")).expect("reads").is_some());
 }
+
+#[test]
+fn a_collection_that_could_not_be_deleted_goes_on_and_says_what_the_store_says() {
+    // Writes after a failed delete were told that the collection was deleted, while it was there.
+    let run = |stop: usize| {
+        let store = Kept(Arc::new(MemoryStore::stopping_after(stop)));
+        let engine = Engine::with_store(Box::new(store.clone()), None, small()).expect("opens");
+        let notes = engine.create("notes", &spaces()).expect("creates");
+        let write = || notes.upsert(vec![item("x", Modality::Text, "x")]);
+        write().expect("upserts");
+        if stop < usize::MAX {
+            let refused = engine.delete("notes");
+            assert!(matches!(refused, Err(EngineError::Store(_))), "{refused:?}");
+            assert!(engine.collection("notes").is_some());
+            let refused = write();
+            assert!(matches!(refused, Err(EngineError::Store(_))), "{refused:?}");
+            assert!(notes.get(&id("x")).expect("reads").is_some());
+            notes.seal().expect("seals");
+            assert_eq!(notes.stats().tail_rows, 0);
+        }
+        store.0.written_bytes()
+    };
+    // Just enough room for everything before the delete.
+    run(run(usize::MAX));
+}
