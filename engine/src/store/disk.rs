@@ -63,7 +63,7 @@ impl DiskStore {
             dir: store_dir.clone(),
             source,
         };
-        fs::create_dir_all(&store_dir).map_err(io)?;
+        create_dir(&store_dir).map_err(io)?;
         let lock = lock(dir)?;
         let db = open_sled(&store_dir, cache_bytes)?;
         let data = File::open(store_dir.join("db")).map_err(io)?;
@@ -190,6 +190,32 @@ fn open_sled(dir: &Path, cache_bytes: u64) -> Result<sled::Db, StoreError> {
     }
 }
 
+/// Creates a folder and those above it, and makes the names of the new ones durable.
+fn create_dir(dir: &Path) -> std::io::Result<()> {
+    let absent = absent(dir);
+    fs::create_dir_all(dir)?;
+    for new in absent {
+        let parent = match new.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        match sync_dir(parent) {
+            // A folder that one may write to but not list.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+/// Which of a folder and those above it are not there, the topmost first.
+fn absent(dir: &Path) -> Vec<&Path> {
+    let named = dir.ancestors().filter(|dir| !dir.as_os_str().is_empty());
+    let mut absent: Vec<&Path> = named.take_while(|dir| !dir.exists()).collect();
+    absent.reverse();
+    absent
+}
+
 fn sync_dir(dir: &Path) -> std::io::Result<()> {
     // Elsewhere a folder cannot be opened, and its names need no sync.
     if cfg!(unix) {
@@ -313,6 +339,19 @@ mod tests {
                 .lock()
                 .synced
                 .contains(&OsString::from("123456789"))
+        );
+    }
+
+    #[test]
+    fn every_folder_that_is_made_for_the_store_is_known_so_that_its_name_is_synced() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let deep = dir.path().join("a/b");
+        assert_eq!(absent(&deep), [&dir.path().join("a"), &deep]);
+        drop(DiskStore::open(&deep, CACHE_BYTES).expect("opens"));
+        assert_eq!(absent(&deep), [""; 0].map(Path::new));
+        assert_eq!(
+            absent(Path::new("not/there")),
+            ["not", "not/there"].map(Path::new)
         );
     }
 
