@@ -188,7 +188,7 @@ impl Collection {
     ///
     /// # Errors
     /// When the collection was deleted. The iterator itself gives an error for a damaged record,
-    /// and goes on with the next.
+    /// and goes on with the next; an error of the store is its last.
     pub fn metas(
         &self,
     ) -> Result<impl Iterator<Item = Result<ItemMeta, EngineError>> + Send + '_, EngineError> {

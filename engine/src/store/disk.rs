@@ -234,6 +234,21 @@ impl std::fmt::Debug for DiskStore {
     }
 }
 
+/// The entries up to the first error. sled's iterator gives the same error again and again.
+fn up_to_error<T, E>(
+    mut entries: impl Iterator<Item = Result<T, E>>,
+) -> impl Iterator<Item = Result<T, E>> {
+    let mut failed = false;
+    std::iter::from_fn(move || {
+        if failed {
+            return None;
+        }
+        let entry = entries.next();
+        failed = matches!(entry, Some(Err(_)));
+        entry
+    })
+}
+
 fn library(error: sled::Error) -> StoreError {
     StoreError::Library(Box::new(error))
 }
@@ -254,7 +269,7 @@ impl Store for DiskStore {
             let _in_sled = self.in_sled.read();
             entries.next()
         };
-        Box::new(std::iter::from_fn(step).map(|entry| {
+        Box::new(up_to_error(std::iter::from_fn(step)).map(|entry| {
             let (key, value) = entry.map_err(library)?;
             Ok((key.to_vec(), value.to_vec()))
         }))
@@ -353,6 +368,18 @@ mod tests {
             absent(Path::new("not/there")),
             ["not", "not/there"].map(Path::new)
         );
+    }
+
+    #[test]
+    fn a_scan_that_cannot_go_on_ends_with_its_first_error() {
+        // Whoever went on after an error, as one does for a damaged item, never came to an end.
+        let stuck = [Ok(1), Ok(2)]
+            .into_iter()
+            .chain(std::iter::repeat(Err("unreadable")));
+        let mut entries = up_to_error(stuck);
+        let seen: Vec<_> = entries.by_ref().take(9).collect();
+        assert_eq!(seen, [Ok(1), Ok(2), Err("unreadable")]);
+        assert_eq!(entries.next(), None);
     }
 
     #[test]
