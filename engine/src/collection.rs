@@ -342,12 +342,14 @@ impl Collection {
 
 /// The id in a key of the store.
 pub(crate) fn id_of(collection: &str, number: u32, key: &[u8]) -> Result<ItemId, EngineError> {
-    let id = String::from_utf8_lossy(&key[item_prefix(number).len()..]).into_owned();
-    ItemId::new(id.clone()).map_err(|error| EngineError::DamagedItem {
-        collection: collection.to_owned(),
-        id,
-        reason: error.to_string(),
-    })
+    let bytes = &key[item_prefix(number).len()..];
+    let id = String::from_utf8(bytes.to_vec()).map_err(|error| error.to_string());
+    id.and_then(|id| ItemId::new(id).map_err(|error| error.to_string()))
+        .map_err(|reason| EngineError::DamagedItem {
+            collection: collection.to_owned(),
+            id: String::from_utf8_lossy(bytes).into_owned(),
+            reason,
+        })
 }
 
 impl std::fmt::Debug for Collection {

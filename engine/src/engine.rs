@@ -46,7 +46,9 @@ impl Engine {
     ///
     /// # Errors
     /// When another process has it open ([`EngineError::Locked`]), when the configuration is out of
-    /// range, or when the store cannot be opened. Damaged index files are no error.
+    /// range, when the store cannot be opened or read, or when the description of a collection is
+    /// damaged in it ([`EngineError::DamagedCollection`]). Damaged items and index files are no
+    /// error.
     pub fn open(dir: &Path, config: EngineConfig) -> Result<Self, EngineError> {
         config.validate()?;
         let store = DiskStore::open(dir, config.store_cache_bytes)?;

@@ -31,7 +31,14 @@ pub(crate) fn load(
     let mut state = State::new(parts(dir.as_ref(), &description));
     for entry in core.store.scan(&item_prefix(description.number)) {
         let (key, value) = entry?;
-        let id = id_of(&name, description.number, &key)?;
+        let id = match id_of(&name, description.number, &key) {
+            Ok(id) => id,
+            Err(error) => {
+                // Nobody can ask for it. The other items are still good.
+                tracing::error!("{error}");
+                continue;
+            }
+        };
         let slot = slot_of(id.as_str(), description.shards);
         let restored = Record::read(&key, &value)
             .and_then(|record| restore(&mut state, &description, id.as_str(), slot, &record));

@@ -237,6 +237,33 @@ fn spaces_of_no_elements_are_refused_before_anything_is_stored_and_when_found_in
 }
 
 #[test]
+fn a_key_that_is_no_id_of_an_item_keeps_no_other_item_away() {
+    let store = Kept(Arc::new(MemoryStore::new()));
+    let open = || Engine::with_store(Box::new(store.clone()), None, small()).expect("opens");
+    let notes = open().create("notes", &spaces()).expect("creates");
+    let good = item("b", Modality::Text, "b");
+    notes.upsert(vec![good.clone()]).expect("upserts");
+    drop(notes);
+    let value = store.get(&catalog::item_key(0, &good.id)).expect("reads");
+    let mut batch = Batch::default();
+    for no_id in [b"".as_slice(), b"a\n", b"\xff"] {
+        let key = [&catalog::item_prefix(0), no_id].concat();
+        batch.put(key, value.clone().expect("is there"));
+    }
+    store.commit(batch).expect("commits");
+
+    let notes = open().collection("notes").expect("is there");
+    let request = SearchRequest::new(shared(&good.shared), Target::Both, count(9));
+    assert_eq!(ids(&notes, &request), ["b"]);
+    let stats = notes.stats();
+    assert_eq!((stats.items, stats.damaged_items), (1, 0));
+    let metas: Vec<_> = notes.metas().expect("lists").collect();
+    let damaged =
+        |meta: &&Result<_, EngineError>| matches!(meta, Err(EngineError::DamagedItem { .. }));
+    assert_eq!((metas.len(), metas.iter().filter(damaged).count()), (4, 3));
+}
+
+#[test]
 fn an_interrupted_delete_of_a_collection_is_completed_at_the_next_open() {
     let store = Kept(Arc::new(MemoryStore::new()));
     let open = || Engine::with_store(Box::new(store.clone()), None, small()).expect("opens");
