@@ -80,17 +80,26 @@ pub fn check_contract<I: Clone>(encoder: &dyn Encoder<I>, inputs: &[I]) {
         let alone = encoder
             .encode(std::slice::from_ref(input))
             .expect("one input encodes");
-        assert_close(&alone[0].shared, &out.shared, i);
-        if let (Some(a), Some(b)) = (&alone[0].specific, &out.specific) {
-            assert_close(a, b, i);
+        let [alone] = &alone[..] else {
+            panic!("input {i}: {} outputs for one input", alone.len());
+        };
+        assert_close(&alone.shared, &out.shared, i);
+        match (&alone.specific, &out.specific) {
+            (Some(a), Some(b)) => assert_close(a, b, i),
+            (a, b) => assert_eq!(a, b, "input {i}: specific alone and in the batch"),
         }
-    }
-    for i in 1..together.len() {
-        assert_ne!(together[0], together[i], "inputs 0 and {i} are told apart");
+        for (j, earlier) in together[..i].iter().enumerate() {
+            assert_ne!(earlier, out, "inputs {j} and {i} are told apart");
+        }
     }
 }
 
 fn assert_close(alone: &Embedding, batched: &Embedding, i: usize) {
+    assert_eq!(
+        alone.dim(),
+        batched.dim(),
+        "input {i}: dim alone and in the batch"
+    );
     for (a, b) in alone.as_slice().iter().zip(batched.as_slice()) {
         assert!(
             (a - b).abs() <= 1e-6,
@@ -157,6 +166,8 @@ impl<I: AsRef<[u8]>> Encoder<I> for HashEncoder {
 
 #[cfg(test)]
 mod tests {
+    use std::{panic::catch_unwind, sync::LazyLock};
+
     use super::*;
 
     #[test]
@@ -164,5 +175,86 @@ mod tests {
         let inputs = ["", "cat", "dog", "a cat", "cat "];
         check_contract(&HashEncoder::new(Modality::Text, 48), &inputs);
         check_contract(&HashEncoder::new(Modality::Image, 7), &inputs);
+    }
+
+    /// The hash encoder, with something done to its answers.
+    struct Broken(fn(&[&str], &mut Vec<Encoded>));
+
+    impl Encoder<&str> for Broken {
+        fn spaces(&self) -> &Spaces {
+            static HASH: LazyLock<HashEncoder> = LazyLock::new(hash);
+            &HASH.spaces
+        }
+
+        fn modality(&self) -> Modality {
+            Modality::Text
+        }
+
+        fn encode(&self, batch: &[&str]) -> Result<Vec<Encoded>, EncodeError> {
+            let mut encoded = hash().encode(batch)?;
+            (self.0)(batch, &mut encoded);
+            Ok(encoded)
+        }
+    }
+
+    fn hash() -> HashEncoder {
+        HashEncoder::new(Modality::Text, 8)
+    }
+
+    /// The embedding without its last element, which is 0 so that the others stay what they are.
+    fn cut(row: &mut Embedding) {
+        let numbers = row.as_slice()[..7].to_vec();
+        *row = Embedding::new(numbers).expect("its last element is 0");
+    }
+
+    fn end_in_0(row: &mut Embedding) {
+        let mut numbers = row.as_slice().to_vec();
+        numbers[7] = 0.0;
+        *row = Embedding::normalized(numbers).expect("has a direction");
+    }
+
+    #[test]
+    fn an_encoder_that_breaks_one_clause_does_not_pass_the_contract() {
+        type Break = fn(&[&str], &mut Vec<Encoded>);
+        let breaks: [(&str, Break); 5] = [
+            ("keeps nothing specific of a single input", |_, out| {
+                if let [only] = &mut out[..] {
+                    only.specific = None;
+                }
+            }),
+            ("gives a single input a shorter shared row", |_, out| {
+                for out in out.iter_mut() {
+                    end_in_0(&mut out.shared);
+                }
+                if let [only] = &mut out[..] {
+                    cut(&mut only.shared);
+                }
+            }),
+            ("gives a single input a shorter specific row", |_, out| {
+                let specific = out.iter_mut().filter_map(|out| out.specific.as_mut());
+                specific.for_each(end_in_0);
+                if let [only] = &mut out[..] {
+                    only.specific.iter_mut().for_each(cut);
+                }
+            }),
+            ("gives a single input two answers", |_, out| {
+                if let [only] = &out[..] {
+                    out.push(only.clone());
+                }
+            }),
+            ("reads c as b", |batch, out| {
+                for (input, out) in batch.iter().zip(out) {
+                    if *input == "c" {
+                        *out = hash().encode(&["b"]).expect("encodes").remove(0);
+                    }
+                }
+            }),
+        ];
+        let inputs = ["a", "b", "c"];
+        check_contract(&Broken(|_, _| {}), &inputs);
+        for (what, broken) in breaks {
+            let checked = catch_unwind(|| check_contract(&Broken(broken), &inputs));
+            assert!(checked.is_err(), "one that {what} passes");
+        }
     }
 }

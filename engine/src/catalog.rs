@@ -9,7 +9,7 @@
 //! A collection's number is big-endian `u32`, and never that of another collection whose items are
 //! still there. So a delete is one small atomic batch, and finishes at the next open if it must.
 
-use embedding::Spaces;
+use embedding::{Modality, Space, Spaces};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -66,6 +66,22 @@ pub(crate) fn check_name(name: &str) -> Result<(), EngineError> {
     }
 }
 
+/// Checks that there can be rows of every embedding.
+fn check_spaces(spaces: &Spaces) -> Result<(), EngineError> {
+    let specific = |modality| spaces.specific(modality);
+    let all =
+        std::iter::once(spaces.shared()).chain(Modality::ALL.into_iter().filter_map(specific));
+    for Space {
+        model, dim, aspect, ..
+    } in all
+    {
+        if dim == 0 {
+            return Err(EngineError::NoDim { model, aspect });
+        }
+    }
+    Ok(())
+}
+
 /// Keys of a collection's items start so.
 pub(crate) fn item_prefix(number: u32) -> Vec<u8> {
     [b"i".as_slice(), &number.to_be_bytes()].concat()
@@ -89,12 +105,13 @@ fn deleted_key(number: u32) -> Vec<u8> {
     [DELETED, &number.to_be_bytes()].concat()
 }
 
-/// Writes down a new collection.
+/// Writes down a new collection, if it can be opened again.
 pub(crate) fn create(
     store: &dyn Store,
     name: &str,
     description: &Description,
 ) -> Result<(), EngineError> {
+    check_spaces(&description.spaces)?;
     let body = serde_json::to_vec(description).expect("a description is plain JSON");
     let key = collection_key(name);
     let mut batch = Batch::default();
@@ -124,6 +141,7 @@ fn read((key, value): &(Vec<u8>, Vec<u8>)) -> Result<(String, Description), Engi
             "version {version} with {shards} shards, expected {VERSION}"
         )));
     }
+    check_spaces(&description.spaces).map_err(|error| damaged(error.to_string()))?;
     check_name(&name)?;
     Ok((name, description))
 }

@@ -188,7 +188,7 @@ impl Collection {
     ///
     /// # Errors
     /// When the collection was deleted. The iterator itself gives an error for a damaged record,
-    /// and goes on with the next.
+    /// and goes on with the next; an error of the store is its last.
     pub fn metas(
         &self,
     ) -> Result<impl Iterator<Item = Result<ItemMeta, EngineError>> + Send + '_, EngineError> {
@@ -316,18 +316,22 @@ impl Collection {
         }
     }
 
-    /// Takes the collection out of the store, after the last write and seal under way.
+    /// Takes the collection out of the store, after the last write and seal under way. When that
+    /// fails it goes on as before.
     pub(crate) fn delete_all(&self) -> Result<(), EngineError> {
         self.writes.close();
         self.stopping.store(true, SeqCst);
         self.seals.close();
-        catalog::delete(
-            self.core.store.as_ref(),
-            &self.name,
-            self.description.number,
-        )?;
-        self.deleted.store(true, SeqCst);
-        Ok(())
+        let store = self.core.store.as_ref();
+        let taken_out = catalog::delete(store, &self.name, self.description.number);
+        if taken_out.is_ok() {
+            self.deleted.store(true, SeqCst);
+        } else {
+            self.stopping.store(false, SeqCst);
+            self.seals.open();
+            self.writes.open();
+        }
+        taken_out
     }
 
     /// Where its indexes are.
@@ -338,12 +342,14 @@ impl Collection {
 
 /// The id in a key of the store.
 pub(crate) fn id_of(collection: &str, number: u32, key: &[u8]) -> Result<ItemId, EngineError> {
-    let id = String::from_utf8_lossy(&key[item_prefix(number).len()..]).into_owned();
-    ItemId::new(id.clone()).map_err(|error| EngineError::DamagedItem {
-        collection: collection.to_owned(),
-        id,
-        reason: error.to_string(),
-    })
+    let bytes = &key[item_prefix(number).len()..];
+    let id = String::from_utf8(bytes.to_vec()).map_err(|error| error.to_string());
+    id.and_then(|id| ItemId::new(id).map_err(|error| error.to_string()))
+        .map_err(|reason| EngineError::DamagedItem {
+            collection: collection.to_owned(),
+            id: String::from_utf8_lossy(bytes).into_owned(),
+            reason,
+        })
 }
 
 impl std::fmt::Debug for Collection {

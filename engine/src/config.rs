@@ -13,8 +13,9 @@ const MAX_SHARDS: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EngineConfig {
-    /// Rows in a shard's tail that start a background seal. Scanning this many rows takes less
-    /// time than the text tower does.
+    /// Fewest rows in a shard's tail that start a background seal; a large shard waits until its
+    /// tail is a quarter of its sealed rows. Scanning this many rows takes less time than the text
+    /// tower does.
     pub seal_rows: usize,
     /// Rows from which a sealed shard gets a graph; below, the exact scan is as fast.
     pub graph_rows: usize,

@@ -46,10 +46,11 @@ impl Engine {
     ///
     /// # Errors
     /// When another process has it open ([`EngineError::Locked`]), when the configuration is out of
-    /// range, or when the store cannot be opened. Damaged index files are no error.
+    /// range, when the store cannot be opened or read, or when the description of a collection is
+    /// damaged in it ([`EngineError::DamagedCollection`]). Damaged items and index files are no
+    /// error.
     pub fn open(dir: &Path, config: EngineConfig) -> Result<Self, EngineError> {
         config.validate()?;
-        fs::create_dir_all(dir)?;
         let store = DiskStore::open(dir, config.store_cache_bytes)?;
         Self::with_store(Box::new(store), Some(dir.join(INDEX_DIR)), config)
     }
@@ -103,8 +104,8 @@ impl Engine {
     /// is there when the same model made it.
     ///
     /// # Errors
-    /// When the name is not allowed, when another model made the collection, or when the store
-    /// fails.
+    /// When the name is not allowed, when another model made the collection, when a dim of the
+    /// spaces is 0, or when the store fails.
     pub fn create(&self, name: &str, spaces: &Spaces) -> Result<Arc<Collection>, EngineError> {
         catalog::check_name(name)?;
         let name = name.to_owned();

@@ -63,6 +63,14 @@ pub enum EngineError {
         /// The model of the request.
         got: String,
     },
+    /// A model whose embeddings would have no elements.
+    #[error("model {model} has {aspect} dim 0, expected at least 1")]
+    NoDim {
+        /// Name of the model.
+        model: String,
+        /// Which of its embeddings.
+        aspect: Aspect,
+    },
     /// The collection was deleted while it was in use.
     #[error("collection {collection} was deleted")]
     Deleted {

@@ -25,10 +25,20 @@ pub(crate) fn load(
     core: &Arc<Core>,
 ) -> Result<Arc<Collection>, EngineError> {
     let dir = core.index_dir.as_ref().map(|dir| dir.join(&name));
+    if let Some(dir) = &dir {
+        segment_file::remove_aside(dir);
+    }
     let mut state = State::new(parts(dir.as_ref(), &description));
     for entry in core.store.scan(&item_prefix(description.number)) {
         let (key, value) = entry?;
-        let id = id_of(&name, description.number, &key)?;
+        let id = match id_of(&name, description.number, &key) {
+            Ok(id) => id,
+            Err(error) => {
+                // Nobody can ask for it. The other items are still good.
+                tracing::error!("{error}");
+                continue;
+            }
+        };
         let slot = slot_of(id.as_str(), description.shards);
         let restored = Record::read(&key, &value)
             .and_then(|record| restore(&mut state, &description, id.as_str(), slot, &record));

@@ -246,8 +246,10 @@ mod tests {
     fn item() -> Item {
         let shared = Embedding::normalized(vec![1.0, -2.0, 3.0]).expect("has a direction");
         let mut item = Item::new(ItemId::new("a").expect("an id"), Modality::Image, shared);
-        item.payload
-            .insert("k".into(), serde_json::json!([1, "x", null]));
+        // Two fractions that a fast but careless parser of decimals rounds to their neighbors.
+        let numbers =
+            serde_json::json!([1, "x", null, 31.245_270_191_439_438, 121.487_919_511_619_45]);
+        item.payload.insert("k".into(), numbers);
         item
     }
 

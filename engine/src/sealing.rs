@@ -34,11 +34,14 @@ struct Waiting {
 impl SealQueue {
     fn push(&self, collection: &Arc<Collection>, key: ShardKey) {
         let (waiting, changed) = &*self.shared;
-        waiting
-            .lock()
-            .shards
-            .push_back((Arc::downgrade(collection), key));
-        changed.notify_one();
+        let mut waiting = waiting.lock();
+        let shard = (Arc::downgrade(collection), key);
+        // A seal on demand may have taken up what waits here, and the shard may ask again.
+        let is_it = |(of, key): &(Weak<_>, _)| of.ptr_eq(&shard.0) && *key == shard.1;
+        if !waiting.shards.iter().any(is_it) {
+            waiting.shards.push_back(shard);
+            changed.notify_one();
+        }
     }
 
     fn next(&self) -> Option<(Weak<Collection>, ShardKey)> {
@@ -170,6 +173,10 @@ enum When {
 fn seal(collection: &Collection, key: ShardKey, when: When) -> Result<(), EngineError> {
     // Waits for another seal of the same shard.
     let Some(_turn) = collection.seals.take(&[key]) else {
+        // It is being deleted. Should that fail, the shard may ask again.
+        if let Some(shard) = collection.state.write().shard_mut(&key) {
+            shard.sealing = false;
+        }
         return Err(collection.gone());
     };
     let taken = {
@@ -236,4 +243,37 @@ pub(crate) fn index_path(dir: Option<PathBuf>, key: ShardKey) -> Option<PathBuf>
 /// What a segment's file must say that it belongs to.
 pub(crate) fn owner(number: u32, spaces: &embedding::Spaces, key: ShardKey) -> String {
     format!("{number}/{key}/{}", spaces.fingerprint)
+}
+
+#[cfg(test)]
+mod tests {
+    use embedding::{Aspect, Encoder, HashEncoder, Modality};
+
+    use super::*;
+    use crate::{Engine, EngineConfig};
+
+    #[test]
+    fn a_shard_waits_once_however_often_it_asks() {
+        let engine = Engine::in_memory(EngineConfig::default());
+        let encoder = HashEncoder::new(Modality::Text, 4);
+        let spaces = Encoder::<&str>::spaces(&encoder);
+        let collections = ["a", "b"].map(|name| engine.create(name, spaces).expect("creates"));
+        let key = |slot| ShardKey {
+            modality: Modality::Text,
+            slot,
+            aspect: Aspect::Shared,
+        };
+        let queue = SealQueue::default();
+        for _ in 0..3 {
+            for collection in &collections {
+                queue.push(collection, key(0));
+                queue.push(collection, key(1));
+            }
+        }
+        assert_eq!(queue.shared.0.lock().shards.len(), 4);
+        let (first, of) = queue.next().expect("open");
+        assert!(first.ptr_eq(&Arc::downgrade(&collections[0])) && of == key(0));
+        queue.push(&collections[0], key(0));
+        assert_eq!(queue.shared.0.lock().shards.len(), 4, "it may ask again");
+    }
 }

@@ -22,6 +22,8 @@ const VERSION: u32 = 2;
 /// Sections start at multiples of this, so that numbers lie in a map as they do in memory, and
 /// codes in whole cache lines.
 const ALIGN: usize = 64;
+/// Extension of a file that is not whole yet.
+const ASIDE: &str = "tmp";
 /// More sections than any segment has.
 const MAX_SECTIONS: u32 = 64;
 
@@ -71,13 +73,31 @@ pub(crate) fn write(path: &Path, owner: &str, segment: &Segment) -> io::Result<(
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir)?;
     }
-    let aside = path.with_extension("tmp");
+    let aside = path.with_extension(ASIDE);
     let written = write_aside(&aside, owner, segment).and_then(|()| fs::rename(&aside, path));
     if written.is_err() {
         // What is left of it may be what fills the disk.
-        let _ = fs::remove_file(&aside);
+        remove(&aside);
     }
     written
+}
+
+/// Removes what writes that a stop cut off have left in the folder `dir`.
+pub(crate) fn remove_aside(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == ASIDE) {
+            remove(&path);
+        }
+    }
+}
+
+fn remove(path: &Path) {
+    match fs::remove_file(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => tracing::warn!("cannot remove half an index: {error}"),
+    }
 }
 
 fn write_aside(aside: &Path, owner: &str, segment: &Segment) -> io::Result<()> {

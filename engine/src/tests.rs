@@ -1,6 +1,7 @@
 //! The engine through its public face, against a plain model of it.
 
 mod damage;
+mod graph;
 mod model;
 
 use std::num::NonZeroUsize;
@@ -8,8 +9,8 @@ use std::num::NonZeroUsize;
 use embedding::{Embedding, Encoder, Fingerprint, HashEncoder, Modality, Spaces};
 
 use crate::{
-    Collection, Engine, EngineConfig, EngineError, HnswParams, Item, ItemId, Query, SearchRequest,
-    Target,
+    Collection, Engine, EngineConfig, EngineError, HnswParams, Item, ItemId, Query, Score,
+    SearchRequest, Target,
 };
 
 const DIM: usize = 24;
@@ -18,7 +19,9 @@ fn spaces() -> Spaces {
     Encoder::<&str>::spaces(&HashEncoder::new(Modality::Text, DIM)).clone()
 }
 
-/// Settings under which a handful of items already makes a graph.
+/// Settings under which a handful of items already makes a graph. No search walks it, because that
+/// many candidates are most of the nodes: the scan answers, and answers are exact. Searches that
+/// walk are in [`graph`] and in the test of recall.
 fn small() -> EngineConfig {
     EngineConfig {
         seal_rows: 8,

@@ -53,6 +53,11 @@ impl<K: Eq + Hash + Clone> Turns<K> {
         Some(Turn { turns: self, keys })
     }
 
+    /// Lets writers in again.
+    pub(crate) fn open(&self) {
+        self.state.lock().closed = false;
+    }
+
     /// Lets nobody in any more, and waits until everybody is out.
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
@@ -97,5 +102,7 @@ mod tests {
         });
         turns.close();
         assert!(turns.take(&[1]).is_none());
+        turns.open();
+        assert!(turns.take(&[1]).is_some());
     }
 }

@@ -10,9 +10,12 @@ use std::{
 };
 
 use fs_err::{self as fs, File};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
-use super::{Batch, Entry, Store, StoreError, group::GroupCommit};
+use super::{
+    Batch, Entry, Store, StoreError,
+    group::{GroupCommit, caught},
+};
 use crate::error::panic_text;
 
 /// File that one process at a time holds locked.
@@ -34,6 +37,9 @@ pub struct DiskStore {
     data: File,
     dir: PathBuf,
     blobs: Mutex<Blobs>,
+    /// Held for reading while sled may write a blob, so that whoever holds it for writing sees
+    /// whole ones only. sled also splits nodes, and so writes blobs, while it reads.
+    in_sled: RwLock<()>,
     group: GroupCommit,
     _lock: File,
 }
@@ -57,7 +63,7 @@ impl DiskStore {
             dir: store_dir.clone(),
             source,
         };
-        fs::create_dir_all(&store_dir).map_err(io)?;
+        create_dir(&store_dir).map_err(io)?;
         let lock = lock(dir)?;
         let db = open_sled(&store_dir, cache_bytes)?;
         let data = File::open(store_dir.join("db")).map_err(io)?;
@@ -66,6 +72,7 @@ impl DiskStore {
             data,
             dir: store_dir.clone(),
             blobs: Mutex::default(),
+            in_sled: RwLock::default(),
             group: GroupCommit::default(),
             _lock: lock,
         };
@@ -96,9 +103,14 @@ impl DiskStore {
         if blobs.changed == Some(changed) {
             return Ok(());
         }
+        // What is listed is whole: a blob that is still being written when it is synced would be
+        // remembered as synced, and its end never be.
+        let listed: Vec<_> = {
+            let _nobody_writes = self.in_sled.write();
+            fs::read_dir(&dir)?.collect::<Result<_, _>>()?
+        };
         let mut present = HashSet::new();
-        for entry in fs::read_dir(&dir)? {
-            let entry = entry?;
+        for entry in listed {
             let name = entry.file_name();
             if !blobs.synced.contains(&name) {
                 match File::open(entry.path()).and_then(|file| file.sync_data()) {
@@ -178,6 +190,32 @@ fn open_sled(dir: &Path, cache_bytes: u64) -> Result<sled::Db, StoreError> {
     }
 }
 
+/// Creates a folder and those above it, and makes the names of the new ones durable.
+fn create_dir(dir: &Path) -> std::io::Result<()> {
+    let absent = absent(dir);
+    fs::create_dir_all(dir)?;
+    for new in absent {
+        let parent = match new.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        match sync_dir(parent) {
+            // A folder that one may write to but not list.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+/// Which of a folder and those above it are not there, the topmost first.
+fn absent(dir: &Path) -> Vec<&Path> {
+    let named = dir.ancestors().filter(|dir| !dir.as_os_str().is_empty());
+    let mut absent: Vec<&Path> = named.take_while(|dir| !dir.exists()).collect();
+    absent.reverse();
+    absent
+}
+
 fn sync_dir(dir: &Path) -> std::io::Result<()> {
     // Elsewhere a folder cannot be opened, and its names need no sync.
     if cfg!(unix) {
@@ -196,12 +234,28 @@ impl std::fmt::Debug for DiskStore {
     }
 }
 
+/// The entries up to the first error. sled's iterator gives the same error again and again.
+fn up_to_error<T, E>(
+    mut entries: impl Iterator<Item = Result<T, E>>,
+) -> impl Iterator<Item = Result<T, E>> {
+    let mut failed = false;
+    std::iter::from_fn(move || {
+        if failed {
+            return None;
+        }
+        let entry = entries.next();
+        failed = matches!(entry, Some(Err(_)));
+        entry
+    })
+}
+
 fn library(error: sled::Error) -> StoreError {
     StoreError::Library(Box::new(error))
 }
 
 impl Store for DiskStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let _in_sled = self.in_sled.read();
         Ok(self
             .db
             .get(key)
@@ -210,7 +264,12 @@ impl Store for DiskStore {
     }
 
     fn scan<'a>(&'a self, prefix: &[u8]) -> Box<dyn Iterator<Item = Entry> + Send + 'a> {
-        Box::new(self.db.scan_prefix(prefix).map(|entry| {
+        let mut entries = self.db.scan_prefix(prefix);
+        let step = move || {
+            let _in_sled = self.in_sled.read();
+            entries.next()
+        };
+        Box::new(up_to_error(std::iter::from_fn(step)).map(|entry| {
             let (key, value) = entry.map_err(library)?;
             Ok((key.to_vec(), value.to_vec()))
         }))
@@ -229,9 +288,11 @@ impl Store for DiskStore {
             }
         }
         // One tree holds everything, because a sled batch is atomic within one tree only.
-        self.db
-            .apply_batch(writes)
-            .map_err(|error| self.group.fail(library(error)))?;
+        let applied = caught(|| {
+            let _in_sled = self.in_sled.read();
+            self.db.apply_batch(writes).map_err(library)
+        });
+        applied.map_err(|error| self.group.fail(error))?;
         self.group.wait_durable(|| self.sync())
     }
 }
@@ -270,6 +331,55 @@ mod tests {
         assert!(matches!(second, Err(StoreError::Locked { .. })));
         drop(first);
         DiskStore::open(dir.path(), CACHE_BYTES).expect("free again");
+    }
+
+    #[test]
+    fn a_blob_that_is_still_being_written_is_not_remembered_as_synced() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let store = DiskStore::open(dir.path(), CACHE_BYTES).expect("opens");
+        let blob = store.dir.join("blobs").join("123456789");
+        let writing = store.in_sled.read();
+        fs::write(&blob, b"ha").expect("writes");
+        std::thread::scope(|scope| {
+            let sync = scope.spawn(|| store.sync_blobs());
+            std::thread::sleep(Duration::from_millis(50));
+            assert!(!sync.is_finished(), "half a blob was taken for a whole one");
+            fs::write(&blob, b"half").expect("writes");
+            drop(writing);
+            sync.join().expect("does not panic").expect("syncs");
+        });
+        assert!(
+            store
+                .blobs
+                .lock()
+                .synced
+                .contains(&OsString::from("123456789"))
+        );
+    }
+
+    #[test]
+    fn every_folder_that_is_made_for_the_store_is_known_so_that_its_name_is_synced() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let deep = dir.path().join("a/b");
+        assert_eq!(absent(&deep), [&dir.path().join("a"), &deep]);
+        drop(DiskStore::open(&deep, CACHE_BYTES).expect("opens"));
+        assert_eq!(absent(&deep), [""; 0].map(Path::new));
+        assert_eq!(
+            absent(Path::new("not/there")),
+            ["not", "not/there"].map(Path::new)
+        );
+    }
+
+    #[test]
+    fn a_scan_that_cannot_go_on_ends_with_its_first_error() {
+        // Whoever went on after an error, as one does for a damaged item, never came to an end.
+        let stuck = [Ok(1), Ok(2)]
+            .into_iter()
+            .chain(std::iter::repeat(Err("unreadable")));
+        let mut entries = up_to_error(stuck);
+        let seen: Vec<_> = entries.by_ref().take(9).collect();
+        assert_eq!(seen, [Ok(1), Ok(2), Err("unreadable")]);
+        assert_eq!(entries.next(), None);
     }
 
     #[test]

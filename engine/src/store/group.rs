@@ -1,8 +1,11 @@
 //! Group commit: writers that wait for the disk at the same time share one sync.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use parking_lot::{Condvar, Mutex};
 
 use super::StoreError;
+use crate::error::panic_text;
 
 /// Counts what was applied and what is durable.
 #[derive(Debug, Default)]
@@ -36,7 +39,7 @@ impl GroupCommit {
         self.state
             .lock()
             .failed
-            .get_or_insert_with(|| error.to_string());
+            .get_or_insert_with(|| reason(&error));
         error
     }
 
@@ -65,19 +68,35 @@ impl GroupCommit {
             state.syncing = true;
             let covered = state.applied;
             drop(state);
-            let result = sync();
+            let result = caught(&sync);
             state = self.state.lock();
             state.syncing = false;
             match result {
                 Ok(()) => state.durable = covered,
                 Err(error) => {
-                    state.failed = Some(error.to_string());
+                    state.failed = Some(reason(&error));
                     self.changed.notify_all();
                     return Err(error);
                 }
             }
             self.changed.notify_all();
         }
+    }
+}
+
+/// Runs a step of a write; a panic in it is a failure as any other, and nobody is left waiting.
+pub(super) fn caught<T>(step: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|panic| {
+        Err(StoreError::Stopped {
+            reason: panic_text(panic.as_ref()),
+        })
+    })
+}
+
+fn reason(error: &StoreError) -> String {
+    match error {
+        StoreError::Stopped { reason } => reason.clone(),
+        error => error.to_string(),
     }
 }
 
@@ -121,5 +140,17 @@ mod tests {
         assert!(group.wait_durable(failure).is_err());
         assert!(group.wait_durable(|| Ok(())).is_err());
         assert!(matches!(group.check(), Err(StoreError::Stopped { .. })));
+    }
+
+    #[test]
+    fn a_sync_that_panics_fails_its_writer_and_those_who_come_after_it() {
+        // The mark of the sync under way once stayed behind, and every later writer waited for it.
+        let group = GroupCommit::default();
+        let first = group.wait_durable(|| panic!("disk on fire"));
+        let later = group.wait_durable(|| Ok(()));
+        for refused in [first, later] {
+            let reason = refused.expect_err("nothing was synced").to_string();
+            assert!(reason.contains("(disk on fire)"), "{reason}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use embedding::Modality;
 
 use super::{model::Kept, *};
 use crate::{
-    catalog,
+    catalog, record,
     store::{Batch, MemoryStore, Store},
 };
 
@@ -102,6 +102,18 @@ fn missing_cut_damaged_and_swapped_index_files_are_built_again_while_searches_ar
 }
 
 #[test]
+fn files_of_seals_that_a_stop_cut_off_are_removed_at_open() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    filled(dir.path());
+    let files = index_files(dir.path());
+    for file in &files {
+        fs::write(file.with_extension("tmp"), b"DIPTY").expect("writes");
+    }
+    Engine::open(dir.path(), small()).expect("opens").close();
+    assert_eq!(index_files(dir.path()), files);
+}
+
+#[test]
 fn an_old_index_file_brings_back_neither_deleted_nor_replaced_items() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     filled(dir.path());
@@ -180,6 +192,78 @@ fn a_record_that_does_not_read_back_is_an_error_for_its_item_and_for_no_other() 
 }
 
 #[test]
+fn spaces_of_no_elements_are_refused_before_anything_is_stored_and_when_found_in_the_store() {
+    let store = Kept(Arc::new(MemoryStore::new()));
+    let open = || Engine::with_store(Box::new(store.clone()), None, small());
+    let flat = [
+        Spaces {
+            shared_dim: 0,
+            ..spaces()
+        },
+        Spaces {
+            specific_text_dim: Some(0),
+            ..spaces()
+        },
+        Spaces {
+            specific_image_dim: Some(0),
+            ..spaces()
+        },
+    ];
+    let engine = open().expect("opens");
+    for spaces in &flat {
+        let refused = engine.create("notes", spaces);
+        assert!(matches!(refused, Err(EngineError::NoDim { .. })));
+    }
+    assert!(engine.collection("notes").is_none());
+    drop(engine);
+    let engine = open().expect("nothing was stored");
+    engine.create("notes", &spaces()).expect("creates");
+    drop(engine);
+
+    let (key, value) = store
+        .scan(catalog::COLLECTIONS)
+        .next()
+        .expect("is there")
+        .expect("reads");
+    let body = String::from_utf8_lossy(&value[..value.len() - 16])
+        .replace("\"shared_dim\":24", "\"shared_dim\":0");
+    let mut batch = Batch::default();
+    batch.put(key.clone(), record::with_checksum(&key, body.into_bytes()));
+    store.commit(batch).expect("commits");
+    let error = open().expect_err("would have no rows").to_string();
+    let expected = "the description of collection notes is damaged in the store: \
+                    model hash-24 has shared dim 0, expected at least 1";
+    assert_eq!(error, expected);
+}
+
+#[test]
+fn a_key_that_is_no_id_of_an_item_keeps_no_other_item_away() {
+    let store = Kept(Arc::new(MemoryStore::new()));
+    let open = || Engine::with_store(Box::new(store.clone()), None, small()).expect("opens");
+    let notes = open().create("notes", &spaces()).expect("creates");
+    let good = item("b", Modality::Text, "b");
+    notes.upsert(vec![good.clone()]).expect("upserts");
+    drop(notes);
+    let value = store.get(&catalog::item_key(0, &good.id)).expect("reads");
+    let mut batch = Batch::default();
+    for no_id in [b"".as_slice(), b"a\n", b"\xff"] {
+        let key = [&catalog::item_prefix(0), no_id].concat();
+        batch.put(key, value.clone().expect("is there"));
+    }
+    store.commit(batch).expect("commits");
+
+    let notes = open().collection("notes").expect("is there");
+    let request = SearchRequest::new(shared(&good.shared), Target::Both, count(9));
+    assert_eq!(ids(&notes, &request), ["b"]);
+    let stats = notes.stats();
+    assert_eq!((stats.items, stats.damaged_items), (1, 0));
+    let metas: Vec<_> = notes.metas().expect("lists").collect();
+    let damaged =
+        |meta: &&Result<_, EngineError>| matches!(meta, Err(EngineError::DamagedItem { .. }));
+    assert_eq!((metas.len(), metas.iter().filter(damaged).count()), (4, 3));
+}
+
+#[test]
 fn an_interrupted_delete_of_a_collection_is_completed_at_the_next_open() {
     let store = Kept(Arc::new(MemoryStore::new()));
     let open = || Engine::with_store(Box::new(store.clone()), None, small()).expect("opens");
@@ -203,4 +287,29 @@ fn an_interrupted_delete_of_a_collection_is_completed_at_the_next_open() {
     assert_eq!(a.get(&id("x")).expect("reads"), None);
     let b = engine.collection("b").expect("is there");
     assert!(b.get(&id("x")).expect("reads").is_some());
+}
+
+#[test]
+fn a_collection_that_could_not_be_deleted_goes_on_and_says_what_the_store_says() {
+    // Writes after a failed delete were told that the collection was deleted, while it was there.
+    let run = |stop: usize| {
+        let store = Kept(Arc::new(MemoryStore::stopping_after(stop)));
+        let engine = Engine::with_store(Box::new(store.clone()), None, small()).expect("opens");
+        let notes = engine.create("notes", &spaces()).expect("creates");
+        let write = || notes.upsert(vec![item("x", Modality::Text, "x")]);
+        write().expect("upserts");
+        if stop < usize::MAX {
+            let refused = engine.delete("notes");
+            assert!(matches!(refused, Err(EngineError::Store(_))), "{refused:?}");
+            assert!(engine.collection("notes").is_some());
+            let refused = write();
+            assert!(matches!(refused, Err(EngineError::Store(_))), "{refused:?}");
+            assert!(notes.get(&id("x")).expect("reads").is_some());
+            notes.seal().expect("seals");
+            assert_eq!(notes.stats().tail_rows, 0);
+        }
+        store.0.written_bytes()
+    };
+    // Just enough room for everything before the delete.
+    run(run(usize::MAX));
 }
