@@ -53,14 +53,6 @@ impl<T: Pod> Column<T> {
             Self::Mapped(_) => unreachable!("it was copied"),
         }
     }
-
-    /// Bytes that cannot be taken back by the system.
-    pub(crate) fn resident_bytes(&self) -> usize {
-        match self {
-            Self::Owned(numbers) => numbers.capacity() * size_of::<T>(),
-            Self::Mapped(_) => 0,
-        }
-    }
 }
 
 impl<T: Pod> Deref for Column<T> {
@@ -138,7 +130,6 @@ mod tests {
         let map = map(&File::open(&path).expect("opens")).expect("maps");
         let column = Column::<u32>::mapped(&map, 8, 40).expect("lies inside");
         assert_eq!(&*column, &numbers[2..12]);
-        assert_eq!(column.resident_bytes(), 0);
         let mut copy = column.clone();
         copy.to_mut().push(7);
         assert_eq!((copy.len(), column.len()), (11, 10));

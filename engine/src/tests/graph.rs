@@ -17,6 +17,7 @@ fn walking() -> EngineConfig {
             m: 4,
             ef_construction: 80,
             ef_search: 8,
+            ..HnswParams::default()
         },
         ..small()
     }
