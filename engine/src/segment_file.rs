@@ -120,7 +120,7 @@ fn write_aside(aside: &Path, owner: &str, segment: &Segment) -> io::Result<()> {
         (kind::ROWS, bytemuck::cast_slice(segment.rows.data())),
         (kind::MEAN, bytemuck::cast_slice(&codes.mean)),
         (kind::SCALE, bytemuck::cast_slice(&scale)),
-        (kind::CODES, bytemuck::cast_slice(&codes.codes)),
+        (kind::CODES, bytemuck::cast_slice(&codes.rows)),
         (kind::RESTS, bytemuck::cast_slice(&codes.rests)),
         (kind::MEMBER_OFFSETS, bytemuck::cast_slice(&members.offsets)),
         (kind::MEMBER_TARGETS, bytemuck::cast_slice(&members.targets)),
@@ -206,7 +206,7 @@ pub(crate) fn read(path: &Path, owner: &str, dim: usize) -> io::Result<Option<Se
         mean: sections.get::<f32>(kind::MEAN)?.to_vec(),
         step,
         span,
-        codes: sections.get(kind::CODES)?,
+        rows: sections.get(kind::CODES)?,
         rests: sections.get(kind::RESTS)?,
     };
     let members = Lists {

@@ -32,7 +32,7 @@ pub(crate) struct Codes {
     /// Length of the longest row after the mean is taken off.
     pub(crate) span: f32,
     /// `[len, stride]`.
-    pub(crate) codes: Column<i8>,
+    pub(crate) rows: Column<i8>,
     /// Length of the rest of each row, `[len]`.
     pub(crate) rests: Column<f32>,
 }
@@ -92,7 +92,7 @@ impl Codes {
             mean,
             step,
             span,
-            codes: codes.into(),
+            rows: codes.into(),
             rests: rests.into(),
         }
     }
@@ -111,7 +111,7 @@ impl Codes {
     #[inline(always)]
     pub(crate) fn row(&self, i: u32) -> &[i8] {
         let stride = stride(self.dim);
-        &self.codes[i as usize * stride..][..stride]
+        &self.rows[i as usize * stride..][..stride]
     }
 
     /// These rows in this order. Of rows that stand together as one, the longest rest counts.
@@ -125,7 +125,7 @@ impl Codes {
         }
         Self {
             mean: self.mean.clone(),
-            codes: codes.into(),
+            rows: codes.into(),
             rests: rests.into(),
             ..*self
         }
@@ -155,7 +155,7 @@ impl Codes {
     pub(crate) fn is_sound(&self) -> bool {
         self.dim > 0
             && self.mean.len() == self.dim
-            && self.codes.len() == self.rests.len() * self.stride()
+            && self.rows.len() == self.rests.len() * self.stride()
     }
 }
 

@@ -32,6 +32,26 @@ pub struct Hnsw {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stopped;
 
+/// What a walk found.
+#[derive(Debug, Default)]
+pub(crate) struct Walked {
+    /// Best first.
+    pub(crate) neighbors: Vec<Neighbor>,
+    /// How many nodes were compared with the query.
+    pub(crate) distances: usize,
+}
+
+/// How far a walk goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reach {
+    /// Neighbors wanted.
+    pub(crate) k: usize,
+    /// Live candidates kept.
+    pub(crate) ef: usize,
+    /// Nodes looked at before the walk gives up and finds nothing.
+    pub(crate) nodes: usize,
+}
+
 impl Hnsw {
     /// Builds the graph, on the calling thread. Equal arguments give equal graphs.
     ///
@@ -74,6 +94,22 @@ impl Hnsw {
         &self.coded
     }
 
+    /// The live rows nearest to the query. Walks through nodes without live rows too, and finds
+    /// fewer than it could where it gives up, or where live rows lie apart from all others.
+    pub(crate) fn walk_rows(&self, query: &Embedding, reach: Reach, live: Live<'_>) -> Walked {
+        if reach.k == 0 || live.count() == 0 || reach.ef >= reach.nodes {
+            return Walked::default();
+        }
+        let search = Search {
+            index: self,
+            query,
+            coded_query: &self.coded.codes().query(query.as_slice()),
+            reach,
+            live,
+        };
+        Scratch::with(|scratch| kernel::run(Walk { search, scratch }))
+    }
+
     /// Bytes of codes and graph in memory, beside the rows themselves.
     pub fn bytes(&self) -> usize {
         let layers = std::iter::once(&self.graph.base).chain(&self.graph.upper);
@@ -94,30 +130,21 @@ impl Index for Hnsw {
         params: &SearchParams,
         live: Live<'_>,
     ) -> Vec<Neighbor> {
-        let nodes = self.coded.codes().len();
         let wanted = k.get().min(live.count());
-        let budget = nodes / SCAN_PART;
-        let ef = params.ef_search.max(wanted);
         if wanted == 0 {
             return Vec::new();
         }
-        if ef < budget {
-            let search = Search {
-                index: self,
-                query,
-                coded_query: &self.coded.codes().query(query.as_slice()),
-                wanted,
-                ef,
-                budget,
-                live,
-            };
-            let found = Scratch::with(|scratch| kernel::run(Walk { search, scratch }));
-            // Fewer than wanted: the live ones are elsewhere, or the walk gave up.
-            if found.len() >= wanted {
-                return found;
-            }
+        let reach = Reach {
+            k: wanted,
+            ef: params.ef_search.max(wanted),
+            nodes: self.coded.codes().len() / SCAN_PART,
+        };
+        let Walked { neighbors, .. } = self.walk_rows(query, reach, live);
+        // Fewer than wanted: the live ones are elsewhere, or the walk gave up.
+        if neighbors.len() < wanted {
+            return self.coded.scan(query, k, live);
         }
-        self.coded.scan(query, k, live)
+        neighbors
     }
 }
 
@@ -126,9 +153,7 @@ struct Search<'a> {
     index: &'a Hnsw,
     query: &'a Embedding,
     coded_query: &'a CodedQuery,
-    wanted: usize,
-    ef: usize,
-    budget: usize,
+    reach: Reach,
     live: Live<'a>,
 }
 
@@ -138,20 +163,18 @@ struct Walk<'a> {
 }
 
 impl Task for Walk<'_> {
-    type Output = Vec<Neighbor>;
+    type Output = Walked;
 
-    /// The nearest rows; fewer than wanted where the walk gave up.
     #[inline(always)]
-    fn run<K: Kernel>(self, kernel: K) -> Vec<Neighbor> {
+    fn run<K: Kernel>(self, kernel: K) -> Walked {
         let Search {
             index,
             query,
             coded_query,
-            wanted,
-            ef,
-            budget,
+            reach,
             live,
         } = self.search;
+        let Reach { k, ef, nodes } = reach;
         let scratch = self.scratch;
         let Hnsw { coded, graph } = index;
         let codes = coded.codes();
@@ -166,14 +189,17 @@ impl Task for Walk<'_> {
             walk(kernel, base, start, ef, distance, scratch);
         } else {
             let is_live = |node| coded.any_live(node, live);
-            let limits = (ef, budget);
+            let limits = (ef, nodes);
             if !walk_live(kernel, base, start, limits, distance, is_live, scratch) {
-                return Vec::new();
+                return Walked {
+                    neighbors: Vec::new(),
+                    distances: scratch.seen,
+                };
             }
         }
         // The order by codes is nearly that of the scores: these few have the best in them.
-        let close = 2 * wanted + 4 + ef / 16;
-        let mut top = TopK::new(wanted);
+        let close = 2 * k + 4 + ef / 16;
+        let mut top = TopK::new(k);
         let mut compared = 0;
         let rows = coded.rows();
         let members = coded.members();
@@ -191,7 +217,10 @@ impl Task for Walk<'_> {
                 break;
             }
         }
-        top.into_sorted()
+        Walked {
+            neighbors: top.into_sorted(),
+            distances: scratch.seen,
+        }
     }
 }
 

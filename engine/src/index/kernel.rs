@@ -231,6 +231,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::print_stderr, reason = "says what could not be tested here")]
     fn the_kernels_of_this_processor_are_right_at_every_length() {
         #[cfg(target_arch = "x86_64")]
         {

@@ -75,7 +75,7 @@ impl Coded {
 
     /// Bytes of codes, beside the rows themselves.
     pub(crate) fn bytes(&self) -> usize {
-        size_of_val(&self.codes.codes[..])
+        size_of_val(&self.codes.rows[..])
             + size_of_val(&self.codes.rests[..])
             + size_of_val(&self.members.offsets[..])
             + size_of_val(&self.members.targets[..])

@@ -40,6 +40,8 @@ pub(super) struct Scratch {
     stamp: u8,
     /// The nearest nodes found, in order.
     pub(super) pool: Vec<Candidate>,
+    /// Nodes seen.
+    pub(super) seen: usize,
     fresh: Vec<u32>,
 }
 
@@ -63,6 +65,7 @@ impl Scratch {
             self.stamp = 1;
         }
         self.pool.clear();
+        self.seen = 0;
     }
 
     /// Marks a node; whether it was new.
@@ -83,6 +86,7 @@ impl Scratch {
                 self.fresh.push(*target);
             }
         }
+        self.seen += self.fresh.len();
     }
 
     /// Takes a candidate in if it is among the `most` nearest; where it stands then.
@@ -186,7 +190,6 @@ pub(super) fn walk_live<K: Kernel>(
     if live(start.node) {
         scratch.take(start, ef);
     }
-    let mut seen = 1;
     while let Some(Reverse(nearest)) = open.pop() {
         let full = scratch.pool.len() >= ef;
         if full
@@ -198,8 +201,7 @@ pub(super) fn walk_live<K: Kernel>(
             return true;
         }
         scratch.follow(layer, nearest.node);
-        seen += scratch.fresh.len();
-        if seen > budget {
+        if scratch.seen > budget {
             return false;
         }
         for i in 0..scratch.fresh.len() {
