@@ -18,8 +18,11 @@ pub use hnsw::{Hnsw, Stopped};
 pub use rows::Rows;
 
 pub(crate) use graph::{Graph, Layer, Links};
+pub(crate) use hnsw::{Reach, Walked};
 pub(crate) use rows::dot;
-use top::TopK;
+#[cfg(test)]
+pub(crate) use rows::{between, clustered};
+pub(crate) use top::TopK;
 
 use crate::Score;
 

@@ -1,6 +1,6 @@
 //! The sealed part of a shard: rows that never change, and an index over them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::{
     config::EngineConfig,
@@ -84,6 +84,8 @@ pub(crate) struct Segment {
     pub(crate) rows: Arc<Rows>,
     flat: Flat,
     graph: Option<Hnsw>,
+    /// Rows in the order of their ordinals; made when a filter first needs it.
+    by_ordinal: OnceLock<Vec<u32>>,
 }
 
 impl Segment {
@@ -101,6 +103,7 @@ impl Segment {
             flat: Flat::new(rows.clone()),
             rows,
             graph,
+            by_ordinal: OnceLock::new(),
         }
     }
 
@@ -130,6 +133,15 @@ impl Segment {
             Some(graph) if !exact => graph,
             _ => &self.flat,
         }
+    }
+
+    /// The rows in the order of their items' ordinals.
+    pub(crate) fn by_ordinal(&self) -> &[u32] {
+        self.by_ordinal.get_or_init(|| {
+            let mut rows: Vec<u32> = (0..self.len() as u32).collect();
+            rows.sort_unstable_by_key(|row| self.stamps[*row as usize].ordinal);
+            rows
+        })
     }
 
     /// The graph, where there is one.

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Each list is its length as `u64` and its elements, all little-endian: the name of what it
-//! belongs to (u8), id offsets (u64), id bytes (u8), stamps (u64), dim (u32, one), numbers (f32),
-//! and, where there is a graph, the entry node (u32, one), the node members' offsets and targets,
+//! belongs to (u8), id offsets (u64), id bytes (u8), hashes of embeddings (8 bytes), ordinals (u32),
+//! dim (u32, one), numbers (f32), and, where there is a graph, the entry node (u32, one), the node members' offsets and targets,
 //! the lowest layer's offsets and targets, and for each upper layer its nodes, offsets and targets
 //! (all u32).
 
@@ -24,7 +24,7 @@ use crate::{
     segment::{Ids, Segment},
 };
 
-const MAGIC: &[u8; 12] = b"DIPTYIDX\x01\0\0\0";
+const MAGIC: &[u8; 12] = b"DIPTYIDX\x02\0\0\0";
 const HASH_BYTES: u64 = 32;
 /// Bytes converted at a time.
 const BLOCK_BYTES: usize = 1 << 16;
@@ -44,7 +44,8 @@ pub(crate) fn write(path: &Path, owner: &str, segment: &Segment) -> io::Result<(
     out.list(owner.as_bytes(), |b| [*b])?;
     out.list(offsets, |x| x.to_le_bytes())?;
     out.list(bytes, |b| [*b])?;
-    out.list(&segment.stamps, |x| x.0.to_le_bytes())?;
+    out.list(&segment.stamps, |x| x.embeddings)?;
+    out.list(&segment.stamps, |x| x.ordinal.to_le_bytes())?;
     out.u32s(&[segment.rows.dim() as u32])?;
     out.list(segment.rows.data(), |x| x.to_le_bytes())?;
     if let Some(graph) = segment.graph().map(Hnsw::graph) {
@@ -136,7 +137,8 @@ pub(crate) fn read(path: &Path, owner: &str, dim: usize) -> io::Result<Option<Se
         input.list(u64::from_le_bytes)?,
         input.list(u8::from_le_bytes)?,
     );
-    let stamps = input.list(|bytes| Stamp(u64::from_le_bytes(bytes)))?;
+    let embeddings = input.list(|bytes: [u8; 8]| bytes)?;
+    let ordinals = input.u32s()?;
     let file_dim = input.u32s()?;
     let numbers = input.list(f32::from_le_bytes)?;
     let graph = if input.left > 0 {
@@ -152,15 +154,21 @@ pub(crate) fn read(path: &Path, owner: &str, dim: usize) -> io::Result<Option<Se
     }
     let ids = Ids::from_parts(ids.0, ids.1).ok_or_else(unfit)?;
     let rows = Rows::from_data(dim, numbers).ok_or_else(unfit)?;
-    if ids.len() != rows.len() || stamps.len() != rows.len() {
+    let lengths = [ids.len(), embeddings.len(), ordinals.len()];
+    if lengths != [rows.len(); 3] {
         return Err(unfit());
     }
+    let stamps = embeddings.into_iter().zip(ordinals);
+    let stamps = stamps.map(|(embeddings, ordinal)| Stamp {
+        embeddings,
+        ordinal,
+    });
     let rows = Arc::new(rows);
     let graph = match graph {
         Some(graph) => Some(Hnsw::from_graph(rows.clone(), graph).ok_or_else(unfit)?),
         None => None,
     };
-    Ok(Some(Segment::new(ids, stamps, rows, graph)))
+    Ok(Some(Segment::new(ids, stamps.collect(), rows, graph)))
 }
 
 struct Reader {
@@ -263,7 +271,11 @@ mod tests {
             ids.push(&format!("{i:03}"));
             rows.push(&[(i as f32).cos(), (i as f32).sin(), 0.0, 0.0]);
         }
-        let stamps = (0..60).map(Stamp).collect();
+        let stamp = |i: u32| Stamp {
+            embeddings: u64::from(i).to_le_bytes(),
+            ordinal: 59 - i,
+        };
+        let stamps = (0..60).map(stamp).collect();
         let config = EngineConfig {
             graph_rows,
             ..EngineConfig::default()
@@ -284,6 +296,7 @@ mod tests {
             write(&path, "a", &segment).expect("writes");
             let back = read(&path, "a", 4).expect("reads").expect("is there");
             assert_eq!((&back.ids, &back.stamps), (&segment.ids, &segment.stamps));
+            assert!(back.by_ordinal().iter().rev().copied().eq(0..60));
             assert_eq!(back.rows, segment.rows);
             assert_eq!(
                 back.graph().map(Hnsw::graph),

@@ -218,6 +218,11 @@ impl Shard {
         self.view.rows() - self.view.dead.ones()
     }
 
+    /// The ordinal of the item, if it is here.
+    pub(crate) fn ordinal(&self, id: &str) -> Option<u32> {
+        self.find(id).map(|row| self.view.stamp(row).ordinal)
+    }
+
     /// Whether the item is here.
     pub(crate) fn contains(&self, id: &str) -> bool {
         self.find(id).is_some()
@@ -344,6 +349,10 @@ impl Shard {
         };
     }
 }
+
+mod filtered;
+
+pub(crate) use filtered::{Answer, Wanted};
 
 #[cfg(test)]
 mod tests;

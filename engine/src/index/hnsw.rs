@@ -30,6 +30,26 @@ pub struct Hnsw {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stopped;
 
+/// What a walk found.
+#[derive(Debug)]
+pub(crate) struct Walked {
+    /// Best first.
+    pub(crate) neighbors: Vec<Neighbor>,
+    /// How many nodes were compared with the query.
+    pub(crate) distances: usize,
+}
+
+/// How far a walk goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reach {
+    /// Neighbors wanted.
+    pub(crate) k: usize,
+    /// Live candidates kept.
+    pub(crate) ef: usize,
+    /// Nodes looked at before the walk gives up and finds nothing.
+    pub(crate) nodes: usize,
+}
+
 /// A node and its score, ordered by score.
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
@@ -96,15 +116,48 @@ impl Hnsw {
         Candidate { score, node }
     }
 
+    /// The live rows nearest to the query. Walks through nodes without live rows too, and finds
+    /// fewer than it could where it gives up, or where live rows lie apart from all others.
+    pub(crate) fn walk_rows(
+        &self,
+        query: &Embedding,
+        reach: Reach,
+        live: &dyn Fn(Row) -> bool,
+    ) -> Walked {
+        if self.rows.is_empty() {
+            return Walked {
+                neighbors: Vec::new(),
+                distances: 0,
+            };
+        }
+        let mut distances = 0;
+        let found = self.walk(query, reach, live, &mut distances);
+        let mut top = TopK::new(reach.k);
+        for Candidate { score, node } in found.into_iter().flatten() {
+            for row in self.graph.members.list(node).iter().map(|row| Row(*row)) {
+                if top.wants(score) && live(row) {
+                    top.push(Neighbor {
+                        row,
+                        score: Score(score),
+                    });
+                }
+            }
+        }
+        Walked {
+            neighbors: top.into_sorted(),
+            distances,
+        }
+    }
+
     /// Walks down the upper layers to a node near the query.
-    fn descend(&self, query: &Embedding) -> Candidate {
+    fn descend(&self, query: &Embedding, distances: &mut usize) -> Candidate {
+        *distances += 1;
         let mut best = self.candidate(query, self.graph.entry);
         for layer in self.graph.upper.iter().rev() {
             loop {
-                let near = layer
-                    .list(best.node)
-                    .iter()
-                    .map(|node| self.candidate(query, *node));
+                let list = layer.list(best.node);
+                *distances += list.len();
+                let near = list.iter().map(|node| self.candidate(query, *node));
                 match near.max() {
                     Some(nearer) if nearer.score > best.score => best = nearer,
                     _ => break,
@@ -114,15 +167,18 @@ impl Hnsw {
         best
     }
 
-    /// The nodes nearest to the query that have a live row, about `ef` of them; `None` when a scan
-    /// is the better way.
+    /// The nodes nearest to the query that have a live row, about `ef` of them; `None` when it gave
+    /// up.
     fn walk(
         &self,
         query: &Embedding,
-        ef: usize,
+        reach: Reach,
         live: &dyn Fn(Row) -> bool,
+        distances: &mut usize,
     ) -> Option<Vec<Candidate>> {
-        let budget = self.graph.nodes() / SCAN_PART;
+        let Reach {
+            ef, nodes: budget, ..
+        } = reach;
         if ef >= budget {
             return None;
         }
@@ -137,7 +193,7 @@ impl Hnsw {
         let mut open = BinaryHeap::new();
         // The worst on top.
         let mut found = BinaryHeap::with_capacity(ef + 1);
-        let start = self.descend(query);
+        let start = self.descend(query, distances);
         seen.set(start.node as usize);
         open.push(start);
         if has_live(start.node) {
@@ -160,6 +216,7 @@ impl Hnsw {
                     continue;
                 }
                 seen.set(*node as usize);
+                *distances += 1;
                 let next = self.candidate(query, *node);
                 let full = found.len() >= ef;
                 let worst = found
@@ -202,26 +259,17 @@ impl Index for Hnsw {
             return Vec::new();
         }
         let wanted = k.get().min(self.rows.len());
-        let mut top = TopK::new(wanted);
-        for Candidate { score, node } in self
-            .walk(query, params.ef_search.max(wanted), live)
-            .into_iter()
-            .flatten()
-        {
-            for row in self.graph.members.list(node).iter().map(|row| Row(*row)) {
-                if top.wants(score) && live(row) {
-                    top.push(Neighbor {
-                        row,
-                        score: Score(score),
-                    });
-                }
-            }
-        }
+        let reach = Reach {
+            k: wanted,
+            ef: params.ef_search.max(wanted),
+            nodes: self.graph.nodes() / SCAN_PART,
+        };
+        let Walked { neighbors, .. } = self.walk_rows(query, reach, live);
         // Fewer than wanted: too few are live, or the walk gave up.
-        if top.len() < wanted {
+        if neighbors.len() < wanted {
             scan(&self.rows, query, k, live)
         } else {
-            top.into_sorted()
+            neighbors
         }
     }
 }

@@ -43,11 +43,6 @@ impl TopK {
         }
     }
 
-    /// Number of neighbors kept.
-    pub(crate) fn len(&self) -> usize {
-        self.heap.len()
-    }
-
     /// Whether a neighbor with this score could still matter.
     pub(crate) fn wants(&self, score: f32) -> bool {
         self.heap.len() < self.k
