@@ -79,5 +79,10 @@ pub use head::{Head, Prediction};
 pub use item::{Item, ItemId, ItemMeta, Payload, Stats, Upserted};
 pub use request::{Explained, Hit, Query, Score, SearchRequest, Target};
 
+/// The examples of the page about filters run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/filters.md")]
+mod filters_page {}
+
 #[cfg(test)]
 mod tests;

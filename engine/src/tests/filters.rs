@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::{model::Kept, *};
 use crate::{
-    FieldKind, Fields, Filter, Payload, Plan, catalog,
+    FieldKind, Fields, Filter, Payload, catalog,
     store::{Batch, MemoryStore, Store},
 };
 
@@ -251,7 +251,7 @@ fn split(clause: &Value) -> Value {
         let each = values.iter().map(|v| json!({ "field": field, "eq": v }));
         let each: Vec<_> = each.collect();
         if each.is_empty() {
-            return json!({ "must": [{ "must_not": [{}] }] });
+            return json!({ "must_not": [{ "must": [] }] });
         }
         return json!({ "should": each });
     }
