@@ -243,9 +243,8 @@ fn condition(object: &Map<String, Value>, path: &str) -> Result<Condition, Engin
         match key.as_str() {
             "field" => {
                 let name = value.as_str();
-                field = name
-                    .ok_or_else(|| expected(&path, "the name of a field", value))?
-                    .to_owned();
+                let name = name.ok_or_else(|| expected(&path, "the name of a field", value))?;
+                name.clone_into(&mut field);
             }
             "eq" => tests.push(Test::Eq(scalar(value, &path)?)),
             "in" => tests.push(Test::In(scalars(value, &path)?)),
@@ -282,14 +281,12 @@ fn condition(object: &Map<String, Value>, path: &str) -> Result<Condition, Engin
         tests.push(Test::Range(range));
     }
     let count = tests.len();
-    match (tests.pop(), count) {
-        (Some(test), 1) => Ok(Condition { field, test }),
-        _ => {
-            let reason = "a condition needs exactly one of eq, in, contains, exists and a range \
-                          (gt or gte, lt or lte)";
-            Err(bad(path, format!("{reason}, got {count}")))
-        }
+    if let (Some(test), 1) = (tests.pop(), count) {
+        return Ok(Condition { field, test });
     }
+    let reason = "a condition needs exactly one of eq, in, contains, exists and a range \
+                  (gt or gte, lt or lte)";
+    Err(bad(path, format!("{reason}, got {count}")))
 }
 
 fn scalars(value: &Value, path: &str) -> Result<Vec<Value>, EngineError> {

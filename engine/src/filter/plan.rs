@@ -8,15 +8,15 @@
 use serde::Serialize;
 
 /// A row that is compared: the part that does not depend on its length, and each of its numbers.
-const COMPARE_NS: f64 = 6.0;
-const COMPARE_NUMBER_NS: f64 = 0.075;
+const COMPARE_NS: f64 = 2.0;
+const COMPARE_NUMBER_NS: f64 = 0.3;
 /// More for a row that is not next to the one compared before it, for the memory that must be
 /// waited for.
-const JUMP_NS: f64 = 40.0;
+const JUMP_NS: f64 = 20.0;
 /// Finding the row of an ordinal.
 const LOOKUP_NS: f64 = 40.0;
 /// Asking whether the item of a row matches.
-const TEST_NS: f64 = 6.0;
+const TEST_NS: f64 = 3.5;
 /// What a walk does besides, for each node that it compares.
 const VISIT_NS: f64 = 60.0;
 /// Nodes that are compared for each candidate that is kept, where all rows match.

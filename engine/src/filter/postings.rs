@@ -46,9 +46,12 @@ use crate::{
 /// A field and 65,536 ordinals.
 type Place = (u16, u16);
 
+/// Ordinals that come (`true`) and go under values, in the order in which they do.
+type Moves = BTreeMap<Vec<u8>, Vec<(u32, bool)>>;
+
 /// What writes change: which ordinals come and go under which values.
 #[derive(Debug, Default)]
-pub(crate) struct Changes(BTreeMap<Place, BTreeMap<Vec<u8>, Vec<(u32, bool)>>>);
+pub(crate) struct Changes(BTreeMap<Place, Moves>);
 
 impl Changes {
     /// Takes up that an item's payload changes. On an error the name of the field comes along.

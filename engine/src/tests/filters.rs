@@ -27,7 +27,7 @@ pub(super) fn fields() -> Fields {
 }
 
 fn with_payload(name: &str, payload: Value) -> Item {
-    let modality = if name.len() % 2 == 0 {
+    let modality = if name.len().is_multiple_of(2) {
         Modality::Image
     } else {
         Modality::Text
@@ -353,7 +353,9 @@ proptest! {
                     let names = names.iter().map(|n| format!("id-{n}"));
                     let ids: Vec<ItemId> = names.map(|name| id(&name)).collect();
                     c.delete(&ids).expect("deletes");
-                    ids.iter().for_each(|id| drop(model.remove(id.as_str())));
+                    for id in &ids {
+                        model.remove(id.as_str());
+                    }
                 }
                 Op::Seal => c.seal().expect("seals"),
                 Op::Reopen => {
