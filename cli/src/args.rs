@@ -122,6 +122,13 @@ pub struct SearchArgs {
     /// Which embeddings to compare
     #[arg(long, value_enum, default_value_t = SpaceArg::Auto)]
     pub space: SpaceArg,
+    /// Which items may be found, by declared fields of their payloads, as JSON:
+    /// `{"must": [{"field": "size", "gte": 3}]}`
+    #[arg(long, value_name = "JSON")]
+    pub filter: Option<String>,
+    /// Also print how each part of the collection was searched
+    #[arg(long)]
+    pub explain: bool,
     /// Print the hits as JSON
     #[arg(long)]
     pub json: bool,

@@ -2,9 +2,9 @@
 
 use std::{num::NonZeroUsize, path::Path, time::Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use embedding::{Aspect, Encoded, Modality, Spaces};
-use engine::{Collection, Hit, Query, SearchRequest, Target};
+use engine::{Collection, Explained, Filter, Hit, Plan, Query, SearchRequest, ShardPlan, Target};
 use serde::Serialize;
 
 use crate::{
@@ -19,6 +19,8 @@ struct Answer<'a> {
     space: &'static str,
     took_ms: f64,
     hits: Vec<Found>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explain: Option<Vec<ShardPlan>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -51,7 +53,15 @@ pub fn run(places: &Places, args: &SearchArgs) -> Result<()> {
     } else {
         "specific"
     };
-    let hits = hits(&collection, &query, args.target, args.k)?;
+    let filter = args.filter.as_deref().map(filter).transpose()?;
+    let asked = Asked {
+        collection: &collection,
+        query: &query,
+        k: args.k,
+        filter: filter.as_ref(),
+        explain: args.explain,
+    };
+    let (hits, shards) = asked.hits(args.target)?;
     let took_ms = start.elapsed().as_secs_f64() * 1e3;
     if args.json {
         let collection = collection.name();
@@ -61,7 +71,13 @@ pub fn run(places: &Places, args: &SearchArgs) -> Result<()> {
             space,
             took_ms,
             hits,
+            explain: args.explain.then_some(shards),
         })?);
+    }
+    if args.explain {
+        shards
+            .iter()
+            .for_each(|shard| output::note(&in_words(shard)));
     }
     let rows: Vec<_> = hits.iter().enumerate().map(row).collect();
     Ok(output::table(["rank", "score", "name", "where"], &rows)?)
@@ -92,27 +108,64 @@ fn query(spaces: &Spaces, from: Modality, encoded: Encoded, args: &SearchArgs) -
     }
 }
 
-/// Texts lie nearer to texts than to pictures, so that one list by score would hide one kind
-/// behind the other: for both, the best of each kind take turns.
-fn hits(
-    collection: &Collection,
-    query: &Query,
-    target: TargetArg,
+fn filter(json: &str) -> Result<Filter> {
+    let value = serde_json::from_str(json).context("--filter is not JSON")?;
+    Filter::from_json(&value).context("--filter")
+}
+
+/// What is searched for, whatever the kind of what is found.
+struct Asked<'a> {
+    collection: &'a Collection,
+    query: &'a Query,
     k: NonZeroUsize,
-) -> Result<Vec<Hit>> {
-    let search = |target| collection.search(&SearchRequest::new(query.clone(), target, k));
-    Ok(match target {
-        TargetArg::Image => search(Target::Image)?,
-        TargetArg::Text => search(Target::Text)?,
-        TargetArg::Both => {
-            let mut kinds = [
-                search(Target::Image)?.into_iter(),
-                search(Target::Text)?.into_iter(),
-            ];
-            let turns = (0..k.get()).flat_map(|_| kinds.each_mut().map(Iterator::next));
-            turns.flatten().take(k.get()).collect()
+    filter: Option<&'a Filter>,
+    explain: bool,
+}
+
+impl Asked<'_> {
+    /// Hits, and how they were found. Texts lie nearer to texts than to pictures, so that one list
+    /// by score would hide one kind behind the other: for both, the best of each kind take turns.
+    fn hits(&self, target: TargetArg) -> Result<(Vec<Hit>, Vec<ShardPlan>)> {
+        let search = |target| {
+            let mut request = SearchRequest::new(self.query.clone(), target, self.k);
+            request.filter = self.filter.cloned();
+            if !self.explain {
+                return anyhow::Ok((self.collection.search(&request)?, Vec::new()));
+            }
+            let Explained { hits, shards, .. } = self.collection.explain(&request)?;
+            Ok((hits, shards))
+        };
+        match target {
+            TargetArg::Image => search(Target::Image),
+            TargetArg::Text => search(Target::Text),
+            TargetArg::Both => {
+                let (images, mut shards) = search(Target::Image)?;
+                let (texts, of_texts) = search(Target::Text)?;
+                shards.extend(of_texts);
+                let mut kinds = [images.into_iter(), texts.into_iter()];
+                let k = self.k.get();
+                let turns = (0..k).flat_map(|_| kinds.each_mut().map(Iterator::next));
+                Ok((turns.flatten().take(k).collect(), shards))
+            }
         }
-    })
+    }
+}
+
+fn in_words(shard: &ShardPlan) -> String {
+    let plan = match shard.plan {
+        Plan::ScanMatching => "scan of the matching rows",
+        Plan::Graph if shard.fell_back => "graph, then scan of the matching rows",
+        Plan::Graph => "graph",
+        Plan::ScanAll => "scan of all rows",
+    };
+    format!(
+        "{}: {plan}; {} of {} rows match, {} estimated; {} comparisons",
+        shard.shard,
+        shard.matching,
+        shard.sealed_rows + shard.tail_rows,
+        shard.estimated_matching,
+        shard.distances,
+    )
 }
 
 fn found(hit: Hit) -> Found {

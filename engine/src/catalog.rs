@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `c` name | description of the collection, JSON |
 //! | `d` number | name of a deleted collection whose items are still being removed |
+//! | `f` number field block value | a page of a field's index, see [`crate::filter::postings`] |
 //! | `i` number id | an item's record, see [`crate::record`] |
 //!
 //! A collection's number is big-endian `u32`, and never that of another collection whose items are
@@ -13,7 +14,9 @@ use embedding::{Modality, Space, Spaces};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    EngineError, ItemId, record,
+    EngineError, ItemId,
+    filter::field::FieldSet,
+    record,
     store::{Batch, Store},
 };
 
@@ -22,7 +25,7 @@ pub(crate) const COLLECTIONS: &[u8] = b"c";
 /// Keys of deleted collections start so.
 const DELETED: &[u8] = b"d";
 /// Format of a description.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Items removed in one batch while a collection is being deleted.
 const REMOVE_BATCH: usize = 1000;
 
@@ -37,6 +40,8 @@ pub(crate) struct Description {
     pub(crate) shards: usize,
     /// The model that made the embeddings.
     pub(crate) spaces: Spaces,
+    /// The fields of payloads that are indexed.
+    pub(crate) fields: FieldSet,
 }
 
 impl Description {
@@ -46,6 +51,7 @@ impl Description {
             number,
             shards,
             spaces,
+            fields: FieldSet::default(),
         }
     }
 }
@@ -97,6 +103,14 @@ pub(crate) fn item_key(number: u32, id: &ItemId) -> Vec<u8> {
     .concat()
 }
 
+/// Bytes of [`page_prefix`].
+pub(crate) const PAGE_PREFIX_BYTES: usize = 5;
+
+/// Keys of the pages of a collection's field indexes start so.
+pub(crate) fn page_prefix(number: u32) -> Vec<u8> {
+    [b"f".as_slice(), &number.to_be_bytes()].concat()
+}
+
 fn collection_key(name: &str) -> Vec<u8> {
     [COLLECTIONS, name.as_bytes()].concat()
 }
@@ -105,8 +119,8 @@ fn deleted_key(number: u32) -> Vec<u8> {
     [DELETED, &number.to_be_bytes()].concat()
 }
 
-/// Writes down a new collection, if it can be opened again.
-pub(crate) fn create(
+/// Writes down a collection, in place of what was known about it before, if it can be opened again.
+pub(crate) fn write(
     store: &dyn Store,
     name: &str,
     description: &Description,
@@ -159,7 +173,9 @@ pub(crate) fn remove_deleted(store: &dyn Store) -> Result<(), EngineError> {
     let deleted: Vec<_> = store.scan(DELETED).collect::<Result<_, _>>()?;
     for (key, _) in deleted {
         if let Some(number) = key[DELETED.len()..].first_chunk() {
-            remove_items(store, u32::from_be_bytes(*number))?;
+            let number = u32::from_be_bytes(*number);
+            remove_all(store, &page_prefix(number))?;
+            remove_all(store, &item_prefix(number))?;
         }
         let mut batch = Batch::default();
         batch.remove(key);
@@ -168,11 +184,10 @@ pub(crate) fn remove_deleted(store: &dyn Store) -> Result<(), EngineError> {
     Ok(())
 }
 
-fn remove_items(store: &dyn Store, number: u32) -> Result<(), EngineError> {
-    let prefix = item_prefix(number);
+fn remove_all(store: &dyn Store, prefix: &[u8]) -> Result<(), EngineError> {
     loop {
         let mut batch = Batch::default();
-        for entry in store.scan(&prefix).take(REMOVE_BATCH) {
+        for entry in store.scan(prefix).take(REMOVE_BATCH) {
             batch.remove(entry?.0);
         }
         if batch.is_empty() {

@@ -10,16 +10,18 @@ use std::{
 };
 
 use embedding::{Aspect, Embedding, Modality, Spaces};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::{
-    EngineError, Hit, Item, ItemId, ItemMeta, SearchRequest, Stats, Upserted,
+    EngineError, Explained, Hit, Item, ItemId, ItemMeta, SearchRequest, Stats, Upserted,
     catalog::{self, Description, item_key, item_prefix},
     config::EngineConfig,
+    filter::{checked::Checked, ordinals::Ordinals, postings::FieldIndex},
+    indexing::Write,
     record::{self, Record, Stamp},
     sealing::{self, SealQueue},
     searching,
-    shard::ShardKey,
+    shard::{Found, ShardKey},
     state::{Part, State, slot_of},
     store::{Batch, Store},
     turns::Turns,
@@ -32,6 +34,12 @@ pub struct Collection {
     pub(crate) core: Arc<Core>,
     /// Held for moments only: never across a disk write, a search or an index build.
     pub(crate) state: RwLock<State>,
+    /// Held while pages of it are read, or changed and applied; not while a write waits for the
+    /// disk.
+    pub(crate) index: RwLock<FieldIndex>,
+    pub(crate) ordinals: Mutex<Ordinals>,
+    /// Held while fields are added.
+    pub(crate) declaring: Turns<()>,
     /// Ids that are being written.
     writes: Turns<ItemId>,
     /// Shards that are being sealed.
@@ -50,18 +58,33 @@ pub(crate) struct Core {
     pub(crate) queue: SealQueue,
 }
 
+/// What is in memory of a collection, all of it derived from the store.
+pub(crate) struct Derived {
+    pub(crate) state: State,
+    pub(crate) index: FieldIndex,
+    pub(crate) ordinals: Ordinals,
+}
+
 impl Collection {
     pub(crate) fn new(
         name: String,
         description: Description,
         core: Arc<Core>,
-        state: State,
+        derived: Derived,
     ) -> Self {
+        let Derived {
+            state,
+            index,
+            ordinals,
+        } = derived;
         Self {
             name,
             description,
             core,
             state: RwLock::new(state),
+            index: RwLock::new(index),
+            ordinals: Mutex::new(ordinals),
+            declaring: Turns::new(),
             writes: Turns::new(),
             seals: Turns::new(),
             stopping: AtomicBool::new(false),
@@ -109,10 +132,13 @@ impl Collection {
     /// searchable on return. Of several items with one id the last counts.
     ///
     /// # Errors
-    /// When an embedding does not fit the collection's spaces, or the store fails. Nothing is
-    /// acknowledged then.
+    /// When an embedding does not fit the collection's spaces, when a value of a payload does not
+    /// fit its declared field, or when the store fails. Nothing is acknowledged then.
     pub fn upsert(self: &Arc<Self>, items: Vec<Item>) -> Result<Upserted, EngineError> {
-        items.iter().try_for_each(|item| self.check_item(item))?;
+        for item in &items {
+            self.check_item(item)?;
+            self.check_payload(item)?;
+        }
         let last: HashMap<ItemId, usize> = items
             .iter()
             .enumerate()
@@ -123,16 +149,36 @@ impl Collection {
 
         let ids: Vec<&ItemId> = items.iter().map(|item| &item.id).collect();
         let _turn = self.writes.take(&ids).ok_or_else(|| self.gone())?;
-        let stamps: Vec<Stamp> = items.iter().map(Stamp::of).collect();
-        let mut batch = Batch::default();
-        for (item, stamp) in items.iter().zip(&stamps) {
-            let key = item_key(self.description.number, &item.id);
-            let value = record::encode(&key, item, *stamp);
-            batch.put(key, value);
-        }
-        self.core.store.commit(batch)?;
-
         let slots: Vec<usize> = items.iter().map(|item| self.slot(&item.id)).collect();
+        let there: Vec<Option<u32>> = {
+            let state = self.state.read();
+            let known = items.iter().zip(&slots);
+            known
+                .map(|(item, slot)| state.ordinal(&item.id, *slot))
+                .collect()
+        };
+        let (mut batch, mut writes) = (Batch::default(), Vec::with_capacity(items.len()));
+        let mut stamps = Vec::with_capacity(items.len());
+        for (item, there) in items.iter().zip(&there) {
+            let ordinal = match there {
+                Some(ordinal) => *ordinal,
+                // One that is not used after all is free again at the next start.
+                None => self.ordinals.lock().take().ok_or_else(|| self.full())?,
+            };
+            let stamp = Stamp::of(item, ordinal);
+            let key = item_key(self.description.number, &item.id);
+            let value = record::encode(&key, item, stamp);
+            batch.put(key, value);
+            writes.push(Write {
+                id: &item.id,
+                ordinal,
+                there: there.is_some(),
+                payload: Some(&item.payload),
+            });
+            stamps.push(stamp);
+        }
+        self.commit(batch, &writes)?;
+
         let mut upserted = Upserted::default();
         let mut state = self.state.write();
         for ((item, stamp), slot) in items.iter().zip(&stamps).zip(&slots) {
@@ -161,17 +207,39 @@ impl Collection {
             .into_iter()
             .filter(|id| state.contains(id, self.slot(id)))
             .collect();
+        if there.is_empty() {
+            return Ok(0);
+        }
+        let ordinals: Vec<Option<u32>> = there
+            .iter()
+            .map(|id| state.ordinal(id, self.slot(id)))
+            .collect();
         drop(state);
         let mut batch = Batch::default();
         for id in &there {
             batch.remove(item_key(self.description.number, id));
         }
-        self.core.store.commit(batch)?;
+        let writes = there.iter().zip(&ordinals).filter_map(|(id, ordinal)| {
+            Some(Write {
+                id,
+                ordinal: (*ordinal)?,
+                there: true,
+                payload: None,
+            })
+        });
+        let unknown = self.commit(batch, &writes.collect::<Vec<_>>())?;
         let mut state = self.state.write();
         for id in &there {
             state.remove(id, self.slot(id));
         }
         drop(state);
+        let mut free = self.ordinals.lock();
+        for ordinal in ordinals.into_iter().flatten() {
+            if !unknown.contains(&ordinal) {
+                free.give_back(ordinal);
+            }
+        }
+        drop(free);
         sealing::request(self);
         Ok(there.len())
     }
@@ -209,15 +277,42 @@ impl Collection {
     ///
     /// # Errors
     /// When the query comes from another model or has another dim, when its space holds no items
-    /// of the target, when a found record is damaged, or when the store fails.
+    /// of the target, when the filter does not fit the declared fields, when a found record is
+    /// damaged, or when the store fails.
     pub fn search(&self, request: &SearchRequest) -> Result<Vec<Hit>, EngineError> {
+        let nearest = searching::nearest(self, request)?;
+        self.hits(nearest.found, nearest.filter.as_ref())
+    }
+
+    /// The same hits as from [`Collection::search`], and how they were found.
+    ///
+    /// # Errors
+    /// As for [`Collection::search`].
+    pub fn explain(&self, request: &SearchRequest) -> Result<Explained, EngineError> {
+        let (nearest, matching_items, shards) = searching::explained(self, request)?;
+        Ok(Explained {
+            hits: self.hits(nearest.found, nearest.filter.as_ref())?,
+            matching_items,
+            shards,
+        })
+    }
+
+    fn hits(
+        &self,
+        found: Vec<Found<String>>,
+        filter: Option<&Checked>,
+    ) -> Result<Vec<Hit>, EngineError> {
         let mut hits = Vec::new();
-        for found in searching::nearest(self, request)? {
+        for found in found {
             let id = ItemId::new(found.id)?;
             // A found item that is no longer in the store was deleted a moment ago.
             let Some(meta) = self.read(&id, |record| record.meta(id.clone()))? else {
                 continue;
             };
+            // Nor is one that passed, but was changed since, and passes no more.
+            if filter.is_some_and(|filter| !filter.passes(&meta.payload)) {
+                continue;
+            }
             let ItemMeta {
                 id,
                 modality,
@@ -302,11 +397,17 @@ impl Collection {
         slot_of(id.as_str(), self.description.shards)
     }
 
-    fn damaged(&self, id: &str, reason: String) -> EngineError {
+    pub(crate) fn damaged(&self, id: &str, reason: String) -> EngineError {
         EngineError::DamagedItem {
             collection: self.name.clone(),
             id: id.to_owned(),
             reason,
+        }
+    }
+
+    fn full(&self) -> EngineError {
+        EngineError::Full {
+            collection: self.name.clone(),
         }
     }
 
@@ -320,6 +421,7 @@ impl Collection {
     /// fails it goes on as before.
     pub(crate) fn delete_all(&self) -> Result<(), EngineError> {
         self.writes.close();
+        self.declaring.close();
         self.stopping.store(true, SeqCst);
         self.seals.close();
         let store = self.core.store.as_ref();

@@ -14,9 +14,10 @@ use fs_err as fs;
 use parking_lot::RwLock;
 
 use crate::{
-    EngineConfig, EngineError,
+    EngineConfig, EngineError, Fields,
     catalog::{self, Description},
     collection::{Collection, Core},
+    filter::field::FieldSet,
     loading,
     sealing::{SealQueue, Sealer},
     store::{DiskStore, MemoryStore, Store},
@@ -107,6 +108,20 @@ impl Engine {
     /// When the name is not allowed, when another model made the collection, when a dim of the
     /// spaces is 0, or when the store fails.
     pub fn create(&self, name: &str, spaces: &Spaces) -> Result<Arc<Collection>, EngineError> {
+        self.create_with_fields(name, spaces, &Fields::default())
+    }
+
+    /// Creates a collection with fields that filters may name; durable on return. Gives the one
+    /// that is there when the same model made it, and adds the fields that it does not have yet.
+    ///
+    /// # Errors
+    /// As for [`Engine::create`] and [`Collection::declare`].
+    pub fn create_with_fields(
+        &self,
+        name: &str,
+        spaces: &Spaces,
+        fields: &Fields,
+    ) -> Result<Arc<Collection>, EngineError> {
         catalog::check_name(name)?;
         let name = name.to_owned();
         let _turn = self
@@ -115,6 +130,7 @@ impl Engine {
             .expect("names are open as long as the engine is");
         if let Some(there) = self.collection(&name) {
             if there.spaces().same_model(spaces) {
+                there.declare(fields)?;
                 return Ok(there);
             }
             return Err(EngineError::AnotherModel {
@@ -124,8 +140,11 @@ impl Engine {
             });
         }
         let number = self.next_number.fetch_add(1, SeqCst);
-        let description = Description::new(number, self.core.config.new_shards(), spaces.clone());
-        catalog::create(self.core.store.as_ref(), &name, &description)?;
+        let mut description =
+            Description::new(number, self.core.config.new_shards(), spaces.clone());
+        let (declared, _) = FieldSet::default().with(&name, fields)?;
+        description.fields = declared.all_ready();
+        catalog::write(self.core.store.as_ref(), &name, &description)?;
         let collection = loading::load(name.clone(), description, &self.core)?;
         self.collections.write().insert(name, collection.clone());
         Ok(collection)

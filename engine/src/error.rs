@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 use embedding::Aspect;
 use thiserror::Error;
 
-use crate::{request::Target, store::StoreError};
+use crate::{filter::field::FieldKind, request::Target, store::StoreError};
 
 /// Why the engine could not do what was asked.
 #[derive(Debug, Error)]
@@ -140,6 +140,74 @@ pub enum EngineError {
         expected: String,
         /// Space of the query.
         got: String,
+    },
+    /// Not a name of a field.
+    #[error("{name:?} is no name for a field: {reason}")]
+    BadField {
+        /// What was given, cut after 64 characters.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// More fields than a collection may have.
+    #[error("{count} fields are too many: a collection has at most {most}")]
+    TooManyFields {
+        /// How many there would be.
+        count: usize,
+        /// How many there may be.
+        most: usize,
+    },
+    /// A field was declared otherwise before.
+    #[error("field {field} of collection {collection} is declared as {declared}, got {got}")]
+    AnotherKind {
+        /// Name of the collection.
+        collection: String,
+        /// Name of the field.
+        field: String,
+        /// What it is declared as.
+        declared: FieldKind,
+        /// What it should become.
+        got: FieldKind,
+    },
+    /// The payload of an item has a value that does not fit a declared field.
+    #[error(
+        "field {field} of item {id} is {value}, but collection {collection} expects {expected}"
+    )]
+    WrongValue {
+        /// Name of the collection.
+        collection: String,
+        /// The item.
+        id: String,
+        /// Name of the field.
+        field: String,
+        /// The value, cut short.
+        value: String,
+        /// What the field takes.
+        expected: &'static str,
+    },
+    /// A filter cannot be read, or does not fit the declared fields.
+    #[error("{}: {reason}", if path.is_empty() { "the filter" } else { path })]
+    BadFilter {
+        /// Which part of the filter: `must[0].gte`; empty for the whole.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The index of a field does not read back. It is built again at the next open.
+    #[error(
+        "the index of field {field} of collection {collection} is damaged: restart to build it"
+    )]
+    DamagedField {
+        /// Name of the collection.
+        collection: String,
+        /// Name of the field.
+        field: String,
+    },
+    /// The collection has as many items as there are numbers for them.
+    #[error("collection {collection} is full")]
+    Full {
+        /// Name of the collection.
+        collection: String,
     },
     /// A background thread of the engine could not finish its work.
     #[error("sealing shard {shard} of collection {collection} failed: {reason}")]

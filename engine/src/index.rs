@@ -29,10 +29,11 @@ pub use scan::Coded;
 
 pub(crate) use codes::Codes;
 pub(crate) use graph::{Graph, Layer, Lists};
+pub(crate) use hnsw::{Reach, Walked};
 pub(crate) use kernel::dot;
 #[cfg(test)]
-pub(crate) use rows::clustered;
-use top::TopK;
+pub(crate) use rows::{between, clustered};
+pub(crate) use top::TopK;
 
 use crate::Score;
 

@@ -36,7 +36,8 @@
 //! what is called. Below them a collection is a few shards (`shard`), each one sealed, immutable
 //! `segment` with an [`index`], plus a tail that is scanned exactly, plus tombstones; `sealing`
 //! builds new segments in the background; `record` and `catalog` say how things lie in the
-//! [`store`]. [`Head`] and [`metrics`] stand beside.
+//! [`store`]; [`Fields`] and [`Filter`] (`filter`, `indexing`) choose among items by their payloads.
+//! [`Head`] and [`metrics`] stand beside.
 
 mod bits;
 mod catalog;
@@ -45,8 +46,10 @@ mod column;
 mod config;
 mod engine;
 mod error;
+mod filter;
 mod head;
 pub mod index;
+mod indexing;
 mod item;
 mod loading;
 pub mod metrics;
@@ -65,9 +68,22 @@ pub use collection::Collection;
 pub use config::{EngineConfig, GraphBuilder, HnswParams};
 pub use engine::Engine;
 pub use error::EngineError;
+pub use filter::{
+    field::{FieldKind, Fields, MAX_FIELD_NAME_BYTES, MAX_FIELDS},
+    language::{
+        Clause, Condition, Filter, MAX_CLAUSES, MAX_FILTER_DEPTH, MAX_IN_VALUES, Range, Test,
+    },
+    plan::{Plan, ShardPlan},
+    value::{MAX_KEYWORD_BYTES, MAX_VALUES},
+};
 pub use head::{Head, Prediction};
 pub use item::{Item, ItemId, ItemMeta, Payload, Stats, Upserted};
-pub use request::{Hit, Query, Score, SearchRequest, Target};
+pub use request::{Explained, Hit, Query, Score, SearchRequest, Target};
+
+/// The examples of the page about filters run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/filters.md")]
+mod filters_page {}
 
 #[cfg(test)]
 mod tests;

@@ -1,14 +1,19 @@
 //! Opening a collection: its segments from files, where they are good, and everything else from
-//! the store.
+//! the store. The indexes of fields are compared with the items, and built again where they differ.
 
 use std::{path::PathBuf, sync::Arc};
 
 use embedding::{Aspect, Modality};
+use roaring::RoaringBitmap;
 
 use crate::{
     EngineError,
     catalog::{Description, item_prefix},
-    collection::{Collection, Core, id_of},
+    collection::{Collection, Core, Derived, id_of},
+    filter::{
+        ordinals::Ordinals,
+        postings::{Digests, FieldIndex},
+    },
     record::Record,
     sealing::{self, index_path, owner},
     segment::Segment,
@@ -29,6 +34,10 @@ pub(crate) fn load(
         segment_file::remove_aside(dir);
     }
     let mut state = State::new(parts(dir.as_ref(), &description));
+    let fields = Arc::new(description.fields.clone());
+    let store = core.store.as_ref();
+    let mut found = FieldIndex::open(store, name.clone(), description.number, fields.clone())?;
+    let (mut used, mut expected) = (RoaringBitmap::new(), Digests::default());
     for entry in core.store.scan(&item_prefix(description.number)) {
         let (key, value) = entry?;
         let id = match id_of(&name, description.number, &key) {
@@ -40,15 +49,45 @@ pub(crate) fn load(
             }
         };
         let slot = slot_of(id.as_str(), description.shards);
-        let restored = Record::read(&key, &value)
-            .and_then(|record| restore(&mut state, &description, id.as_str(), slot, &record));
+        let restored = Record::read(&key, &value).and_then(|record| {
+            let ordinal = record.stamp.ordinal;
+            if used.contains(ordinal) {
+                return Err(format!("its ordinal {ordinal} is that of another item"));
+            }
+            restore(&mut state, &description, id.as_str(), slot, &record)?;
+            used.insert(ordinal);
+            if !fields.is_empty() {
+                expected.add_item(&fields, ordinal, &record.payload()?);
+            }
+            Ok(())
+        });
         if let Err(reason) = restored {
             // The other items are still good. Asking for this one gives the error.
             tracing::error!("item {id} of collection {name} is damaged in the store: {reason}");
             state.damaged.insert(id);
         }
     }
-    let collection = Arc::new(Collection::new(name, description, core.clone(), state));
+    for (field, number) in fields.0.iter().map(|(name, field)| (name, field.number)) {
+        if found.digests.of(number) != expected.of(number) && found.damaged.insert(number) {
+            tracing::warn!(
+                "the index of field {field} of collection {name} does not fit its items"
+            );
+        }
+    }
+    for number in &found.damaged {
+        core.store.apply(found.index.clear(*number))?;
+    }
+    let damaged = found.damaged.iter().copied();
+    let damaged: Vec<u16> = damaged.filter(|number| fields.has(*number)).collect();
+    let derived = Derived {
+        state,
+        index: found.index,
+        ordinals: Ordinals::without(&used),
+    };
+    let collection = Arc::new(Collection::new(name, description, core.clone(), derived));
+    if !damaged.is_empty() {
+        collection.build_fields(&damaged)?;
+    }
     sealing::request(&collection);
     Ok(collection)
 }

@@ -1,7 +1,8 @@
 //! How an item lies in the store.
 //!
 //! ```text
-//! version u8 = 1 | modality u8 | flags u8 | 0 u8 | stamp u64 | shared dim u32 | specific dim u32
+//! version u8 = 2 | modality u8 | flags u8 | 0 u8 | stamp of embeddings u64 | ordinal u32
+//! shared dim u32 | specific dim u32
 //! shared f32 x dim | specific f32 x dim | content hash [32] | length u32, source | length u32, text
 //! payload as JSON, up to the checksum | checksum [16]
 //! ```
@@ -10,23 +11,30 @@
 //! start of BLAKE3 over the key and everything before it, so neither a flipped bit nor a record
 //! under another key passes for an item.
 
+use bytemuck::{Pod, Zeroable};
 use embedding::{Embedding, Modality};
 
-use crate::{Item, ItemId, ItemMeta};
+use crate::{Item, ItemId, ItemMeta, Payload};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const CHECKSUM_BYTES: usize = 16;
 const HAS_SPECIFIC: u8 = 1;
 const HAS_HASH: u8 = 2;
 const HAS_SOURCE: u8 = 4;
 const HAS_TEXT: u8 = 8;
 
-/// Identity of an item's embeddings: rows with equal stamps are equal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Stamp(pub(crate) u64);
+/// Identity of an item's row: rows with equal stamps have equal numbers and belong to one ordinal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Stamp {
+    /// Hash of the embeddings. As bytes, so that a stamp takes twelve of them.
+    pub(crate) embeddings: [u8; 8],
+    /// Stands for the item in bitmaps.
+    pub(crate) ordinal: u32,
+}
 
 impl Stamp {
-    pub(crate) fn of(item: &Item) -> Self {
+    pub(crate) fn of(item: &Item, ordinal: u32) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&[modality_byte(item.modality)]);
         for embedding in [Some(&item.shared), item.specific.as_ref()] {
@@ -41,9 +49,10 @@ impl Stamp {
             }
         }
         let hash = hasher.finalize();
-        Self(u64::from_le_bytes(
-            *hash.as_bytes().first_chunk().expect("a hash has 32 bytes"),
-        ))
+        Self {
+            embeddings: *hash.as_bytes().first_chunk().expect("a hash has 32 bytes"),
+            ordinal,
+        }
     }
 }
 
@@ -95,7 +104,8 @@ pub(crate) fn encode(key: &[u8], item: &Item, stamp: Stamp) -> Vec<u8> {
     let specific_dim = item.specific.as_ref().map_or(0, Embedding::dim);
     let mut out = Vec::with_capacity(4 * (item.shared.dim() + specific_dim) + 256);
     out.extend([VERSION, modality_byte(item.modality), flags, 0]);
-    out.extend(stamp.0.to_le_bytes());
+    out.extend(stamp.embeddings);
+    out.extend(stamp.ordinal.to_le_bytes());
     out.extend((item.shared.dim() as u32).to_le_bytes());
     out.extend((specific_dim as u32).to_le_bytes());
     for embedding in [Some(&item.shared), item.specific.as_ref()]
@@ -143,7 +153,8 @@ impl<'a> Record<'a> {
             1 => Modality::Image,
             _ => return None,
         };
-        let (stamp, rest) = rest.split_first_chunk()?;
+        let (embeddings, rest) = rest.split_first_chunk()?;
+        let (ordinal, rest) = rest.split_first_chunk()?;
         let (shared_dim, rest) = rest.split_first_chunk()?;
         let (specific_dim, rest) = rest.split_first_chunk()?;
         let row_bytes = |dim: &[u8; 4]| (u32::from_le_bytes(*dim) as usize).checked_mul(4);
@@ -167,7 +178,10 @@ impl<'a> Record<'a> {
         let (text, payload) = words(HAS_TEXT, rest)?;
         Some(Self {
             modality,
-            stamp: Stamp(u64::from_le_bytes(*stamp)),
+            stamp: Stamp {
+                embeddings: *embeddings,
+                ordinal: u32::from_le_bytes(*ordinal),
+            },
             shared,
             specific: (flags & HAS_SPECIFIC != 0).then_some(specific),
             content_hash,
@@ -197,12 +211,17 @@ impl<'a> Record<'a> {
         embedding(self.specific.ok_or("it has no specific embedding")?)
     }
 
+    /// What the user stored with it.
+    pub(crate) fn payload(&self) -> Result<Payload, String> {
+        serde_json::from_slice(self.payload).map_err(|error| error.to_string())
+    }
+
     /// Everything but the embeddings.
     pub(crate) fn meta(&self, id: ItemId) -> Result<ItemMeta, String> {
         Ok(ItemMeta {
             id,
             modality: self.modality,
-            payload: serde_json::from_slice(self.payload).map_err(|error| error.to_string())?,
+            payload: self.payload()?,
             source: self.source.map(str::to_owned),
             content_hash: self.content_hash,
             text: self.text.map(str::to_owned),
@@ -261,7 +280,7 @@ mod tests {
             item.content_hash = (present & 2 != 0).then_some([9; 32]);
             item.source = (present & 4 != 0).then(|| "/photos/\u{e9}.jpg".into());
             item.text = (present & 8 != 0).then(String::new);
-            let stamp = Stamp::of(&item);
+            let stamp = Stamp::of(&item, 7);
             let bytes = encode(b"key", &item, stamp);
             let record = Record::read(b"key", &bytes).expect("reads back");
             assert_eq!(record.stamp, stamp);
@@ -271,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_flipped_bit_a_cut_or_another_key_is_noticed() {
-        let bytes = encode(b"key", &item(), Stamp(1));
+        let bytes = encode(b"key", &item(), Stamp::of(&item(), 1));
         for i in 0..bytes.len() {
             let mut flipped = bytes.clone();
             flipped[i] ^= 1 << (i % 8);
@@ -291,11 +310,12 @@ mod tests {
     fn the_stamp_follows_the_embeddings_and_not_the_payload() {
         let (a, mut b) = (item(), item());
         b.payload.clear();
-        assert_eq!(Stamp::of(&a), Stamp::of(&b));
+        assert_eq!(Stamp::of(&a, 0), Stamp::of(&b, 0));
+        assert_ne!(Stamp::of(&a, 0), Stamp::of(&b, 1));
         b.modality = Modality::Text;
-        assert_ne!(Stamp::of(&a), Stamp::of(&b));
+        assert_ne!(Stamp::of(&a, 0), Stamp::of(&b, 0));
         b = item();
         b.specific = Some(b.shared.clone());
-        assert_ne!(Stamp::of(&a), Stamp::of(&b));
+        assert_ne!(Stamp::of(&a, 0), Stamp::of(&b, 0));
     }
 }

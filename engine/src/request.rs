@@ -5,7 +5,7 @@ use std::{fmt, num::NonZeroUsize};
 use embedding::{Embedding, Modality, Space};
 use serde::{Deserialize, Serialize};
 
-use crate::{ItemId, Payload};
+use crate::{Filter, ItemId, Payload, ShardPlan};
 
 /// Which items a search looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -70,6 +70,8 @@ pub struct SearchRequest {
     pub exact: bool,
     /// An item that must not come back, for instance the one that the query was taken from.
     pub exclude: Option<ItemId>,
+    /// Which items may come back, by their payloads; `None` for all.
+    pub filter: Option<Filter>,
 }
 
 impl SearchRequest {
@@ -82,6 +84,7 @@ impl SearchRequest {
             ef_search: None,
             exact: false,
             exclude: None,
+            filter: None,
         }
     }
 }
@@ -101,4 +104,15 @@ pub struct Hit {
     pub source: Option<String>,
     /// The words, for a text.
     pub text: Option<String>,
+}
+
+/// Hits, and how they were found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Explained {
+    /// Best first.
+    pub hits: Vec<Hit>,
+    /// Items of the collection, whatever their modality, that pass the filter.
+    pub matching_items: u64,
+    /// What was done in each shard.
+    pub shards: Vec<ShardPlan>,
 }

@@ -6,55 +6,130 @@ use embedding::{Aspect, Modality};
 use rayon::prelude::*;
 
 use crate::{
-    EngineError, SearchRequest,
+    EngineError, Filter, SearchRequest, ShardPlan,
     collection::Collection,
+    filter::checked::Checked,
     index::SearchParams,
-    shard::{Found, View},
+    shard::{Answer, Found, ShardKey, View, Wanted},
 };
 
 /// Numbers compared by one search from which the shards are searched in parallel; below, waking
 /// other threads takes longer than it saves.
 const PARALLEL_NUMBERS: usize = 1 << 21;
 
-/// The `k` nearest items, best first, ties by id.
+/// The nearest items of a request.
+pub(crate) struct Nearest {
+    /// Best first, ties by id.
+    pub(crate) found: Vec<Found<String>>,
+    /// What their payloads must pass.
+    pub(crate) filter: Option<Checked>,
+}
+
+/// The `k` nearest items.
 pub(crate) fn nearest(
     collection: &Collection,
     request: &SearchRequest,
-) -> Result<Vec<Found<String>>, EngineError> {
-    let views = views(collection, request)?;
-    let SearchRequest {
-        query,
-        k,
-        exact,
-        exclude,
-        ..
-    } = request;
-    let ef_search = request
-        .ef_search
-        .unwrap_or(collection.core.config.hnsw.ef_search);
-    let params = SearchParams { ef_search };
-    // One more, in case the excluded one is among them.
-    let wanted = k.saturating_add(usize::from(exclude.is_some()));
-    let search = |view: &View| view.search(&query.embedding, wanted, params, *exact);
-    let numbers: usize = views
-        .iter()
-        .map(|view| view.rows() * query.embedding.dim())
-        .sum();
-    let mut found: Vec<Found<String>> = if views.len() > 1 && numbers >= PARALLEL_NUMBERS {
+) -> Result<Nearest, EngineError> {
+    if request.filter.is_some() {
+        return Ok(filtered(collection, request, Explain::No)?.0);
+    }
+    let (views, filter) = (views(collection, request)?, None);
+    let SearchRequest { query, exact, .. } = request;
+    let params = params(collection, request);
+    let search = |(_, view): &(ShardKey, View)| {
+        view.search(&query.embedding, wanted(request), params, *exact)
+    };
+    let found: Vec<Found<String>> = if is_parallel(&views, request) {
         views.par_iter().flat_map_iter(search).collect()
     } else {
         views.iter().flat_map(search).collect()
     };
-    if let Some(exclude) = exclude {
+    let found = best(found, request);
+    Ok(Nearest { found, filter })
+}
+
+/// The same, how many items match, and what was done in each shard.
+pub(crate) fn explained(
+    collection: &Collection,
+    request: &SearchRequest,
+) -> Result<(Nearest, u64, Vec<ShardPlan>), EngineError> {
+    filtered(collection, request, Explain::Yes)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Explain {
+    Yes,
+    No,
+}
+
+/// A search among the items that pass the request's filter; without one all do.
+fn filtered(
+    collection: &Collection,
+    request: &SearchRequest,
+    explain: Explain,
+) -> Result<(Nearest, u64, Vec<ShardPlan>), EngineError> {
+    let everything = Filter::default();
+    let filter = request.filter.as_ref().unwrap_or(&everything);
+    let filter = collection.check_filter(filter)?;
+    // Before the filter is evaluated: an ordinal that changes hands between the two then belongs
+    // to a row that is not looked at.
+    let views = views(collection, request)?;
+    let matching = collection.matching(&filter)?;
+    let asked = Wanted {
+        query: &request.query.embedding,
+        k: wanted(request),
+        params: params(collection, request),
+        exact: request.exact,
+        matching: &matching,
+        explain: explain == Explain::Yes,
+    };
+    let search = |(key, view): &(ShardKey, View)| view.search_matching(&asked, key.to_string());
+    let answers: Vec<Answer> = if is_parallel(&views, request) {
+        views.par_iter().map(search).collect()
+    } else {
+        views.iter().map(search).collect()
+    };
+    let (found, plans): (Vec<_>, Vec<_>) = answers.into_iter().map(|a| (a.found, a.plan)).unzip();
+    let nearest = Nearest {
+        found: best(found.into_iter().flatten().collect(), request),
+        filter: Some(filter),
+    };
+    Ok((nearest, matching.len(), plans))
+}
+
+fn params(collection: &Collection, request: &SearchRequest) -> SearchParams {
+    let ef_search = request
+        .ef_search
+        .unwrap_or(collection.core.config.hnsw.ef_search);
+    SearchParams { ef_search }
+}
+
+/// One more, in case the excluded one is among them.
+fn wanted(request: &SearchRequest) -> NonZeroUsize {
+    let one_more = usize::from(request.exclude.is_some());
+    request.k.saturating_add(one_more)
+}
+
+fn is_parallel(views: &[(ShardKey, View)], request: &SearchRequest) -> bool {
+    let dim = request.query.embedding.dim();
+    let numbers: usize = views.iter().map(|(_, view)| view.rows() * dim).sum();
+    views.len() > 1 && numbers >= PARALLEL_NUMBERS
+}
+
+fn best(mut found: Vec<Found<String>>, request: &SearchRequest) -> Vec<Found<String>> {
+    if let Some(exclude) = &request.exclude {
         found.retain(|found| found.id != exclude.as_str());
     }
     found.sort_unstable_by(Found::rank);
-    found.truncate(NonZeroUsize::get(*k));
-    Ok(found)
+    found.truncate(request.k.get());
+    found
 }
 
 /// The shards that a request is about, all as they were at one moment.
-fn views(collection: &Collection, request: &SearchRequest) -> Result<Vec<View>, EngineError> {
+fn views(
+    collection: &Collection,
+    request: &SearchRequest,
+) -> Result<Vec<(ShardKey, View)>, EngineError> {
     let SearchRequest { query, target, .. } = request;
     let spaces = collection.spaces();
     let specific = |modality: &Modality| spaces.specific(*modality);
@@ -91,5 +166,7 @@ fn views(collection: &Collection, request: &SearchRequest) -> Result<Vec<View>, 
     let wanted = state
         .shards()
         .filter(|(key, _)| key.aspect == aspect && target.includes(key.modality));
-    Ok(wanted.map(|(_, shard)| shard.view.clone()).collect())
+    Ok(wanted
+        .map(|(key, shard)| (key, shard.view.clone()))
+        .collect())
 }

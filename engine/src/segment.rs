@@ -1,6 +1,6 @@
 //! The sealed part of a shard: rows that never change, and an index over them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::{
     column::Column,
@@ -82,11 +82,12 @@ impl Ids {
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) ids: Ids,
-    /// Number of each row's stamp.
-    pub(crate) stamps: Column<u64>,
+    pub(crate) stamps: Column<Stamp>,
     pub(crate) rows: Arc<Rows>,
     coded: Arc<Coded>,
     graph: Option<Hnsw>,
+    /// Rows in the order of their ordinals; made when a filter first needs it.
+    by_ordinal: OnceLock<Vec<u32>>,
 }
 
 impl Segment {
@@ -99,7 +100,7 @@ impl Segment {
     /// Puts a segment together. All parts have one entry per row.
     pub(crate) fn new(
         ids: Ids,
-        stamps: Column<u64>,
+        stamps: Column<Stamp>,
         coded: Arc<Coded>,
         graph: Option<Hnsw>,
     ) -> Self {
@@ -111,12 +112,13 @@ impl Segment {
             rows,
             coded,
             graph,
+            by_ordinal: OnceLock::new(),
         }
     }
 
     /// Builds the index for these rows: a graph where there are enough of them.
     pub(crate) fn build(
-        (ids, stamps, rows): (Ids, Column<u64>, Rows),
+        (ids, stamps, rows): (Ids, Column<Stamp>, Rows),
         config: &EngineConfig,
         stop: &dyn Fn() -> bool,
     ) -> Result<Self, Stopped> {
@@ -131,11 +133,6 @@ impl Segment {
             Arc::clone(graph.coded()),
             Some(graph),
         ))
-    }
-
-    /// Stamp of a row.
-    pub(crate) fn stamp(&self, row: usize) -> Stamp {
-        Stamp(self.stamps[row])
     }
 
     /// Number of rows.
@@ -154,6 +151,15 @@ impl Segment {
     /// The rows and their codes.
     pub(crate) fn coded(&self) -> &Coded {
         &self.coded
+    }
+
+    /// The rows in the order of their items' ordinals.
+    pub(crate) fn by_ordinal(&self) -> &[u32] {
+        self.by_ordinal.get_or_init(|| {
+            let mut rows: Vec<u32> = (0..self.len() as u32).collect();
+            rows.sort_unstable_by_key(|row| self.stamps[*row as usize].ordinal);
+            rows
+        })
     }
 
     /// The graph, where there is one.

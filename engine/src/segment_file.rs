@@ -14,6 +14,7 @@ use memmap2::Mmap;
 use crate::{
     column::{self, Column},
     index::{Coded, Codes, Graph, Hnsw, Layer, Lists, Rows},
+    record::Stamp,
     segment::{Ids, Segment},
 };
 
@@ -193,7 +194,7 @@ pub(crate) fn read(path: &Path, owner: &str, dim: usize) -> io::Result<Option<Se
         sections.get(kind::ID_BYTES)?,
     );
     let ids = ids.ok_or_else(unfit)?;
-    let stamps = sections.get::<u64>(kind::STAMPS)?;
+    let stamps = sections.get::<Stamp>(kind::STAMPS)?;
     let rows = Rows::from_data(dim, sections.get(kind::ROWS)?).ok_or_else(unfit)?;
     if ids.len() != rows.len() || stamps.len() != rows.len() {
         return Err(unfit());
@@ -316,7 +317,11 @@ mod tests {
             ids.push(&format!("{i:03}"));
             rows.push(&[(i as f32).cos(), (i as f32).sin(), 0.0, 0.0]);
         }
-        let stamps: Vec<u64> = (0..60).collect();
+        let stamp = |i: u32| Stamp {
+            embeddings: u64::from(i).to_le_bytes(),
+            ordinal: 59 - i,
+        };
+        let stamps: Vec<Stamp> = (0..60).map(stamp).collect();
         let config = EngineConfig {
             graph_rows,
             ..EngineConfig::default()
@@ -337,6 +342,7 @@ mod tests {
             write(&path, "a", &segment).expect("writes");
             let back = read(&path, "a", 4).expect("reads").expect("is there");
             assert_eq!((&back.ids, &back.stamps), (&segment.ids, &segment.stamps));
+            assert!(back.by_ordinal().iter().rev().copied().eq(0..60));
             assert_eq!(back.rows, segment.rows);
             assert_eq!(
                 back.graph().map(Hnsw::graph),

@@ -155,7 +155,7 @@ impl View {
 
     fn stamp(&self, row: usize) -> Stamp {
         if row < self.sealed.len() {
-            return self.sealed.stamp(row);
+            return self.sealed.stamps[row];
         }
         let (chunk, i) = self.piece(row);
         chunk.stamps[i]
@@ -170,7 +170,7 @@ impl View {
     }
 
     /// The live rows, sorted by id: what a new segment is built from.
-    pub(crate) fn live_rows(&self) -> (Ids, Column<u64>, Rows) {
+    pub(crate) fn live_rows(&self) -> (Ids, Column<Stamp>, Rows) {
         let mut order: Vec<usize> = (0..self.rows())
             .filter(|row| !self.dead.get(*row))
             .collect();
@@ -181,7 +181,7 @@ impl View {
             ids.push(self.id(*row));
             rows.push(self.row(*row));
         }
-        let stamps: Vec<u64> = order.iter().map(|row| self.stamp(*row).0).collect();
+        let stamps: Vec<Stamp> = order.iter().map(|row| self.stamp(*row)).collect();
         (ids, stamps.into(), rows)
     }
 }
@@ -223,7 +223,7 @@ impl Shard {
         row: impl FnOnce() -> Result<Embedding, E>,
     ) -> Result<(), E> {
         match self.view.sealed.ids.find(id) {
-            Some(at) if self.view.sealed.stamp(at) == stamp => {
+            Some(at) if self.view.sealed.stamps[at] == stamp => {
                 Arc::make_mut(&mut self.view.dead).clear(at);
             }
             _ => self.push(id, stamp, &row()?),
@@ -234,6 +234,11 @@ impl Shard {
     /// Number of live rows.
     pub(crate) fn live(&self) -> usize {
         self.view.rows() - self.view.dead.ones()
+    }
+
+    /// The ordinal of the item, if it is here.
+    pub(crate) fn ordinal(&self, id: &str) -> Option<u32> {
+        self.find(id).map(|row| self.view.stamp(row).ordinal)
     }
 
     /// Whether the item is here.
@@ -366,6 +371,10 @@ impl Shard {
         };
     }
 }
+
+mod filtered;
+
+pub(crate) use filtered::{Answer, Wanted};
 
 #[cfg(test)]
 mod tests;

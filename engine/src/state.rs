@@ -59,6 +59,12 @@ impl State {
         }
     }
 
+    /// The ordinal of the item, when it is there and its record is good.
+    pub(crate) fn ordinal(&self, id: &ItemId, slot: usize) -> Option<u32> {
+        let mut parts = self.parts.iter().filter(|part| part.slot == slot);
+        parts.find_map(|part| part.shared.ordinal(id.as_str()))
+    }
+
     /// Whether the item is there, searchable or damaged.
     pub(crate) fn contains(&self, id: &ItemId, slot: usize) -> bool {
         self.damaged.contains(id)

@@ -103,11 +103,28 @@ pub trait Store: Send + Sync {
     /// Every key that starts with `prefix`, in byte order. Others may write meanwhile.
     fn scan<'a>(&'a self, prefix: &[u8]) -> Box<dyn Iterator<Item = Entry> + Send + 'a>;
 
+    /// Applies a batch: it is seen at once, and durable when a later [`Store::sync`] has returned.
+    /// What is durable is always a beginning of the batches in the order in which they were
+    /// applied.
+    ///
+    /// # Errors
+    /// When it was not applied. It is then either there or not there as a whole.
+    fn apply(&self, batch: Batch) -> Result<(), StoreError>;
+
+    /// Waits until everything that was applied before is durable.
+    ///
+    /// # Errors
+    /// When it may not be.
+    fn sync(&self) -> Result<(), StoreError>;
+
     /// Applies a batch; it is durable on return.
     ///
     /// # Errors
     /// When it may not be durable. It is then either there or not there as a whole.
-    fn commit(&self, batch: Batch) -> Result<(), StoreError>;
+    fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        self.apply(batch)?;
+        self.sync()
+    }
 }
 
 /// Runs the contract of [`Store`] on empty stores from `make`; `reopen` closes one and opens it

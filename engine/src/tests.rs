@@ -1,6 +1,7 @@
 //! The engine through its public face, against a plain model of it.
 
 mod damage;
+mod filters;
 mod graph;
 mod model;
 

@@ -4,7 +4,9 @@ use std::{num::NonZeroUsize, sync::Arc};
 
 use actix_web::web::Data;
 use embedding::{Embedding, Encoded, Modality};
-use engine::{Collection, Hit, Item, ItemId, Query, SearchRequest, Target};
+use engine::{
+    Collection, Explained, Filter, Hit, Item, ItemId, Query, SearchRequest, ShardPlan, Target,
+};
 
 use crate::{
     content::{Content, encode_one, f32_from_base64},
@@ -24,6 +26,8 @@ pub(crate) struct Found {
     pub(crate) hits: Vec<Hit>,
     pub(crate) target: Target,
     pub(crate) space: &'static str,
+    /// What was done in each shard, when the request asked for it.
+    pub(crate) shards: Option<Vec<ShardPlan>>,
 }
 
 /// The row to compare with, in the wanted aspect, and the modality that it is of, where known.
@@ -45,8 +49,10 @@ pub(crate) async fn search(
         .ef_search
         .map(|ef| in_range("ef_search", ef, MAX_EF_SEARCH))
         .transpose()?;
+    let filter = wire.filter.as_ref().map(Filter::from_json).transpose();
+    let filter = filter.map_err(|e| ApiError::engine("reading a filter", e))?;
     let specific = wire.space == SpaceIn::Specific;
-    let (target, exact) = (wire.target, wire.exact);
+    let (target, exact, explain) = (wire.target, wire.exact, wire.explain);
     let asked = ask(state, &collection, wire, specific).await?;
     let target = choose_target(&collection, target, asked.modality.filter(|_| specific));
     let query = query(state, asked.row, asked.modality, specific.then_some(target))?;
@@ -57,11 +63,20 @@ pub(crate) async fn search(
         ef_search: ef_search.map(NonZeroUsize::get),
         exact,
         exclude: asked.exclude,
+        filter,
     };
-    let hits = block("searching", move || {
-        let failed = |e| ApiError::engine("searching", e);
+    let (hits, shards) = block("searching", move || {
+        let search = |request: &SearchRequest| -> Result<(Vec<Hit>, Vec<ShardPlan>), ApiError> {
+            let failed = |e| ApiError::engine("searching", e);
+            if !explain {
+                let hits = collection.search(request).map_err(failed)?;
+                return Ok((hits, Vec::new()));
+            }
+            let Explained { hits, shards, .. } = collection.explain(request).map_err(failed)?;
+            Ok((hits, shards))
+        };
         if request.target != Target::Both {
-            return collection.search(&request).map_err(failed);
+            return search(&request);
         }
         let images = SearchRequest {
             target: Target::Image,
@@ -71,15 +86,17 @@ pub(crate) async fn search(
             target: Target::Text,
             ..request
         };
-        let images = collection.search(&images).map_err(failed)?;
-        let texts = collection.search(&texts).map_err(failed)?;
-        Ok(interleave(images, texts, k.get()))
+        let (images, mut shards) = search(&images)?;
+        let (texts, of_texts) = search(&texts)?;
+        shards.extend(of_texts);
+        Ok((interleave(images, texts, k.get()), shards))
     })
     .await?;
     Ok(Found {
         hits,
         target,
         space: if specific { "specific" } else { "shared" },
+        shards: explain.then_some(shards),
     })
 }
 

@@ -91,7 +91,7 @@ impl ApiError {
         }
     }
 
-    /// What the engine refuses: names and ids are the client's, the rest is not.
+    /// What the engine refuses: names, ids, fields and filters are the client's, the rest is not.
     pub(crate) fn engine(doing: &'static str, source: EngineError) -> Self {
         let message = source.to_string();
         match source {
@@ -108,6 +108,18 @@ impl ApiError {
                 ours: got,
             },
             EngineError::NoSuchTarget { .. } => Self::invalid("target", message),
+            EngineError::BadFilter { path, .. } if path.is_empty() => {
+                Self::invalid("filter", message)
+            }
+            EngineError::BadFilter { path, reason } => {
+                Self::invalid(format!("filter.{path}"), reason)
+            }
+            EngineError::WrongValue { field, .. } => {
+                Self::invalid(format!("payload.{field}"), message)
+            }
+            EngineError::BadField { .. }
+            | EngineError::TooManyFields { .. }
+            | EngineError::AnotherKind { .. } => Self::invalid("fields", message),
             EngineError::BadHead { .. } => Self::invalid("labels", message),
             source => Self::internal(doing, source),
         }

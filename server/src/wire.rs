@@ -1,6 +1,6 @@
 //! What requests and answers look like as JSON. Unknown fields are refused by name.
 
-use engine::{Payload, Target};
+use engine::{Fields, Payload, Target};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::reply::ApiError;
@@ -33,6 +33,11 @@ pub(crate) struct SearchIn {
     #[serde(default)]
     pub(crate) exact: bool,
     pub(crate) ef_search: Option<usize>,
+    /// Read by the engine, which names what is wrong by its path.
+    pub(crate) filter: Option<serde_json::Value>,
+    /// Whether the answer says how it was found.
+    #[serde(default)]
+    pub(crate) explain: bool,
 }
 
 /// A row of numbers, or base64 of little-endian f32.
@@ -70,10 +75,14 @@ pub(crate) struct ClassifyIn {
     pub(crate) templates: Option<Vec<String>>,
 }
 
-/// The optional body of `PUT /v1/collections/{c}`: nothing can be set yet.
-#[derive(Debug, Deserialize)]
+/// The optional body of `PUT /v1/collections/{c}`.
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct CollectionIn {}
+pub(crate) struct CollectionIn {
+    /// Fields of payloads that filters may name; those that are there stay.
+    #[serde(default)]
+    pub(crate) fields: Fields,
+}
 
 /// What may follow `?` when one item is asked for.
 #[derive(Debug, Deserialize)]
@@ -163,6 +172,14 @@ mod tests {
             "[1].image"
         );
         assert_eq!(field::<Vec<ItemIn>>(r#"[{"tags": 1}]"#), "[0].tags");
+        assert_eq!(
+            field::<CollectionIn>(r#"{"fields": {"size": "number"}}"#),
+            "fields.size"
+        );
+        assert_eq!(
+            field::<CollectionIn>(r#"{"fields": {"": "bool"}}"#),
+            "fields"
+        );
         assert_eq!(field::<ItemIn>("3"), "body");
     }
 

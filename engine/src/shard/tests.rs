@@ -1,5 +1,13 @@
 use super::*;
 
+/// A stamp that differs for every number.
+fn stamp(number: u32) -> Stamp {
+    Stamp {
+        embeddings: u64::from(number).to_le_bytes(),
+        ordinal: number,
+    }
+}
+
 fn unit(angle: f32) -> Embedding {
     Embedding::normalized(vec![angle.cos(), angle.sin()]).expect("has a direction")
 }
@@ -29,17 +37,17 @@ fn ids(shard: &Shard) -> Vec<String> {
 fn writes_during_a_seal_are_there_after_it() {
     let mut shard = Shard::loaded(Segment::empty(2));
     for (i, id) in ["e", "d", "c", "b", "a"].into_iter().enumerate() {
-        shard.insert(id, Stamp(i as u64), &unit(i as f32));
+        shard.insert(id, stamp(i as u32), &unit(i as f32));
     }
     shard.remove("e");
     let first = shard.begin_seal();
     let first_segment = built(&first);
     shard.remove("d");
-    shard.insert("c", Stamp(12), &unit(2.5));
-    shard.insert("f", Stamp(13), &unit(0.5));
-    shard.insert("g", Stamp(14), &unit(0.6));
+    shard.insert("c", stamp(12), &unit(2.5));
+    shard.insert("f", stamp(13), &unit(0.5));
+    shard.insert("g", stamp(14), &unit(0.6));
     shard.remove("g");
-    shard.insert("e", Stamp(15), &unit(0.7));
+    shard.insert("e", stamp(15), &unit(0.7));
     let before = ids(&shard);
     assert_eq!(before, ["a", "b", "c", "e", "f"]);
     let held = shard.view.clone();
@@ -52,7 +60,7 @@ fn writes_during_a_seal_are_there_after_it() {
         "a search under way keeps what it began with"
     );
 
-    shard.insert("b", Stamp(16), &unit(1.0));
+    shard.insert("b", stamp(16), &unit(1.0));
     shard.remove("f");
     let second = shard.begin_seal();
     shard.end_seal(&second, None);
@@ -68,17 +76,17 @@ fn writes_during_a_seal_are_there_after_it() {
     let row = shard.find("c").expect("is there");
     assert_eq!(
         (shard.view.stamp(row), shard.view.row(row)),
-        (Stamp(12), unit(2.5).as_slice())
+        (stamp(12), unit(2.5).as_slice())
     );
 }
 
 #[test]
 fn an_unchanged_item_keeps_its_row_and_a_changed_one_leaves_a_tombstone() {
     let mut shard = Shard::loaded(Segment::empty(2));
-    shard.insert("a", Stamp(1), &unit(1.0));
-    shard.insert("a", Stamp(1), &unit(1.0));
+    shard.insert("a", stamp(1), &unit(1.0));
+    shard.insert("a", stamp(1), &unit(1.0));
     assert_eq!((shard.view.rows(), shard.view.dead.ones()), (1, 0));
-    shard.insert("a", Stamp(2), &unit(2.0));
+    shard.insert("a", stamp(2), &unit(2.0));
     assert_eq!((shard.view.rows(), shard.view.dead.ones()), (2, 1));
     assert_eq!(ids(&shard), ["a"]);
 }
@@ -87,18 +95,18 @@ fn an_unchanged_item_keeps_its_row_and_a_changed_one_leaves_a_tombstone() {
 fn only_rows_that_the_store_still_holds_come_alive_from_a_file() {
     let mut shard = Shard::loaded(Segment::empty(2));
     for (i, id) in ["a", "b", "c"].into_iter().enumerate() {
-        shard.insert(id, Stamp(i as u64), &unit(i as f32));
+        shard.insert(id, stamp(i as u32), &unit(i as f32));
     }
     let mut stale = Shard::loaded(built(&shard.begin_seal()));
     let unread = || -> Result<Embedding, ()> { Err(()) };
     stale
-        .restore("a", Stamp(0), unread)
+        .restore("a", stamp(0), unread)
         .expect("its row is in the file");
     stale
-        .restore("b", Stamp(9), || Ok::<_, ()>(unit(9.0)))
+        .restore("b", stamp(9), || Ok::<_, ()>(unit(9.0)))
         .expect("comes from the store");
     stale
-        .restore("d", Stamp(4), || Ok::<_, ()>(unit(4.0)))
+        .restore("d", stamp(4), || Ok::<_, ()>(unit(4.0)))
         .expect("comes from the store");
     assert_eq!(ids(&stale), ["a", "b", "d"]);
     assert_eq!(
@@ -113,7 +121,7 @@ fn a_long_tail_is_searched_exactly_around_its_dead_rows() {
     let row = |i: usize| Embedding::new(rows.row(i).to_vec()).expect("rows are unit");
     let mut shard = Shard::loaded(Segment::empty(24));
     for i in 0..rows.len() {
-        shard.insert(&format!("{i:03}"), Stamp(i as u64), &row(i));
+        shard.insert(&format!("{i:03}"), stamp(i as u32), &row(i));
     }
     for i in (0..rows.len()).step_by(3) {
         shard.remove(&format!("{i:03}"));

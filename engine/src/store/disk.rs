@@ -76,7 +76,7 @@ impl DiskStore {
             group: GroupCommit::default(),
             _lock: lock,
         };
-        store.sync()?;
+        store.write_out()?;
         // The names of new files are durable only with their folders.
         sync_dir(&store_dir)
             .and_then(|()| sync_dir(dir))
@@ -85,7 +85,7 @@ impl DiskStore {
     }
 
     /// Writes out everything that was applied, and waits for the disk.
-    fn sync(&self) -> Result<(), StoreError> {
+    fn write_out(&self) -> Result<(), StoreError> {
         self.db.flush().map_err(library)?;
         self.sync_blobs()
             .and_then(|()| self.data.sync_data())
@@ -275,10 +275,7 @@ impl Store for DiskStore {
         }))
     }
 
-    fn commit(&self, batch: Batch) -> Result<(), StoreError> {
-        if batch.is_empty() {
-            return Ok(());
-        }
+    fn apply(&self, batch: Batch) -> Result<(), StoreError> {
         self.group.check()?;
         let mut writes = sled::Batch::default();
         for (key, value) in batch.writes {
@@ -292,8 +289,11 @@ impl Store for DiskStore {
             let _in_sled = self.in_sled.read();
             self.db.apply_batch(writes).map_err(library)
         });
-        applied.map_err(|error| self.group.fail(error))?;
-        self.group.wait_durable(|| self.sync())
+        applied.map_err(|error| self.group.fail(error))
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.group.wait_durable(|| self.write_out())
     }
 }
 

@@ -104,12 +104,17 @@ impl Store for MemoryStore {
         }))
     }
 
-    fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+    fn apply(&self, batch: Batch) -> Result<(), StoreError> {
         let mut map = self.map.write();
         if let Some(disk) = &self.disk {
             disk.lock().append(&encode(&batch))?;
         }
         apply(&mut map, batch);
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        // The log is the disk.
         Ok(())
     }
 }

@@ -24,8 +24,12 @@ impl Store for Kept {
         self.0.scan(prefix)
     }
 
-    fn commit(&self, batch: Batch) -> Result<(), StoreError> {
-        self.0.commit(batch)
+    fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+        self.0.apply(batch)
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.0.sync()
     }
 }
 

@@ -22,7 +22,8 @@ pub(crate) async fn list(state: Data<AppState>) -> HttpResponse {
     HttpResponse::Ok().json(json!({ "collections": collections }))
 }
 
-/// `PUT /v1/collections/{collection}`: makes it for the model of this server, or finds it made.
+/// `PUT /v1/collections/{collection}`: makes it for the model of this server, or finds it made, and
+/// declares the fields that it does not have yet.
 pub(crate) async fn put(
     state: Data<AppState>,
     name: Path<String>,
@@ -30,16 +31,20 @@ pub(crate) async fn put(
     payload: Payload,
 ) -> Result<HttpResponse, ApiError> {
     let sent = body::read(&request, payload, &state.limits).await?;
-    if !sent.is_empty() {
+    let CollectionIn { fields } = if sent.is_empty() {
+        CollectionIn::default()
+    } else {
         if body::media_type(&request) != "application/json" {
             return Err(body::unsupported(&request, "application/json"));
         }
-        let CollectionIn {} = parse(&sent)?;
-    }
+        parse(&sent)?
+    };
     let name = name.into_inner();
     let (known, collection) = block("making a collection", move || {
         let known = state.engine.collection(&name).is_some();
-        let collection = state.engine.create(&name, &state.model.spaces);
+        let collection = state
+            .engine
+            .create_with_fields(&name, &state.model.spaces, &fields);
         Ok((
             known,
             collection.map_err(|e| ApiError::engine("making a collection", e))?,
@@ -88,6 +93,7 @@ fn describe(collection: &Arc<Collection>) -> Value {
     json!({
         "name": collection.name(),
         "spaces": collection.spaces(),
+        "fields": collection.fields(),
         "stats": collection.stats(),
     })
 }

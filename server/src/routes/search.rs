@@ -30,7 +30,8 @@ pub(crate) async fn search(
     let collection = state.collection_of_model(&name)?;
     let asked: SearchIn = parse(&sent)?;
     drop(sent);
-    let found = query::search(&state, collection, asked).await?;
+    let mut found = query::search(&state, collection, asked).await?;
+    let shards = found.shards.take();
     let hits = block("describing hits", move || {
         Ok(found
             .hits
@@ -39,12 +40,16 @@ pub(crate) async fn search(
             .collect::<Vec<_>>())
     })
     .await?;
-    Ok(HttpResponse::Ok().json(json!({
+    let mut out = json!({
         "hits": hits,
         "target": found.target,
         "space": found.space,
         "took_ms": took_ms(started),
-    })))
+    });
+    if let Some(shards) = shards {
+        out["explain"] = json!({ "shards": shards });
+    }
+    Ok(HttpResponse::Ok().json(out))
 }
 
 fn describe(state: &AppState, collection: &str, hit: Hit) -> Value {

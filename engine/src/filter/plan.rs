@@ -1,0 +1,176 @@
+//! Which way to search among the rows that a filter leaves: the one whose estimated cost is least.
+//!
+//! The costs are nanoseconds on one core, measured by `examples/filter_costs.rs` (rows of 64 to
+//! 512 numbers, 100,000 of them, outside of the caches). Only their ratios matter for the choice,
+//! and these are alike on machines that are not. A walk that turns out to take longer than a scan
+//! of the matching rows gives up and scans them, so a wrong estimate costs at most twice.
+
+use serde::Serialize;
+
+/// A row that is compared: the part that does not depend on its length, and each of its numbers.
+const COMPARE_NS: f64 = 2.0;
+const COMPARE_NUMBER_NS: f64 = 0.3;
+/// More for a row that is not next to the one compared before it, for the memory that must be
+/// waited for.
+const JUMP_NS: f64 = 20.0;
+/// Finding the row of an ordinal.
+const LOOKUP_NS: f64 = 40.0;
+/// Asking whether the item of a row matches.
+const TEST_NS: f64 = 3.5;
+/// What a walk does besides, for each node that it compares.
+const VISIT_NS: f64 = 60.0;
+/// Nodes that are compared for each candidate that is kept, where all rows match.
+const VISITS_PER_CANDIDATE: f64 = 14.0;
+
+/// A way to search the sealed rows of a shard. (The tail is always scanned.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Plan {
+    /// Compare with exactly the rows that match, found by their ordinals.
+    ScanMatching,
+    /// Walk the graph through all nodes, keeping those that match.
+    Graph,
+    /// Go through all rows in order, and compare with those that match.
+    ScanAll,
+}
+
+/// What was done in one shard.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ShardPlan {
+    /// Which shard: modality, part, aspect.
+    pub shard: String,
+    /// The way that was chosen.
+    pub plan: Plan,
+    /// Whether the graph found too few or took too long, so that the matching rows were scanned.
+    pub fell_back: bool,
+    /// Sealed rows.
+    pub sealed_rows: usize,
+    /// Rows of the tail.
+    pub tail_rows: usize,
+    /// Sealed rows that match, as the choice was made by.
+    pub estimated_matching: usize,
+    /// Live rows that match, sealed and tail.
+    pub matching: usize,
+    /// Rows that the query was compared with.
+    pub distances: usize,
+    /// Candidates that the graph kept; 0 where it was not used.
+    pub ef_search: usize,
+}
+
+/// What a choice depends on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Estimate {
+    /// Sealed rows.
+    pub(crate) rows: usize,
+    /// How many of them match, about.
+    pub(crate) matching: usize,
+    /// Numbers of a row.
+    pub(crate) dim: usize,
+    /// Candidates that the graph would keep without a filter; `None` where there is no graph, or
+    /// the answer must be exact.
+    pub(crate) ef: Option<usize>,
+}
+
+/// The plan, and the numbers it needs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Chosen {
+    pub(crate) plan: Plan,
+    /// Candidates that the graph keeps.
+    pub(crate) ef: usize,
+    /// Nodes after which the graph gives up, because a scan would have been faster.
+    pub(crate) most_nodes: usize,
+}
+
+impl Estimate {
+    /// The cheapest plan.
+    pub(crate) fn choose(&self) -> Chosen {
+        let scans = [
+            (Plan::ScanMatching, self.scan_matching_ns()),
+            (Plan::ScanAll, self.scan_all_ns()),
+        ];
+        let (plan, ns) = if scans[0].1 <= scans[1].1 {
+            scans[0]
+        } else {
+            scans[1]
+        };
+        let scan = Chosen {
+            plan,
+            ef: 0,
+            most_nodes: 0,
+        };
+        match self.ef {
+            Some(ef) if self.graph_ns(ef) < ns => Chosen {
+                plan: Plan::Graph,
+                ef: self.widened(ef),
+                most_nodes: (ns / self.visit_ns()) as usize,
+            },
+            _ => scan,
+        }
+    }
+
+    fn compare_ns(&self) -> f64 {
+        COMPARE_NS + COMPARE_NUMBER_NS * self.dim as f64
+    }
+
+    fn visit_ns(&self) -> f64 {
+        VISIT_NS + JUMP_NS + self.compare_ns()
+    }
+
+    fn scan_matching_ns(&self) -> f64 {
+        self.matching as f64 * (LOOKUP_NS + JUMP_NS + self.compare_ns())
+    }
+
+    fn scan_all_ns(&self) -> f64 {
+        self.rows as f64 * TEST_NS + self.matching as f64 * self.compare_ns()
+    }
+
+    /// To keep so many candidates that match, the walk must come by all the others among them.
+    fn graph_ns(&self, ef: usize) -> f64 {
+        let part = self.matching.max(1) as f64 / self.rows.max(1) as f64;
+        self.widened(ef) as f64 / part * VISITS_PER_CANDIDATE * self.visit_ns()
+    }
+
+    /// The fewer rows match, the fewer links lead from one to the next, so more candidates are kept:
+    /// half as many again for each halving, up to four times as many.
+    pub(crate) fn widened(&self, ef: usize) -> usize {
+        let part = self.matching.max(1) as f64 / self.rows.max(1) as f64;
+        let times = (1.0 - 0.5 * part.log2()).clamp(1.0, 4.0);
+        (ef as f64 * times).ceil() as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(rows: usize, matching: usize, ef: Option<usize>) -> Plan {
+        let estimate = Estimate {
+            rows,
+            matching,
+            dim: 512,
+            ef,
+        };
+        estimate.choose().plan
+    }
+
+    #[test]
+    fn few_rows_are_scanned_many_are_walked_to_and_nearly_all_of_a_few_are_gone_through() {
+        let million = 1_000_000;
+        assert_eq!(plan(million, 1000, Some(64)), Plan::ScanMatching);
+        assert_eq!(plan(million, 500_000, Some(64)), Plan::Graph);
+        assert_eq!(plan(million, million, Some(64)), Plan::Graph);
+        assert_eq!(plan(million, 900_000, None), Plan::ScanAll);
+        assert_eq!(plan(million, 1000, None), Plan::ScanMatching);
+        assert_eq!(plan(1000, 900, Some(64)), Plan::ScanAll);
+        assert_eq!(plan(0, 0, None), Plan::ScanMatching);
+    }
+
+    #[test]
+    fn it_is_the_cost_that_decides_not_the_number_of_rows() {
+        // As many rows match, but the graph must pass by more others to meet them.
+        assert_eq!(plan(100_000, 20_000, Some(64)), Plan::Graph);
+        assert_eq!(plan(10_000_000, 20_000, Some(64)), Plan::ScanMatching);
+        // The same filter, but more candidates are asked for.
+        assert_eq!(plan(100_000, 20_000, Some(2000)), Plan::ScanAll);
+    }
+}
