@@ -1,10 +1,10 @@
-//! Group commit: writers that wait for the disk at the same time share one sync.
+//! Group commit: the batches of writers who wait for the disk at the same time become one.
 
 use parking_lot::{Condvar, Mutex};
 
-use super::StoreError;
+use super::{Batch, StoreError};
 
-/// Counts what was applied and what is durable.
+/// Collects batches and counts which are durable.
 #[derive(Debug, Default)]
 pub(super) struct GroupCommit {
     state: Mutex<State>,
@@ -13,61 +13,51 @@ pub(super) struct GroupCommit {
 
 #[derive(Debug, Default)]
 struct State {
-    applied: u64,
+    /// What nobody writes yet.
+    waiting: Batch,
+    /// Batches that came, and those of them that are durable.
+    entered: u64,
     durable: u64,
-    syncing: bool,
+    writing: bool,
     failed: Option<String>,
 }
 
 impl GroupCommit {
-    /// Refuses once a sync has failed: the system may have dropped the pages that it could not
-    /// write, so a later sync that succeeds would prove nothing.
-    pub(super) fn check(&self) -> Result<(), StoreError> {
-        match &self.state.lock().failed {
-            Some(reason) => Err(StoreError::Stopped {
-                reason: reason.clone(),
-            }),
-            None => Ok(()),
-        }
-    }
-
-    /// Takes note that a write failed half-way.
-    pub(super) fn fail(&self, error: StoreError) -> StoreError {
-        self.state
-            .lock()
-            .failed
-            .get_or_insert_with(|| error.to_string());
-        error
-    }
-
-    /// Returns when everything that the caller applied before is durable. One caller at a time runs
-    /// `sync`, for all who wait.
-    pub(super) fn wait_durable(
+    /// Returns when the batch is durable. One caller at a time runs `write`, which makes a batch
+    /// durable, for all who wait: what is not yet certain to be on disk is at any moment a single
+    /// batch, and that is there as a whole or not at all.
+    ///
+    /// Refuses once a write has failed: the system may have dropped the pages that it could not
+    /// write, so a later one that succeeds would prove nothing.
+    pub(super) fn commit(
         &self,
-        sync: impl Fn() -> Result<(), StoreError>,
+        batch: Batch,
+        write: impl Fn(Batch) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let mut state = self.state.lock();
-        state.applied += 1;
-        let mine = state.applied;
+        state.waiting.writes.extend(batch.writes);
+        state.entered += 1;
+        let mine = state.entered;
         loop {
+            if state.durable >= mine {
+                return Ok(());
+            }
             if let Some(reason) = &state.failed {
                 return Err(StoreError::Stopped {
                     reason: reason.clone(),
                 });
             }
-            if state.durable >= mine {
-                return Ok(());
-            }
-            if state.syncing {
+            if state.writing {
                 self.changed.wait(&mut state);
                 continue;
             }
-            state.syncing = true;
-            let covered = state.applied;
+            state.writing = true;
+            let all = std::mem::take(&mut state.waiting);
+            let covered = state.entered;
             drop(state);
-            let result = sync();
+            let result = write(all);
             state = self.state.lock();
-            state.syncing = false;
+            state.writing = false;
             match result {
                 Ok(()) => state.durable = covered,
                 Err(error) => {
@@ -78,6 +68,12 @@ impl GroupCommit {
             }
             self.changed.notify_all();
         }
+    }
+
+    /// Whether anything was written, and everything successfully.
+    pub(super) fn wrote_well(&self) -> bool {
+        let state = self.state.lock();
+        state.durable > 0 && state.failed.is_none()
     }
 }
 
@@ -92,34 +88,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn writers_who_wait_at_the_same_time_share_a_sync() {
+    fn writers_who_wait_at_the_same_time_share_one_batch() {
         let group = GroupCommit::default();
-        let syncs = AtomicUsize::new(0);
+        let (batches, writes) = (AtomicUsize::new(0), AtomicUsize::new(0));
         thread::scope(|scope| {
-            for _ in 0..16 {
-                scope.spawn(|| {
-                    group.wait_durable(|| {
-                        syncs.fetch_add(1, SeqCst);
+            for writer in 0..16 {
+                let (group, batches, writes) = (&group, &batches, &writes);
+                scope.spawn(move || {
+                    let mut batch = Batch::default();
+                    batch.put(vec![writer], Vec::new());
+                    group.commit(batch, |all| {
+                        batches.fetch_add(1, SeqCst);
+                        writes.fetch_add(all.len(), SeqCst);
                         thread::sleep(Duration::from_millis(20));
                         Ok(())
                     })
                 });
             }
         });
-        let syncs = syncs.load(SeqCst);
-        assert!((1..16).contains(&syncs), "{syncs} syncs for 16 writers");
+        let batches = batches.load(SeqCst);
+        assert!((1..16).contains(&batches), "{batches} batches of 16 writers");
+        assert_eq!(writes.load(SeqCst), 16, "every write is written once");
+        assert!(group.wrote_well());
     }
 
     #[test]
-    fn after_a_failed_sync_nothing_is_acknowledged_any_more() {
+    fn after_a_failed_write_nothing_is_acknowledged_any_more() {
         let group = GroupCommit::default();
-        let failure = || {
+        let failure = |_| {
             Err(StoreError::Stopped {
                 reason: "disk on fire".into(),
             })
         };
-        assert!(group.wait_durable(failure).is_err());
-        assert!(group.wait_durable(|| Ok(())).is_err());
-        assert!(matches!(group.check(), Err(StoreError::Stopped { .. })));
+        assert!(group.commit(Batch::default(), failure).is_err());
+        let again = group.commit(Batch::default(), |_| Ok(()));
+        assert!(matches!(again, Err(StoreError::Stopped { .. })), "{again:?}");
+        assert!(!group.wrote_well());
     }
 }

@@ -152,11 +152,6 @@ impl Disk {
         }
     }
 
-    /// Whether this is a file.
-    pub fn is_file(&self, inode: Inode) -> bool {
-        matches!(self.nodes[inode], Node::File { .. })
-    }
-
     /// A new file or folder under a path whose folder is there.
     pub fn create(&mut self, from: Inode, path: &Path, file: bool, time: (usize, usize)) -> Inode {
         let inode = self.nodes.len();

@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{self, AssertUnwindSafe, catch_unwind},
     path::Path,
     process::ExitCode,
     sync::mpsc,
@@ -141,6 +141,9 @@ fn try_cuts(recorded: &Recording, expected: &Expected, count: usize, seed: u64) 
         .collect();
     let cases = Mutex::new(cases.into_iter());
     let failures = Mutex::new(Vec::new());
+    // A failure is told once, by us.
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
     thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().map_or(1, Into::into) {
             scope.spawn(|| {
@@ -155,6 +158,7 @@ fn try_cuts(recorded: &Recording, expected: &Expected, count: usize, seed: u64) 
             });
         }
     });
+    panic::set_hook(hook);
     failures.into_inner()
 }
 
