@@ -6,6 +6,7 @@
 mod disk;
 mod group;
 mod memory;
+mod parts;
 
 use std::path::PathBuf;
 
@@ -31,6 +32,18 @@ pub enum StoreError {
         dir.display()
     )]
     CannotOpen {
+        /// Folder of the store.
+        dir: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// The store was opened, but something in it does not read.
+    #[error(
+        "the store in {} is damaged: {reason}; what still reads is as it was written, the rest is \
+         lost: restore the folder from a copy or a snapshot",
+        dir.display()
+    )]
+    Damaged {
         /// Folder of the store.
         dir: PathBuf,
         /// What was found.
@@ -90,7 +103,7 @@ pub type Entry = Result<(Vec<u8>, Vec<u8>), StoreError>;
 
 /// An ordered, durable map.
 ///
-/// Contract, run by [`check_contract`]: a batch is applied whole or not at all, also over a stop at
+/// Contract, run by [`check_contract`]: keys do not start with the byte `ff`; a batch is applied whole or not at all, also over a stop at
 /// any moment; when [`Store::commit`] returns, the batch survives a stop of the process and of the
 /// machine; a scan gives every key with the prefix that is there all the while, in byte order.
 pub trait Store: Send + Sync {

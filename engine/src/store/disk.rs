@@ -7,22 +7,25 @@
 //! - Every commit is one sled batch, one flush and one `fdatasync`, and the next begins after
 //!   that. So at any moment at most one batch is uncertain, and sled tells a torn batch from a
 //!   whole one. For the same reason sled's own timed flush, which also moves pages, is off.
+//! - Large values are cut ([`parts`]), so that sled keeps no files beside its log, which it would
+//!   not sync in time.
 //! - A new store is made aside and then renamed: sled does not sync its settings.
 //! - What a cut left of a snapshot is removed before sled takes it for the newest one.
 
 use std::{
-    collections::HashSet,
-    ffi::OsString,
     fs::TryLockError,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use fs_err::{self as fs, File};
-use parking_lot::Mutex;
 
-use super::{Batch, Entry, Store, StoreError, group::GroupCommit};
+use super::{
+    Batch, Entry, Store, StoreError,
+    group::GroupCommit,
+    parts::{self, Stored},
+};
 use crate::error::panic_text;
 
 /// File that one process at a time holds locked.
@@ -37,21 +40,15 @@ const LOCK_PAUSE: Duration = Duration::from_millis(25);
 
 /// A [`Store`] in a folder, on sled 0.34.
 pub struct DiskStore {
-    // Dropped in this order: the lock goes last.
-    db: sled::Db,
+    /// Open until this is dropped.
+    db: Option<sled::Db>,
     /// sled's data file, opened a second time in order to sync it.
     data: File,
     dir: PathBuf,
-    blobs: Mutex<Blobs>,
+    cache_bytes: u64,
     group: GroupCommit,
+    // Dropped last.
     _lock: File,
-}
-
-/// Values too large for a log buffer lie in files of their own, which sled never syncs.
-#[derive(Debug, Default)]
-struct Blobs {
-    changed: Option<SystemTime>,
-    synced: HashSet<OsString>,
 }
 
 impl DiskStore {
@@ -75,10 +72,10 @@ impl DiskStore {
         let db = open_sled(&store_dir, cache_bytes)?;
         let data = File::open(store_dir.join("db")).map_err(io)?;
         let store = Self {
-            db,
+            db: Some(db),
             data,
             dir: store_dir.clone(),
-            blobs: Mutex::default(),
+            cache_bytes,
             group: GroupCommit::default(),
             _lock: lock,
         };
@@ -92,60 +89,110 @@ impl DiskStore {
 
     /// Applies a batch, and waits until it is durable.
     fn write(&self, batch: Batch) -> Result<(), StoreError> {
-        let mut writes = sled::Batch::default();
-        for (key, value) in batch.writes {
-            match value {
-                Some(value) => writes.insert(key, value),
-                None => writes.remove(key),
+        self.guarded(|| {
+            let batch = parts::cut(batch, |key| -> sled::Result<u32> {
+                let stored = self.db().get(key)?;
+                Ok(match stored.as_deref().and_then(parts::read) {
+                    Some(Stored::Cut { parts, .. }) => parts,
+                    _ => 0,
+                })
+            })?;
+            let mut writes = sled::Batch::default();
+            for (key, value) in batch.writes {
+                match value {
+                    Some(value) => writes.insert(key, value),
+                    None => writes.remove(key),
+                }
             }
-        }
-        // One tree holds everything, because a sled batch is atomic within one tree only.
-        self.db.apply_batch(writes).map_err(library)?;
+            // One tree holds everything, because a sled batch is atomic within one tree only.
+            self.db().apply_batch(writes)
+        })?;
         self.sync()
     }
 
     /// Writes out everything that was applied, and waits for the disk.
     fn sync(&self) -> Result<(), StoreError> {
-        self.db.flush().map_err(library)?;
-        self.sync_blobs()
-            .and_then(|()| self.data.sync_data())
-            .map_err(|source| StoreError::Io {
-                dir: self.dir.clone(),
-                source,
-            })
+        self.guarded(|| self.db().flush())?;
+        self.data.sync_data().map_err(|source| StoreError::Io {
+            dir: self.dir.clone(),
+            source,
+        })
     }
 
-    fn sync_blobs(&self) -> std::io::Result<()> {
-        let dir = self.dir.join("blobs");
-        let changed = fs::metadata(&dir)?.modified()?;
-        // Only one thread syncs at a time, so this lock is never waited for.
-        let mut blobs = self.blobs.lock();
-        if blobs.changed == Some(changed) {
-            return Ok(());
-        }
-        let mut present = HashSet::new();
-        for entry in fs::read_dir(&dir)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if !blobs.synced.contains(&name) {
-                match File::open(entry.path()).and_then(|file| file.sync_data()) {
-                    // sled removes blobs as it likes.
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                    result => result?,
-                }
-            }
-            present.insert(name);
-        }
-        sync_dir(&dir)?;
-        // A clock tick is coarse: a change within the same tick must be seen again next time.
-        let old = changed
-            .elapsed()
-            .is_ok_and(|age| age > Duration::from_secs(1));
-        *blobs = Blobs {
-            changed: old.then_some(changed),
-            synced: present,
+    fn db(&self) -> &sled::Db {
+        self.db.as_ref().expect("it is open until it is dropped")
+    }
+
+    /// Calls sled, which panics on some damage that it meets.
+    fn guarded<T>(&self, call: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError> {
+        let damaged = |reason| StoreError::Damaged {
+            dir: self.dir.clone(),
+            reason,
         };
-        Ok(())
+        match catch_unwind(AssertUnwindSafe(call)) {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(sled::Error::Io(source))) => Err(StoreError::Io {
+                dir: self.dir.clone(),
+                source,
+            }),
+            Ok(Err(sled::Error::Corruption { at, .. })) => Err(damaged(match at {
+                Some(at) => format!("its log does not read at {at:?}"),
+                None => "its log does not read".to_owned(),
+            })),
+            Ok(Err(error)) => Err(StoreError::Library(Box::new(error))),
+            Err(panic) => Err(damaged(panic_text(panic.as_ref()))),
+        }
+    }
+
+    /// The value of a key under which `stored` was found, if it is still there.
+    fn whole(&self, key: &[u8], stored: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let damaged = |reason: &str| StoreError::Damaged {
+            dir: self.dir.clone(),
+            reason: reason.to_owned(),
+        };
+        let (count, identity) = match parts::read(stored) {
+            None => return Err(damaged("a value is of an unknown kind")),
+            Some(Stored::Whole(value)) => return Ok(Some(value.to_vec())),
+            Some(Stored::Cut { parts, identity }) => (parts, identity),
+        };
+        let mut value = Vec::new();
+        for i in 0..count {
+            let part = self.guarded(|| self.db().get(parts::part_key(key, i)))?;
+            if let Some(part) = part.as_ref().and_then(|part| parts::part(part, identity)) {
+                value.extend_from_slice(part);
+                continue;
+            }
+            // Either somebody wrote meanwhile, or it will never be whole.
+            let Some(now) = self.guarded(|| self.db().get(key))? else {
+                return Ok(None);
+            };
+            if now == stored {
+                return Err(damaged("a part of a value is missing"));
+            }
+            return self.whole(key, &now);
+        }
+        Ok(Some(value))
+    }
+}
+
+impl Drop for DiskStore {
+    /// Closes sled. What was written since it was opened is then found by replaying its log, and
+    /// damage in that part of the log would pass for an earlier state. So it is opened once more,
+    /// which writes down where everything is; the next open has nothing to replay.
+    fn drop(&mut self) {
+        let db = self.db.take();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(db))) {
+            tracing::error!("closing the store: {}", panic_text(panic.as_ref()));
+            return;
+        }
+        if !self.group.wrote_well() {
+            return;
+        }
+        let again = open_sled(&self.dir, self.cache_bytes);
+        let closed = again.map(|db| catch_unwind(AssertUnwindSafe(|| drop(db))));
+        if let Err(error) = closed {
+            tracing::warn!("the next open replays the log: {error}");
+        }
     }
 }
 
@@ -281,23 +328,36 @@ impl std::fmt::Debug for DiskStore {
     }
 }
 
-fn library(error: sled::Error) -> StoreError {
-    StoreError::Library(Box::new(error))
-}
-
 impl Store for DiskStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self
-            .db
-            .get(key)
-            .map_err(library)?
-            .map(|value| value.to_vec()))
+        match self.guarded(|| self.db().get(key))? {
+            Some(stored) => self.whole(key, &stored),
+            None => Ok(None),
+        }
     }
 
     fn scan<'a>(&'a self, prefix: &[u8]) -> Box<dyn Iterator<Item = Entry> + Send + 'a> {
-        Box::new(self.db.scan_prefix(prefix).map(|entry| {
-            let (key, value) = entry.map_err(library)?;
-            Ok((key.to_vec(), value.to_vec()))
+        let mut entries = Some(self.db().scan_prefix(prefix));
+        Box::new(std::iter::from_fn(move || {
+            loop {
+                let next = self.guarded(|| entries.as_mut().and_then(Iterator::next).transpose());
+                let entry = next.and_then(|entry| match entry {
+                    Some((key, _)) if parts::is_part(&key) => Ok(None),
+                    Some((key, stored)) => Ok(Some((self.whole(&key, &stored)?, key))),
+                    None => Ok(None),
+                });
+                match entry {
+                    Ok(Some((Some(value), key))) => return Some(Ok((key.to_vec(), value))),
+                    // It was removed a moment ago.
+                    Ok(Some((None, _))) => {}
+                    Ok(None) => return None,
+                    Err(error) => {
+                        // sled's place in its pages is not known any more.
+                        entries = None;
+                        return Some(Err(error));
+                    }
+                }
+            }
         }))
     }
 
@@ -311,6 +371,8 @@ impl Store for DiskStore {
 
 #[cfg(test)]
 mod tests {
+    use parking_lot::Mutex;
+
     use super::*;
 
     const CACHE_BYTES: u64 = 8 << 20;
