@@ -14,6 +14,7 @@
 
 use std::{
     fs::TryLockError,
+    io::ErrorKind::UnexpectedEof,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     time::Duration,
@@ -131,6 +132,9 @@ impl DiskStore {
         };
         match catch_unwind(AssertUnwindSafe(call)) {
             Ok(Ok(value)) => Ok(value),
+            Ok(Err(sled::Error::Io(source))) if source.kind() == UnexpectedEof => {
+                Err(damaged("its log is cut short".to_owned()))
+            }
             Ok(Err(sled::Error::Io(source))) => Err(StoreError::Io {
                 dir: self.dir.clone(),
                 source,
@@ -297,6 +301,9 @@ fn open_sled(dir: &Path, cache_bytes: u64) -> Result<sled::Db, StoreError> {
                     });
                 }
                 std::thread::sleep(LOCK_PAUSE);
+            }
+            Ok(Err(sled::Error::Io(source))) if source.kind() == UnexpectedEof => {
+                return Err(refused("a file is cut short".to_owned()));
             }
             Ok(Err(sled::Error::Io(source))) => {
                 return Err(StoreError::Io {
