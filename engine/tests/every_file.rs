@@ -57,7 +57,11 @@ fn item(number: u64, version: u64) -> Item {
     item.specific = encoded.specific;
     item.payload.insert("version".into(), version.into());
     // A few are larger than what the store keeps in one piece.
-    let length = if number.is_multiple_of(20) { 40_000 } else { 600 };
+    let length = if number.is_multiple_of(20) {
+        40_000
+    } else {
+        600
+    };
     item.text = Some("w".repeat(length));
     item
 }
@@ -92,7 +96,10 @@ fn damage_to_any_file_is_repaired_or_told_and_never_a_wrong_answer() {
     let files = files(dir.path(), Path::new(""));
     let is_store = |file: &Path| file.starts_with("store");
     assert!(files.iter().any(|file| is_store(file)), "{files:?}");
-    assert!(files.iter().any(|file| file.starts_with("index")), "{files:?}");
+    assert!(
+        files.iter().any(|file| file.starts_with("index")),
+        "{files:?}"
+    );
     // A failure is told once, by us, and what is caught is no failure.
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| {}));
@@ -122,7 +129,10 @@ fn damage_to_any_file_is_repaired_or_told_and_never_a_wrong_answer() {
         failures.len(),
         failures.join("\n")
     );
-    assert!(!told.is_empty(), "no damage was ever noticed: nothing was tested");
+    assert!(
+        !told.is_empty(),
+        "no damage was ever noticed: nothing was tested"
+    );
     if let Some(most) = most_memory_kib() {
         assert!(most < MEMORY_KIB, "{most} KiB were held");
     }
@@ -136,10 +146,7 @@ enum Outcome {
     Told,
 }
 
-fn within_patience(
-    dir: &Path,
-    expected: &BTreeMap<u64, Option<Item>>,
-) -> Result<Outcome, String> {
+fn within_patience(dir: &Path, expected: &BTreeMap<u64, Option<Item>>) -> Result<Outcome, String> {
     let (done, is_done) = mpsc::channel();
     let (dir, expected) = (dir.to_owned(), expected.clone());
     thread::spawn(move || {
@@ -255,6 +262,8 @@ fn copy(from: &Path, to: &Path) {
 /// The most memory that this process ever held, where the system says so.
 fn most_memory_kib() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim().split(' ').next()?.parse().ok()
 }

@@ -155,7 +155,11 @@ impl DiskStore {
             reason: reason.to_owned(),
         };
         let (count, identity) = match parts::read(stored) {
-            None => return Err(damaged("a value is of an unknown kind")),
+            None => {
+                return Err(damaged(
+                    "a value is of an unknown kind, as another version may write it",
+                ));
+            }
             Some(Stored::Whole(value)) => return Ok(Some(value.to_vec())),
             Some(Stored::Cut { parts, identity }) => (parts, identity),
         };
@@ -248,7 +252,10 @@ fn sync_all(dir: &Path) -> std::io::Result<()> {
 fn remove_unfinished_snapshots(dir: &Path) -> std::io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|ending| ending == "generating") {
+        if path
+            .extension()
+            .is_some_and(|ending| ending == "generating")
+        {
             fs::remove_file(path)?;
         }
     }

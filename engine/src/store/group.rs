@@ -107,7 +107,10 @@ mod tests {
             }
         });
         let batches = batches.load(SeqCst);
-        assert!((1..16).contains(&batches), "{batches} batches of 16 writers");
+        assert!(
+            (1..16).contains(&batches),
+            "{batches} batches of 16 writers"
+        );
         assert_eq!(writes.load(SeqCst), 16, "every write is written once");
         assert!(group.wrote_well());
     }
@@ -122,7 +125,10 @@ mod tests {
         };
         assert!(group.commit(Batch::default(), failure).is_err());
         let again = group.commit(Batch::default(), |_| Ok(()));
-        assert!(matches!(again, Err(StoreError::Stopped { .. })), "{again:?}");
+        assert!(
+            matches!(again, Err(StoreError::Stopped { .. })),
+            "{again:?}"
+        );
         assert!(!group.wrote_well());
     }
 }

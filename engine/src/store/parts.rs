@@ -150,7 +150,11 @@ mod tests {
             batch.put(b"k".to_vec(), wanted.clone());
             apply(&mut map, batch);
             assert_eq!(value(&map, b"k"), Some(wanted), "of {size} bytes");
-            let parts = if size > PART_BYTES { size.div_ceil(PART_BYTES) } else { 0 };
+            let parts = if size > PART_BYTES {
+                size.div_ceil(PART_BYTES)
+            } else {
+                0
+            };
             assert_eq!(map.len(), 1 + parts, "{size} bytes");
             let longest = map.values().map(Vec::len).max();
             assert!(longest <= Some(PART_BYTES + IDENTITY_BYTES), "{longest:?}");

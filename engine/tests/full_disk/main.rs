@@ -63,7 +63,9 @@ impl Disk {
 
     fn remount(&self, how: &str) {
         let mut mount = Command::new("mount");
-        mount.args(["-o", &format!("remount,{how}")]).arg(self.0.path());
+        mount
+            .args(["-o", &format!("remount,{how}")])
+            .arg(self.0.path());
         let status = mount.status().expect("mount starts");
         assert!(status.success(), "the disk is mounted again, {how}");
     }
@@ -92,17 +94,29 @@ fn a_full_disk_is_an_error_and_loses_nothing_that_was_acknowledged() -> Result<(
         let writers: Vec<_> = writers
             .map(|(writer, photos)| scope.spawn(move || write_until_it_fails(&photos, writer)))
             .collect();
-        let done = writers.into_iter().map(|writer| writer.join().expect("no panic"));
+        let done = writers
+            .into_iter()
+            .map(|writer| writer.join().expect("no panic"));
         done.collect()
     });
     assert!(
-        done.iter().any(|(_, error)| error.contains("No space left")),
+        done.iter()
+            .any(|(_, error)| error.contains("No space left")),
         "somebody is told why: {done:?}"
     );
     let acknowledged: u32 = done.iter().map(|(calls, _)| calls).sum();
-    assert!(acknowledged > 20, "only {acknowledged} calls: nothing was tested");
-    let after = photos.upsert(vec![item(0, 0)]).expect_err("writing is over");
-    assert!(told(&after).contains("restart to go on"), "{}", told(&after));
+    assert!(
+        acknowledged > 20,
+        "only {acknowledged} calls: nothing was tested"
+    );
+    let after = photos
+        .upsert(vec![item(0, 0)])
+        .expect_err("writing is over");
+    assert!(
+        told(&after).contains("restart to go on"),
+        "{}",
+        told(&after)
+    );
     let stored = photos.get(&id(0, 0)).expect("reading goes on");
     assert_eq!(stored, Some(item(0, 0)));
     drop(photos);
@@ -116,13 +130,18 @@ fn a_full_disk_is_an_error_and_loses_nothing_that_was_acknowledged() -> Result<(
     let engine = Engine::open(&disk.data(), config()).expect("opens when there is room");
     let photos = engine.collection("photos").expect("is there");
     check(&photos, &done);
-    photos.upsert(vec![item(WRITERS, 0)]).expect("writing goes on");
+    photos
+        .upsert(vec![item(WRITERS, 0)])
+        .expect("writing goes on");
     drop(photos);
     drop(engine);
     let engine = Engine::open(&disk.data(), config()).expect("opens again");
     let photos = engine.collection("photos").expect("is there");
     check(&photos, &done);
-    assert_eq!(photos.get(&id(WRITERS, 0)).expect("reads"), Some(item(WRITERS, 0)));
+    assert_eq!(
+        photos.get(&id(WRITERS, 0)).expect("reads"),
+        Some(item(WRITERS, 0))
+    );
     Ok(())
 }
 
@@ -130,7 +149,9 @@ fn a_disk_that_cannot_be_written_is_refused_in_words_and_stays_as_it_is() -> Res
     let disk = Disk::mount()?;
     let engine = Engine::open(&disk.data(), config()).expect("opens");
     let photos = engine.create("photos", &spaces()).expect("creates");
-    photos.upsert((0..50).map(|n| item(0, n)).collect()).expect("upserts");
+    photos
+        .upsert((0..50).map(|n| item(0, n)).collect())
+        .expect("upserts");
     drop(photos);
     drop(engine);
     let before = contents(&disk.data());
@@ -147,7 +168,10 @@ fn a_disk_that_cannot_be_written_is_refused_in_words_and_stays_as_it_is() -> Res
     let engine = Engine::open(&disk.data(), config()).expect("opens");
     let photos = engine.collection("photos").expect("is there");
     for number in 0..50 {
-        assert_eq!(photos.get(&id(0, number)).expect("reads"), Some(item(0, number)));
+        assert_eq!(
+            photos.get(&id(0, number)).expect("reads"),
+            Some(item(0, number))
+        );
     }
     Ok(())
 }
@@ -169,7 +193,11 @@ fn check(photos: &Collection, done: &[(u32, String)]) {
         let writer = writer as u32;
         for number in 0..calls * TOGETHER {
             let stored = photos.get(&id(writer, number)).expect("reads");
-            assert_eq!(stored, Some(item(writer, number)), "{writer}-{number} of {calls} calls");
+            assert_eq!(
+                stored,
+                Some(item(writer, number)),
+                "{writer}-{number} of {calls} calls"
+            );
         }
         let failed = (calls * TOGETHER)..(calls + 1) * TOGETHER;
         let there = failed.clone().filter(|number| {
@@ -177,7 +205,10 @@ fn check(photos: &Collection, done: &[(u32, String)]) {
             stored.is_some_and(|stored| stored == item(writer, *number))
         });
         let there = there.count();
-        assert!(there == 0 || there == failed.len(), "{there} of {TOGETHER} are there");
+        assert!(
+            there == 0 || there == failed.len(),
+            "{there} of {TOGETHER} are there"
+        );
     }
 }
 

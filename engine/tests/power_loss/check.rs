@@ -81,10 +81,14 @@ pub fn check(dir: &Path, expected: &Expected) {
     let mut changed = Expected::nothing();
     for writer in 0..WRITERS {
         let version = u64::MAX - u64::from(writer);
-        collection.upsert(vec![item(writer, 0, version)]).expect("upserts");
+        collection
+            .upsert(vec![item(writer, 0, version)])
+            .expect("upserts");
         let items = found.entry(writer).or_default();
         items.insert(0, version);
-        changed.writers.insert(writer, BTreeSet::from([items.clone()]));
+        changed
+            .writers
+            .insert(writer, BTreeSet::from([items.clone()]));
     }
     changed.created = true;
     drop(collection);
@@ -106,7 +110,10 @@ fn open_and_compare(dir: &Path, expected: &Expected) -> BTreeMap<u32, Items> {
         let meta = meta.unwrap_or_else(|error| panic!("an item does not read: {error}"));
         let (writer, number) = meta.id.as_str().split_once('-').expect("an id of ours");
         let (writer, number) = (writer.parse().expect("who"), number.parse().expect("what"));
-        let version = meta.payload.get("version").and_then(serde_json::Value::as_u64);
+        let version = meta
+            .payload
+            .get("version")
+            .and_then(serde_json::Value::as_u64);
         let version = version.expect("every item has its version in its payload");
         let older = found.entry(writer).or_default().insert(number, version);
         assert_eq!(older, None, "{} is listed twice", meta.id);
@@ -115,7 +122,11 @@ fn open_and_compare(dir: &Path, expected: &Expected) -> BTreeMap<u32, Items> {
     }
     for (writer, either) in &expected.writers {
         let items = found.entry(*writer).or_default();
-        assert!(either.contains(items), "{}", difference(*writer, items, either));
+        assert!(
+            either.contains(items),
+            "{}",
+            difference(*writer, items, either)
+        );
     }
     let count: usize = found.values().map(BTreeMap::len).sum();
     assert_eq!(collection.stats().items, count, "items are counted");
@@ -126,8 +137,14 @@ fn open_and_compare(dir: &Path, expected: &Expected) -> BTreeMap<u32, Items> {
 fn difference(writer: u32, items: &Items, either: &BTreeSet<Items>) -> String {
     let mut text = format!("writer {writer} has something else than it may have:");
     for wanted in either {
-        let lost: Vec<_> = wanted.iter().filter(|w| items.get(w.0) != Some(w.1)).collect();
-        let more: Vec<_> = items.iter().filter(|i| wanted.get(i.0) != Some(i.1)).collect();
+        let lost: Vec<_> = wanted
+            .iter()
+            .filter(|w| items.get(w.0) != Some(w.1))
+            .collect();
+        let more: Vec<_> = items
+            .iter()
+            .filter(|i| wanted.get(i.0) != Some(i.1))
+            .collect();
         text += &format!(" expected {lost:?}, found {more:?};");
     }
     text

@@ -395,7 +395,11 @@ fn file(inode: Inode, base: &[u8], changes: &[Change<Data>], cut: &Cut) -> Vec<u
     for (i, (change, (is_kept, some))) in changes.iter().zip(&kept).enumerate() {
         if let (Data::Write { at, bytes }, true) = (&change.what, is_kept) {
             let there = |sector: &usize| some.as_ref().is_none_or(|some| some.contains(sector));
-            last.extend(sectors(*at, bytes.len()).filter(there).map(|sector| (sector, i)));
+            last.extend(
+                sectors(*at, bytes.len())
+                    .filter(there)
+                    .map(|sector| (sector, i)),
+            );
         }
     }
     let mut out = base.to_vec();

@@ -54,7 +54,10 @@ pub fn record(dir: &Path, seed: u64, amount: Amount) -> Recording {
         .args(["-e", "signal=none", "-o"])
         .arg(&trace)
         .arg(std::env::current_exe().expect("this program has a path"))
-        .env(WRITER, format!("{seed} {runs} {operations} {}", dir.display()))
+        .env(
+            WRITER,
+            format!("{seed} {runs} {operations} {}", dir.display()),
+        )
         .stdout(Stdio::null())
         .output()
         .expect("strace starts");

@@ -133,7 +133,9 @@ impl Call {
 
     /// An argument that is a path.
     pub fn path(&self, i: usize) -> std::path::PathBuf {
-        String::from_utf8(self.bytes(i)).expect("paths here are UTF-8").into()
+        String::from_utf8(self.bytes(i))
+            .expect("paths here are UTF-8")
+            .into()
     }
 
     /// Whether an argument names a flag.
