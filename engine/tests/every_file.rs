@@ -204,12 +204,11 @@ fn best(photos: &Collection, wanted: &Item) -> Result<Option<ItemId>, EngineErro
 
 /// Whether an error says which folder or item it is about, and what to do.
 fn told(dir: &Path, error: &EngineError) -> Result<Outcome, String> {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text += &format!(": {error}");
-        source = error.source();
-    }
+    let causes = std::iter::successors(Some(error as &dyn Error), |&error| error.source());
+    let text = causes
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ");
     let where_it_is = text.contains(&*dir.to_string_lossy()) || text.contains("photos");
     let what_to_do = text.contains("restore");
     if where_it_is && what_to_do {

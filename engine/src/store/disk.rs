@@ -1,16 +1,19 @@
 //! The store on disk. The only module that names sled.
 //!
-//! sled 0.34 alone does not survive a power cut, because its flush is no `fsync` and it reuses
-//! space and rolls its log as if it were. What we add, each seen to be needed by cutting the power
-//! of a recorded run (`tests/power_loss`):
+//! sled 0.34 alone does not survive a power cut: its flush is no `fsync`, and it rolls its log and
+//! reuses space as if it were. What we add is what it took until every power cut of a recorded run
+//! left a store that opens and holds what was acknowledged (`tests/power_loss`):
 //!
 //! - Every commit is one sled batch, one flush and one `fdatasync`, and the next begins after
 //!   that. So at any moment at most one batch is uncertain, and sled tells a torn batch from a
-//!   whole one. For the same reason sled's own timed flush, which also moves pages, is off.
+//!   whole one. sled's own timed flush, which also moves pages between our commits, is off; pages
+//!   then move within batches.
 //! - Large values are cut ([`parts`]), so that sled keeps no files beside its log, which it would
 //!   not sync in time.
 //! - A new store is made aside and then renamed: sled does not sync its settings.
 //! - What a cut left of a snapshot is removed before sled takes it for the newest one.
+//! - A close opens sled once more, so that nothing is left to replay: sled takes damage within
+//!   what it replays for the end of the log.
 
 use std::{
     fs::TryLockError,

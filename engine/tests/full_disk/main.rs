@@ -242,13 +242,11 @@ fn item(writer: u32, number: u32) -> Item {
 
 /// An error and all its causes.
 fn told(error: &EngineError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text += &format!(": {error}");
-        source = error.source();
-    }
-    text
+    let causes = std::iter::successors(Some(error as &dyn Error), |&error| error.source());
+    causes
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }
 
 /// Every file of a folder by its path.

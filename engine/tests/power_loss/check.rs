@@ -135,8 +135,7 @@ fn open_and_compare(dir: &Path, expected: &Expected) -> BTreeMap<u32, Items> {
 }
 
 fn difference(writer: u32, items: &Items, either: &BTreeSet<Items>) -> String {
-    let mut text = format!("writer {writer} has something else than it may have:");
-    for wanted in either {
+    let apart = either.iter().map(|wanted| {
         let lost: Vec<_> = wanted
             .iter()
             .filter(|w| items.get(w.0) != Some(w.1))
@@ -145,9 +144,13 @@ fn difference(writer: u32, items: &Items, either: &BTreeSet<Items>) -> String {
             .iter()
             .filter(|i| wanted.get(i.0) != Some(i.1))
             .collect();
-        text += &format!(" expected {lost:?}, found {more:?};");
-    }
-    text
+        format!("expected {lost:?}, found {more:?}")
+    });
+    let apart: Vec<String> = apart.collect();
+    format!(
+        "writer {writer} has something else than it may have: {}",
+        apart.join("; ")
+    )
 }
 
 /// Every item finds itself, and no hit is stale.

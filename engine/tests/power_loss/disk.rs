@@ -406,7 +406,6 @@ fn file(inode: Inode, base: &[u8], changes: &[Change<Data>], cut: &Cut) -> Vec<u
     for (i, (change, (is_kept, some))) in changes.iter().zip(&kept).enumerate() {
         match &change.what {
             Data::Truncate(length) if *is_kept => out.resize(*length, 0),
-            Data::Truncate(_) => {}
             Data::Write { at, bytes } if *is_kept && some.is_none() => {
                 put(&mut out, *at, bytes);
             }
@@ -419,7 +418,7 @@ fn file(inode: Inode, base: &[u8], changes: &[Change<Data>], cut: &Cut) -> Vec<u
                     }
                 }
             }
-            Data::Write { .. } => {}
+            Data::Truncate(_) | Data::Write { .. } => {}
         }
     }
     out
