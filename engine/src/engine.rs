@@ -49,7 +49,6 @@ impl Engine {
     /// range, or when the store cannot be opened. Damaged index files are no error.
     pub fn open(dir: &Path, config: EngineConfig) -> Result<Self, EngineError> {
         config.validate()?;
-        fs::create_dir_all(dir)?;
         let store = DiskStore::open(dir, config.store_cache_bytes)?;
         Self::with_store(Box::new(store), Some(dir.join(INDEX_DIR)), config)
     }

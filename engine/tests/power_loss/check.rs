@@ -9,7 +9,9 @@ use std::{
 use embedding::Modality;
 use engine::{Collection, Engine, Query, SearchRequest, Target};
 
-use crate::load::{self, COLLECTION, CREATOR, Line, Operation, WRITERS, config, id, item, spaces};
+use crate::load::{
+    self, COLLECTION, CREATOR, DATA, Line, Operation, WRITERS, config, id, item, spaces,
+};
 
 /// Version of every item of one writer that is there, by number.
 type Items = BTreeMap<u32, u64>;
@@ -74,7 +76,8 @@ fn apply(items: &Items, operation: &Operation) -> Items {
 
 /// Opens the folder and demands what must be there; then writes to it, and demands that, too,
 /// after another open.
-pub fn check(dir: &Path, expected: &Expected) {
+pub fn check(root: &Path, expected: &Expected) {
+    let dir = &root.join(DATA);
     let mut found = open_and_compare(dir, expected);
     let engine = Engine::open(dir, config()).expect("opens again");
     let collection = engine.create(COLLECTION, &spaces()).expect("creates");

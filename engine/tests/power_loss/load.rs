@@ -15,6 +15,8 @@ use std::{
 use embedding::{Encoder, HashEncoder, Modality, Spaces, mix};
 use engine::{Collection, Engine, EngineConfig, Item, ItemId};
 
+/// The data directory in the recorded folder. It is not there at first, nor is the folder above it.
+pub const DATA: &str = "made/data";
 /// Name of the collection.
 pub const COLLECTION: &str = "load";
 /// Threads that write at the same time, each on ids of its own.
@@ -147,9 +149,9 @@ impl Line {
 }
 
 /// The recorded process: opens, writes with all writers, and closes, as often as told.
-pub fn write(dir: &Path, seed: u64, amount: Amount) {
+pub fn write(root: &Path, seed: u64, amount: Amount) {
     for run in 1..=amount.runs {
-        let engine = Engine::open(dir, config()).expect("the directory opens");
+        let engine = Engine::open(&root.join(DATA), config()).expect("the directory opens");
         tell(&Line::Begin(Operation {
             writer: CREATOR,
             ..Operation::default()

@@ -18,12 +18,13 @@ use parking_lot::Mutex;
 
 use crate::{
     check::Expected,
-    disk::Fate,
+    cut::{Cut, Fate},
     load::Amount,
     recording::{Recording, WRITER},
 };
 
 mod check;
+mod cut;
 mod disk;
 mod load;
 mod recording;
@@ -89,7 +90,8 @@ fn whatever_was_acknowledged_survives_a_power_cut_at_any_moment() -> Result<(), 
         let seed = mix(seed ^ mix(second));
         let dir = tempfile::tempdir().expect("a temporary folder");
         let time = mix(seed) as usize % recorded.end;
-        recorded.disk.rebuild(time, Fate::Torn, seed, dir.path());
+        let fate = Fate::Torn;
+        recorded.disk.rebuild(&Cut { time, fate, seed }, dir.path());
         let expected = expected.at(&recorded.lines, time);
         let recorded = recording::record(dir.path(), seed, AFTER_A_CUT);
         failures.extend(try_cuts(&recorded, &expected, cuts / 8, seed));
@@ -111,29 +113,21 @@ fn setting(name: &str) -> Option<u64> {
     })
 }
 
-/// One power cut.
-#[derive(Debug, Clone, Copy)]
-struct Case {
-    time: usize,
-    fate: Fate,
-    seed: u64,
-}
-
 /// Tries `count` power cuts and gives what went wrong.
 fn try_cuts(recorded: &Recording, expected: &Expected, count: usize, seed: u64) -> Vec<String> {
     let syncs: Vec<usize> = recorded.disk.syncs.iter().copied().collect();
     let changes: Vec<usize> = recorded.disk.changes.iter().copied().collect();
-    let cases: Vec<Case> = (0..count)
+    let all: Vec<Cut> = (0..count)
         .map(|i| {
             let seed = mix(seed ^ mix(i as u64));
             // Spread over the whole recording, so that every phase of it has its cuts.
             let times = if i % AT_SYNCS == 0 { &syncs } else { &changes };
             let time = times[i * times.len() / count];
             let fate = Fate::ALL[seed as usize % Fate::ALL.len()];
-            Case { time, fate, seed }
+            Cut { time, fate, seed }
         })
         .collect();
-    let cases = Mutex::new(cases.into_iter());
+    let all = Mutex::new(all.into_iter());
     let failures = Mutex::new(Vec::new());
     // A failure is told once, by us.
     let hook = panic::take_hook();
@@ -142,11 +136,11 @@ fn try_cuts(recorded: &Recording, expected: &Expected, count: usize, seed: u64) 
         for _ in 0..thread::available_parallelism().map_or(1, Into::into) {
             scope.spawn(|| {
                 loop {
-                    let Some(case) = cases.lock().next() else {
+                    let Some(cut) = all.lock().next() else {
                         return;
                     };
-                    if let Err(what) = try_cut(recorded, expected, case) {
-                        failures.lock().push(format!("{case:?}: {what}"));
+                    if let Err(what) = try_cut(recorded, expected, cut) {
+                        failures.lock().push(format!("{cut:?}: {what}"));
                     }
                 }
             });
@@ -156,11 +150,10 @@ fn try_cuts(recorded: &Recording, expected: &Expected, count: usize, seed: u64) 
     failures.into_inner()
 }
 
-fn try_cut(recorded: &Recording, expected: &Expected, case: Case) -> Result<(), String> {
+fn try_cut(recorded: &Recording, expected: &Expected, cut: Cut) -> Result<(), String> {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let Case { time, fate, seed } = case;
-    recorded.disk.rebuild(time, fate, seed, dir.path());
-    let expected = expected.at(&recorded.lines, time);
+    recorded.disk.rebuild(&cut, dir.path());
+    let expected = expected.at(&recorded.lines, cut.time);
     let (done, is_done) = mpsc::channel();
     let path = dir.path().to_owned();
     // Of its own, so that one that hangs is a failure like others.
@@ -181,7 +174,7 @@ fn try_cut(recorded: &Recording, expected: &Expected, case: Case) -> Result<(), 
         // The engine has changed the folder: this is how it was.
         let before = kept.with_extension("before");
         std::fs::create_dir(&before).expect("a folder is made");
-        recorded.disk.rebuild(time, fate, seed, &before);
+        recorded.disk.rebuild(&cut, &before);
         return result.map_err(|what| format!("{what}; kept in {}", before.display()));
     }
     result
