@@ -21,6 +21,7 @@ use std::{
     io::ErrorKind::UnexpectedEof,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
 };
 
 use fs_err::File;
@@ -45,6 +46,9 @@ pub struct DiskStore {
     dir: PathBuf,
     cache_bytes: u64,
     group: GroupCommit,
+    /// Whether any value is in parts. Mostly none is, and then a write need not look at what it
+    /// replaces.
+    has_parts: AtomicBool,
     // Dropped last.
     _lock: File,
 }
@@ -75,8 +79,11 @@ impl DiskStore {
             dir: store_dir.clone(),
             cache_bytes,
             group: GroupCommit::default(),
+            has_parts: AtomicBool::new(false),
             _lock: lock,
         };
+        let part = store.guarded(|| store.db().scan_prefix(parts::prefix()).next().transpose())?;
+        store.has_parts.store(part.is_some(), SeqCst);
         store.sync()?;
         // The names of new files are durable only with their folders.
         sync_dir(&store_dir)
@@ -89,6 +96,9 @@ impl DiskStore {
     fn write(&self, batch: Batch) -> Result<(), StoreError> {
         self.guarded(|| {
             let batch = parts::cut(batch, |key| -> sled::Result<u32> {
+                if !self.has_parts.load(SeqCst) {
+                    return Ok(0);
+                }
                 let stored = self.db().get(key)?;
                 Ok(match stored.as_deref().and_then(parts::read) {
                     Some(Stored::Cut { parts, .. }) => parts,
@@ -97,6 +107,9 @@ impl DiskStore {
             })?;
             let mut writes = sled::Batch::default();
             for (key, value) in batch.writes {
+                if parts::is_part(&key) {
+                    self.has_parts.store(true, SeqCst);
+                }
                 match value {
                     Some(value) => writes.insert(key, value),
                     None => writes.remove(key),

@@ -7,8 +7,8 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | key | `0`, the value |
-//! | key | `1`, number of parts `u32`, identity of the value `[16]` |
+//! | key | the value, `0` |
+//! | key | number of parts `u32`, identity of the value `[16]`, `1` |
 //! | `ff` key, number of the part `u32` | identity of the value `[16]`, the part |
 //!
 //! Numbers are big-endian. The identity is the start of the value's BLAKE3: a reader sees by it
@@ -40,7 +40,7 @@ pub(super) enum Stored<'a> {
 
 /// Takes apart what lies under a key; `None` when it is nothing of ours.
 pub(super) fn read(stored: &[u8]) -> Option<Stored<'_>> {
-    match stored.split_first()? {
+    match stored.split_last()? {
         (&WHOLE, value) => Some(Stored::Whole(value)),
         (&CUT, rest) => {
             let (parts, identity) = rest.split_first_chunk()?;
@@ -51,6 +51,11 @@ pub(super) fn read(stored: &[u8]) -> Option<Stored<'_>> {
         }
         _ => None,
     }
+}
+
+/// Keys of parts start so.
+pub(super) fn prefix() -> [u8; 1] {
+    [PARTS]
 }
 
 /// Whether a key is that of a part.
@@ -75,12 +80,12 @@ pub(super) fn cut<E>(
     batch: Batch,
     old_parts: impl Fn(&[u8]) -> Result<u32, E>,
 ) -> Result<Batch, E> {
-    // The last write of a key wins; an earlier one must not leave parts behind.
-    let last: HashMap<Vec<u8>, Option<Vec<u8>>> = batch.writes.into_iter().collect();
     let mut out = Batch::default();
-    for (key, value) in last {
+    // The last write of a key wins; an earlier one must not leave parts behind.
+    let mut cut_before: HashMap<Vec<u8>, u32> = HashMap::new();
+    for (key, value) in batch.writes {
+        let old = old_parts(&key)?.max(cut_before.get(&key).copied().unwrap_or(0));
         let mut parts = 0;
-        let old = old_parts(&key)?;
         let stored = match value {
             Some(value) if value.len() > PART_BYTES => {
                 let hash = blake3::hash(&value);
@@ -89,10 +94,11 @@ pub(super) fn cut<E>(
                     out.put(part_key(&key, parts), [identity, part].concat());
                     parts += 1;
                 }
-                Some([&[CUT], parts.to_be_bytes().as_slice(), identity].concat())
+                cut_before.insert(key.clone(), parts);
+                Some([parts.to_be_bytes().as_slice(), identity, &[CUT]].concat())
             }
             Some(mut value) => {
-                value.insert(0, WHOLE);
+                value.push(WHOLE);
                 Some(value)
             }
             None => None,
@@ -181,6 +187,6 @@ mod tests {
         map.insert(b"k".to_vec(), pointer);
         assert_eq!(value(&map, b"k"), None);
         assert_eq!(read(b""), None);
-        assert_eq!(read(b"\x02abc"), None);
+        assert_eq!(read(b"abc\x02"), None);
     }
 }

@@ -38,6 +38,8 @@ const CUTS: usize = 400;
 const AT_SYNCS: usize = 2;
 /// Longest time that a rebuilt folder may take.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// Longest time that a recorded process may take.
+const RECORDING_PATIENCE: Duration = Duration::from_mins(4);
 /// What the first process writes, and what one writes to a folder that a cut left.
 const FIRST: Amount = Amount {
     runs: 3,
@@ -69,6 +71,10 @@ fn be_the_writer(told: &str) -> ExitCode {
         return ExitCode::FAILURE;
     };
     let dir = words.next().unwrap_or_default();
+    thread::spawn(|| {
+        thread::sleep(RECORDING_PATIENCE);
+        std::process::abort();
+    });
     load::write(Path::new(dir), seed, Amount { runs, operations });
     ExitCode::SUCCESS
 }
