@@ -214,4 +214,31 @@ pub fn check_contract<S: Store>(make: impl Fn() -> S, reopen: impl Fn(S) -> S) {
         100,
         "writes of concurrent writers all survive"
     );
+    check_large_values(&store);
+}
+
+fn check_large_values(store: &impl Store) {
+    let value = |i: u8| vec![i; 5_000 * usize::from(i % 5)];
+    let whole =
+        |found: &[u8]| found.iter().all(|byte| *byte == found[0]) && found.len() % 5_000 == 0;
+    let put = |i: u8| {
+        let mut batch = Batch::default();
+        batch.put(b"l".to_vec(), value(i));
+        store.commit(batch).expect("a batch commits");
+    };
+    put(1);
+    std::thread::scope(|scope| {
+        scope.spawn(|| (1..=100).for_each(put));
+        for _ in 0..100 {
+            let found = store.get(b"l").expect("can be read").expect("is there");
+            assert!(whole(&found), "a value is read whole while it changes");
+            for entry in store.scan(b"l") {
+                let (key, found) = entry.expect("can be read");
+                assert_eq!(key, b"l", "a scan gives nothing but the keys that were put");
+                assert!(whole(&found), "a value is scanned whole while it changes");
+            }
+        }
+    });
+    let found = store.get(b"l").expect("can be read");
+    assert_eq!(found, Some(value(100)), "the last value stays");
 }
