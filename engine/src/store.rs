@@ -219,8 +219,9 @@ pub fn check_contract<S: Store>(make: impl Fn() -> S, reopen: impl Fn(S) -> S) {
 
 fn check_large_values(store: &impl Store) {
     let value = |i: u8| vec![i; 5_000 * usize::from(i % 5)];
-    let whole =
-        |found: &[u8]| found.iter().all(|byte| *byte == found[0]) && found.len() % 5_000 == 0;
+    let whole = |found: &[u8]| {
+        found.iter().all(|byte| *byte == found[0]) && found.len().is_multiple_of(5_000)
+    };
     let put = |i: u8| {
         let mut batch = Batch::default();
         batch.put(b"l".to_vec(), value(i));
