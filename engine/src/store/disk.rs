@@ -24,8 +24,8 @@ use std::{
     sync::atomic::{AtomicBool, Ordering::SeqCst},
 };
 
-use fs_err::File;
-use opening::{create, create_dir, lock, open_sled, remove_unfinished_snapshots, sync_dir};
+use fs_err::{self as fs, File};
+use opening::{create, lock, open_sled, remove_unfinished_snapshots, sync_dir};
 
 use super::{
     Batch, Entry, Store, StoreError,
@@ -65,7 +65,7 @@ impl DiskStore {
             dir: store_dir.clone(),
             source,
         };
-        create_dir(dir).map_err(io)?;
+        fs::create_dir_all(dir).map_err(io)?;
         let lock = lock(dir)?;
         if !store_dir.exists() {
             create(dir, &store_dir, cache_bytes)?;

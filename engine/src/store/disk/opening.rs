@@ -2,7 +2,7 @@
 
 use std::{
     fs::TryLockError,
-    io::ErrorKind::UnexpectedEof,
+    io::ErrorKind::{InvalidInput, PermissionDenied, UnexpectedEof},
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     time::Duration,
@@ -20,18 +20,6 @@ const NEW_STORE_DIR: &str = "store.new";
 const LOCK_TRIES: usize = 40;
 const LOCK_PAUSE: Duration = Duration::from_millis(25);
 
-/// Makes a folder and all above it, with durable names.
-pub(super) fn create_dir(dir: &Path) -> std::io::Result<()> {
-    if dir.is_dir() {
-        return Ok(());
-    }
-    let parent = dir.parent().filter(|parent| *parent != Path::new(""));
-    let parent = parent.unwrap_or(Path::new("."));
-    create_dir(parent)?;
-    fs::create_dir_all(dir)?;
-    sync_dir(parent)
-}
-
 /// Makes an empty store under another name, and puts it in place when it is durable.
 pub(super) fn create(dir: &Path, store_dir: &Path, cache_bytes: u64) -> Result<(), StoreError> {
     let io = |source| StoreError::Io {
@@ -47,7 +35,17 @@ pub(super) fn create(dir: &Path, store_dir: &Path, cache_bytes: u64) -> Result<(
     drop(open_sled(&new, cache_bytes)?);
     sync_all(&new).map_err(io)?;
     fs::rename(&new, store_dir).map_err(io)?;
-    sync_dir(dir).map_err(io)
+    sync_names(dir).map_err(io)
+}
+
+/// Syncs a folder and all above it, as any of them may have been made a moment ago.
+fn sync_names(dir: &Path) -> std::io::Result<()> {
+    let dir = fs::canonicalize(dir)?;
+    dir.ancestors().try_for_each(|above| match sync_dir(above) {
+        // Nor could we have made anything in it.
+        Err(error) if error.kind() == PermissionDenied => Ok(()),
+        result => result,
+    })
 }
 
 /// Syncs a folder and everything in it.
