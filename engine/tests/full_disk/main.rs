@@ -45,11 +45,11 @@ struct Disk(TempDir);
 
 impl Disk {
     fn mount() -> Result<Self, String> {
-        let disk = Self(tempfile::tempdir().expect("a temporary folder"));
+        let dir = tempfile::tempdir().expect("a temporary folder");
         let options = format!("size={DISK_BYTES}");
         let mount = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
-            .arg(disk.0.path())
+            .arg(dir.path())
             .output();
         match mount {
             Err(error) => Err(format!("mount cannot be started: {error}")),
@@ -57,7 +57,7 @@ impl Disk {
                 let said = String::from_utf8_lossy(&output.stderr);
                 Err(format!("nothing may be mounted here: {}", said.trim()))
             }
-            Ok(_) => Ok(disk),
+            Ok(_) => Ok(Self(dir)),
         }
     }
 
@@ -78,7 +78,7 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         let unmounted = Command::new("umount").arg("-l").arg(self.0.path()).status();
-        // Nothing was mounted where the test is skipped.
+        // A failed test goes on to say so; the folder itself is removed next.
         drop(unmounted);
     }
 }

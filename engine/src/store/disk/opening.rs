@@ -42,8 +42,8 @@ pub(super) fn create(dir: &Path, store_dir: &Path, cache_bytes: u64) -> Result<(
 fn sync_names(dir: &Path) -> std::io::Result<()> {
     let dir = fs::canonicalize(dir)?;
     dir.ancestors().try_for_each(|above| match sync_dir(above) {
-        // Nor could we have made anything in it.
-        Err(error) if error.kind() == PermissionDenied => Ok(()),
+        // Nor could we have made anything in it; or it knows no sync of folders.
+        Err(error) if matches!(error.kind(), PermissionDenied | InvalidInput) => Ok(()),
         result => result,
     })
 }
