@@ -71,7 +71,7 @@ impl Collection {
                 index.set_fields(Arc::new(all));
                 for field in new {
                     let batch = index.clear(field);
-                    self.core.store.apply(batch)?;
+                    self.core.store.commit(batch)?;
                 }
                 return Err(error);
             }
@@ -82,6 +82,8 @@ impl Collection {
     /// Adds the entries of all items to the indexes of these fields, which writers keep already.
     pub(crate) fn build_fields(&self, numbers: &[u16]) -> Result<(), EngineError> {
         let store = self.core.store.as_ref();
+        // What was applied before the fields were known must be among what the scan gives.
+        store.sync()?;
         let mut items = store.scan(&item_prefix(self.description.number));
         loop {
             let keys = items.by_ref().take(BUILD_ITEMS);
@@ -89,7 +91,7 @@ impl Collection {
                 .map(|entry| entry.map(|(key, _)| key))
                 .collect::<Result<_, _>>()?;
             if keys.is_empty() {
-                return Ok(store.sync()?);
+                return Ok(());
             }
             // Under the lock, so that each record is what the writers' changes lead to.
             let mut index = self.index.write();
@@ -115,6 +117,8 @@ impl Collection {
             let (batch, pages) = staged.into_parts();
             store.apply(batch)?;
             index.adopt(pages);
+            drop(index);
+            store.sync()?;
         }
     }
 

@@ -75,7 +75,7 @@ pub(crate) fn load(
         }
     }
     for number in &found.damaged {
-        core.store.apply(found.index.clear(*number))?;
+        core.store.commit(found.index.clear(*number))?;
     }
     let damaged = found.damaged.iter().copied();
     let damaged: Vec<u16> = damaged.filter(|number| fields.has(*number)).collect();

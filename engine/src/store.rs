@@ -6,6 +6,7 @@
 mod disk;
 mod group;
 mod memory;
+mod parts;
 
 use std::path::PathBuf;
 
@@ -31,6 +32,18 @@ pub enum StoreError {
         dir.display()
     )]
     CannotOpen {
+        /// Folder of the store.
+        dir: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// The store was opened, but something in it does not read.
+    #[error(
+        "the store in {} is damaged: {reason}; what still reads is as it was written, the rest is \
+         lost: restore the folder from a copy or a snapshot",
+        dir.display()
+    )]
+    Damaged {
         /// Folder of the store.
         dir: PathBuf,
         /// What was found.
@@ -90,8 +103,8 @@ pub type Entry = Result<(Vec<u8>, Vec<u8>), StoreError>;
 
 /// An ordered, durable map.
 ///
-/// Contract, run by [`check_contract`]: a batch is applied whole or not at all, also over a stop at
-/// any moment; when [`Store::commit`] returns, the batch survives a stop of the process and of the
+/// Contract, run by [`check_contract`]: keys do not start with the byte `ff`; a batch is applied
+/// whole or not at all, also over a stop at any moment; when [`Store::commit`] returns, the batch survives a stop of the process and of the
 /// machine; a scan gives every key with the prefix that is there all the while, in byte order.
 pub trait Store: Send + Sync {
     /// The value of a key.
@@ -103,9 +116,10 @@ pub trait Store: Send + Sync {
     /// Every key that starts with `prefix`, in byte order. Others may write meanwhile.
     fn scan<'a>(&'a self, prefix: &[u8]) -> Box<dyn Iterator<Item = Entry> + Send + 'a>;
 
-    /// Applies a batch: it is seen at once, and durable when a later [`Store::sync`] has returned.
-    /// What is durable is always a beginning of the batches in the order in which they were
-    /// applied.
+    /// Takes a batch in: [`Store::get`] sees it at once, and it is durable, and seen by scans, when
+    /// a later [`Store::sync`] has returned. What is durable is always a beginning of the batches
+    /// in the order in which they were applied. Whoever applies must also sync: until then the
+    /// batch is held in memory.
     ///
     /// # Errors
     /// When it was not applied. It is then either there or not there as a whole.
@@ -122,6 +136,9 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// When it may not be durable. It is then either there or not there as a whole.
     fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
         self.apply(batch)?;
         self.sync()
     }
@@ -218,4 +235,32 @@ pub fn check_contract<S: Store>(make: impl Fn() -> S, reopen: impl Fn(S) -> S) {
         100,
         "writes of concurrent writers all survive"
     );
+    check_large_values(&store);
+}
+
+fn check_large_values(store: &impl Store) {
+    let value = |i: u8| vec![i; 5_000 * usize::from(i % 5)];
+    let whole = |found: &[u8]| {
+        found.iter().all(|byte| *byte == found[0]) && found.len().is_multiple_of(5_000)
+    };
+    let put = |i: u8| {
+        let mut batch = Batch::default();
+        batch.put(b"l".to_vec(), value(i));
+        store.commit(batch).expect("a batch commits");
+    };
+    put(1);
+    std::thread::scope(|scope| {
+        scope.spawn(|| (1..=100).for_each(put));
+        for _ in 0..100 {
+            let found = store.get(b"l").expect("can be read").expect("is there");
+            assert!(whole(&found), "a value is read whole while it changes");
+            for entry in store.scan(b"l") {
+                let (key, found) = entry.expect("can be read");
+                assert_eq!(key, b"l", "a scan gives nothing but the keys that were put");
+                assert!(whole(&found), "a value is scanned whole while it changes");
+            }
+        }
+    });
+    let found = store.get(b"l").expect("can be read");
+    assert_eq!(found, Some(value(100)), "the last value stays");
 }

@@ -10,9 +10,7 @@ use engine::{EngineConfig, HnswParams, Item, ItemId};
 
 /// Name of the collection.
 pub const COLLECTION: &str = "load";
-/// Threads that write at the same time, each on ids of its own.
-pub const WRITERS: u32 = 4;
-/// Ids of each writer.
+/// Ids of each writer; writers write at the same time, each on ids of its own.
 pub const IDS: u32 = 150;
 /// Dim of every embedding.
 const DIM: usize = 32;

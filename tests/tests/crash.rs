@@ -1,5 +1,8 @@
 //! A process that writes to the engine is killed at random moments, again and again on one
 //! directory. Whatever it had acknowledged must be there.
+//!
+//! `DIPTYCH_CRASH_ROUNDS` sets how often, `DIPTYCH_CRASH_WRITERS` how many threads write: the long
+//! form is 50 rounds with 32.
 
 use std::{
     collections::BTreeMap,
@@ -14,9 +17,10 @@ use std::{
 
 use embedding::Modality;
 use engine::{Collection, Engine, ItemMeta, Query, SearchRequest, Target};
-use tests::load::{COLLECTION, Line, Operation, Random, WRITERS, config, id, item, spaces};
+use tests::load::{COLLECTION, Line, Operation, Random, config, id, item, spaces};
 
 const ROUNDS: u64 = 20;
+const WRITERS: u64 = 4;
 const SEED: u64 = 20_240_917;
 /// Longest time that a writer works before it is killed, in ms.
 const LONGEST_MS: u64 = 700;
@@ -30,14 +34,16 @@ const RECALL: f64 = 0.95;
 type Model = BTreeMap<(u32, u32), u64>;
 
 #[test]
-fn whatever_was_acknowledged_survives_twenty_kills() {
+fn whatever_was_acknowledged_survives_every_kill() {
+    let rounds = setting("DIPTYCH_CRASH_ROUNDS").unwrap_or(ROUNDS);
+    let writers = setting("DIPTYCH_CRASH_WRITERS").unwrap_or(WRITERS);
     let dir = tempfile::tempdir().expect("a temporary folder");
     let mut random = Random(SEED);
     let mut model = Model::new();
     let mut acknowledged = 0;
-    for round in 1..=ROUNDS {
+    for round in 1..=rounds {
         let work = Duration::from_millis(random.below(LONGEST_MS));
-        let lines = run_and_kill(dir.path(), round, work);
+        let lines = run_and_kill(dir.path(), round, writers, work);
         let mut open: BTreeMap<u32, Operation> = BTreeMap::new();
         for line in lines {
             match line {
@@ -62,16 +68,30 @@ fn whatever_was_acknowledged_survives_twenty_kills() {
         }
     }
     assert!(
+        model.len() < 100
+            || model
+                .keys()
+                .any(|(writer, _)| u64::from(*writer) == writers - 1),
+        "the last of {writers} writers wrote nothing"
+    );
+    assert!(
         acknowledged > 100,
         "only {acknowledged} operations in all: nothing was tested"
     );
 }
 
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| {
+        let number = value.parse();
+        number.unwrap_or_else(|_| panic!("{name} is {value}, expected a number"))
+    })
+}
+
 /// Starts the writer, kills it (SIGKILL) when it has worked for so long, and gives its lines.
-fn run_and_kill(dir: &Path, round: u64, work: Duration) -> Vec<Line> {
+fn run_and_kill(dir: &Path, round: u64, writers: u64, work: Duration) -> Vec<Line> {
     let mut child = Command::new(env!("CARGO_BIN_EXE_crash_writer"))
         .arg(dir)
-        .arg(round.to_string())
+        .args([round.to_string(), writers.to_string()])
         .stdout(Stdio::piped())
         .spawn()
         .expect("the writer starts");
@@ -220,5 +240,4 @@ fn check_search(collection: &Collection, model: &Model, context: &str) {
         common as f64 / f64::from(all as u32)
     };
     assert!(recall >= RECALL, "{context}: recall@10 is {recall}");
-    assert!(model.len() < 100 || model.keys().any(|(writer, _)| *writer == WRITERS - 1));
 }

@@ -1,13 +1,20 @@
-//! Group commit: writers that wait for the disk at the same time share one sync.
+//! Group commit: the batches of writers who wait for the disk at the same time become one.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::StoreError;
+use super::{Batch, StoreError};
 use crate::error::panic_text;
 
-/// Counts what was applied and what is durable.
+/// Keys and their new values, or `None` where a key goes.
+pub(super) type Writes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
+/// Collects batches and counts which are durable.
 #[derive(Debug, Default)]
 pub(super) struct GroupCommit {
     state: Mutex<State>,
@@ -16,65 +23,85 @@ pub(super) struct GroupCommit {
 
 #[derive(Debug, Default)]
 struct State {
-    applied: u64,
+    /// What nobody writes yet.
+    waiting: Writes,
+    /// What is being written.
+    written: Arc<Writes>,
+    /// Batches that came, and those of them that are durable.
+    entered: u64,
     durable: u64,
-    syncing: bool,
+    writing: bool,
     failed: Option<String>,
 }
 
-impl GroupCommit {
-    /// Refuses once a sync has failed: the system may have dropped the pages that it could not
-    /// write, so a later sync that succeeds would prove nothing.
-    pub(super) fn check(&self) -> Result<(), StoreError> {
-        match &self.state.lock().failed {
+impl State {
+    fn check(&self) -> Result<(), StoreError> {
+        match &self.failed {
             Some(reason) => Err(StoreError::Stopped {
                 reason: reason.clone(),
             }),
             None => Ok(()),
         }
     }
+}
 
-    /// Takes note that a write failed half-way.
-    pub(super) fn fail(&self, error: StoreError) -> StoreError {
-        self.state
-            .lock()
-            .failed
-            .get_or_insert_with(|| reason(&error));
-        error
+impl GroupCommit {
+    /// Takes a batch in. It is durable when a later [`GroupCommit::wait`] has returned.
+    ///
+    /// Refuses once a write has failed: the system may have dropped the pages that it could not
+    /// write, so a later one that succeeds would prove nothing.
+    pub(super) fn enter(&self, batch: Batch) -> Result<(), StoreError> {
+        let mut state = self.state.lock();
+        state.check()?;
+        state.waiting.extend(batch.writes);
+        state.entered += 1;
+        Ok(())
     }
 
-    /// Returns when everything that the caller applied before is durable. One caller at a time runs
-    /// `sync`, for all who wait.
-    pub(super) fn wait_durable(
+    /// The value of a key in what was taken in and is not durable yet: `Some(None)` when the key
+    /// goes.
+    pub(super) fn pending(&self, key: &[u8]) -> Option<Option<Vec<u8>>> {
+        let state = self.state.lock();
+        let value = state.waiting.get(key).or_else(|| state.written.get(key));
+        value.cloned()
+    }
+
+    /// Returns when everything that was taken in before is durable. One caller at a time runs
+    /// `write`, which makes writes durable, for all who wait: what is not yet certain to be on disk
+    /// is at any moment a single batch, and that is there as a whole or not at all.
+    pub(super) fn wait(
         &self,
-        sync: impl Fn() -> Result<(), StoreError>,
+        write: impl Fn(&Writes) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let mut state = self.state.lock();
-        state.applied += 1;
-        let mine = state.applied;
+        let mine = state.entered;
         loop {
-            if let Some(reason) = &state.failed {
-                return Err(StoreError::Stopped {
-                    reason: reason.clone(),
-                });
-            }
             if state.durable >= mine {
                 return Ok(());
             }
-            if state.syncing {
+            state.check()?;
+            if state.writing {
                 self.changed.wait(&mut state);
                 continue;
             }
-            state.syncing = true;
-            let covered = state.applied;
+            state.writing = true;
+            let all = Arc::new(std::mem::take(&mut state.waiting));
+            state.written = Arc::clone(&all);
+            let covered = state.entered;
             drop(state);
-            let result = caught(&sync);
+            let result = caught(|| write(&all));
             state = self.state.lock();
-            state.syncing = false;
+            state.writing = false;
             match result {
-                Ok(()) => state.durable = covered,
+                Ok(()) => {
+                    state.durable = covered;
+                    state.written = Arc::default();
+                }
                 Err(error) => {
-                    state.failed = Some(reason(&error));
+                    state.failed = Some(match &error {
+                        StoreError::Stopped { reason } => reason.clone(),
+                        error => error.to_string(),
+                    });
                     self.changed.notify_all();
                     return Err(error);
                 }
@@ -82,22 +109,21 @@ impl GroupCommit {
             self.changed.notify_all();
         }
     }
+
+    /// Whether anything was written, and everything successfully.
+    pub(super) fn wrote_well(&self) -> bool {
+        let state = self.state.lock();
+        state.durable > 0 && state.failed.is_none()
+    }
 }
 
 /// Runs a step of a write; a panic in it is a failure as any other, and nobody is left waiting.
-pub(super) fn caught<T>(step: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+fn caught<T>(step: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|panic| {
         Err(StoreError::Stopped {
             reason: panic_text(panic.as_ref()),
         })
     })
-}
-
-fn reason(error: &StoreError) -> String {
-    match error {
-        StoreError::Stopped { reason } => reason.clone(),
-        error => error.to_string(),
-    }
 }
 
 #[cfg(test)]
@@ -110,46 +136,84 @@ mod tests {
 
     use super::*;
 
+    fn one(key: u8) -> Batch {
+        let mut batch = Batch::default();
+        batch.put(vec![key], vec![key]);
+        batch
+    }
+
     #[test]
-    fn writers_who_wait_at_the_same_time_share_a_sync() {
+    fn writers_who_wait_at_the_same_time_share_one_batch() {
         let group = GroupCommit::default();
-        let syncs = AtomicUsize::new(0);
+        let (batches, writes) = (AtomicUsize::new(0), AtomicUsize::new(0));
         thread::scope(|scope| {
-            for _ in 0..16 {
-                scope.spawn(|| {
-                    group.wait_durable(|| {
-                        syncs.fetch_add(1, SeqCst);
+            for writer in 0..16 {
+                let (group, batches, writes) = (&group, &batches, &writes);
+                scope.spawn(move || {
+                    group.enter(one(writer)).expect("nothing failed");
+                    group.wait(|all| {
+                        batches.fetch_add(1, SeqCst);
+                        writes.fetch_add(all.len(), SeqCst);
                         thread::sleep(Duration::from_millis(20));
                         Ok(())
                     })
                 });
             }
         });
-        let syncs = syncs.load(SeqCst);
-        assert!((1..16).contains(&syncs), "{syncs} syncs for 16 writers");
+        let batches = batches.load(SeqCst);
+        assert!(
+            (1..16).contains(&batches),
+            "{batches} batches of 16 writers"
+        );
+        assert_eq!(writes.load(SeqCst), 16, "every write is written once");
+        assert!(group.wrote_well());
     }
 
     #[test]
-    fn after_a_failed_sync_nothing_is_acknowledged_any_more() {
+    fn what_was_taken_in_is_seen_until_it_is_written() {
         let group = GroupCommit::default();
-        let failure = || {
+        group.enter(one(1)).expect("nothing failed");
+        let mut later = Batch::default();
+        later.remove(vec![2]);
+        group.enter(later).expect("nothing failed");
+        let seen = || (group.pending(&[1]), group.pending(&[2]), group.pending(&[3]));
+        assert_eq!(seen(), (Some(Some(vec![1])), Some(None), None));
+        let write = |_: &Writes| {
+            assert_eq!(seen(), (Some(Some(vec![1])), Some(None), None));
+            Ok(())
+        };
+        group.wait(write).expect("writes");
+        assert_eq!(seen(), (None, None, None));
+    }
+
+    #[test]
+    fn after_a_failed_write_nothing_is_acknowledged_any_more() {
+        let group = GroupCommit::default();
+        let failure = |_: &Writes| {
             Err(StoreError::Stopped {
                 reason: "disk on fire".into(),
             })
         };
-        assert!(group.wait_durable(failure).is_err());
-        assert!(group.wait_durable(|| Ok(())).is_err());
-        assert!(matches!(group.check(), Err(StoreError::Stopped { .. })));
+        group.enter(one(1)).expect("nothing failed");
+        assert!(group.wait(failure).is_err());
+        let again = group.enter(one(2));
+        assert!(
+            matches!(again, Err(StoreError::Stopped { .. })),
+            "{again:?}"
+        );
+        assert!(group.wait(|_| Ok(())).is_err());
+        assert!(!group.wrote_well());
     }
 
     #[test]
-    fn a_sync_that_panics_fails_its_writer_and_those_who_come_after_it() {
-        // The mark of the sync under way once stayed behind, and every later writer waited for it.
+    fn a_write_that_panics_fails_its_writer_and_those_who_come_after_it() {
+        // The mark of the write under way once stayed behind, and every later writer waited for it.
         let group = GroupCommit::default();
-        let first = group.wait_durable(|| panic!("disk on fire"));
-        let later = group.wait_durable(|| Ok(()));
+        group.enter(one(1)).expect("nothing failed");
+        let first = group.wait(|_| panic!("disk on fire"));
+        let later = group.enter(one(2));
         for refused in [first, later] {
-            let reason = refused.expect_err("nothing was synced").to_string();
+            let reason = refused.expect_err("nothing was written").to_string();
             assert!(reason.contains("(disk on fire)"), "{reason}");
         }
     }

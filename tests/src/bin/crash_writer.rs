@@ -1,6 +1,7 @@
 //! Writes to a collection until it is killed, and says so on its standard output.
 //!
-//! Arguments: the data directory, and a number that seeds its choices and starts its versions.
+//! Arguments: the data directory, a number that seeds its choices and starts its versions, and how
+//! many threads write.
 
 use std::{
     error::Error,
@@ -11,21 +12,22 @@ use std::{
 };
 
 use engine::{Collection, Engine};
-use tests::load::{COLLECTION, IDS, Line, Operation, Random, WRITERS, config, id, item, spaces};
+use tests::load::{COLLECTION, IDS, Line, Operation, Random, config, id, item, spaces};
 
 /// Versions of one run; far more than it gets to.
 const VERSIONS_PER_RUN: u64 = 1_000_000;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
-    let (Some(dir), Some(run)) = (args.next(), args.next()) else {
-        return Err("expected a data directory and a number".into());
+    let (Some(dir), Some(run), Some(writers)) = (args.next(), args.next(), args.next()) else {
+        return Err("expected a data directory, a number, and how many threads".into());
     };
     let run: u64 = run.parse()?;
+    let writers: u32 = writers.parse()?;
     let engine = Engine::open(Path::new(&dir), config())?;
     let collection = engine.create(COLLECTION, &spaces())?;
     tell(&Line::Ready)?;
-    let writers = (0..WRITERS).map(|writer| {
+    let writers = (0..writers).map(|writer| {
         let collection = collection.clone();
         thread::spawn(move || write(&collection, writer, run).map_err(|error| error.to_string()))
     });
