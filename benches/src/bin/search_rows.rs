@@ -116,7 +116,7 @@ fn measure(dir: &Path, dim: usize, k: NonZeroUsize) -> Result<(), Box<dyn Error>
     let sides = Modality::ALL.map(|modality| -> Result<_, Box<dyn Error>> {
         let mut queries = Vec::new();
         read(&queries_file(dir, modality), dim, |query| {
-            queries.push(query)
+            queries.push(query);
         })?;
         let exact = search_all(&flat, &queries, k, 0);
         Ok((modality.to_string(), queries, exact))
