@@ -47,8 +47,8 @@ def arguments():
     options = parser.parse_args()
     if min(options.rows, options.queries) < K or options.rounds < 1:
         parser.error(f"--rows and --queries are at least {K}, --rounds at least 1")
-    if options.dim % 4:
-        parser.error(f"--dim is {options.dim}, expected a multiple of 4 (product quantization)")
+    if options.dim % 2:
+        parser.error(f"--dim is {options.dim}, expected an even one for codes of two elements")
     options.peers = options.peers.split(",") if options.peers else []
     for name in options.peers:
         if name not in PEERS:

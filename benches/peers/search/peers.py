@@ -134,7 +134,7 @@ class Faiss:
 
         def lists():
             centers = faiss.IndexFlatIP(dim)
-            index = faiss.IndexIVFPQFastScan(centers, dim, list_count(n), dim // 4, 4, metric)
+            index = faiss.IndexIVFPQFastScan(centers, dim, list_count(n), dim // 2, 4, metric)
             index.by_residual = True
             index.cp.seed = index.pq.cp.seed = SEED
             index.train(rows)
