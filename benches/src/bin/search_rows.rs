@@ -7,7 +7,7 @@
 
 use std::{
     error::Error,
-    io::{BufRead, BufWriter, Write},
+    io::{BufRead, BufReader, BufWriter, Read, Write},
     num::NonZeroUsize,
     path::{Path, PathBuf},
     sync::Arc,
@@ -50,8 +50,8 @@ enum Command {
         #[arg(long, default_value_t = 1000)]
         queries: usize,
     },
-    /// Build the graph, then answer lines of standard input such as `image 64` or `text 128`
-    /// (which queries, `ef_search`), each with one line of JSON
+    /// Build the graph, then answer lines of standard input such as `image 64` or `text 128 2`
+    /// (which queries, `ef_search`, threads that share the queries), each with one line of JSON
     Measure {
         /// A folder with rows and queries
         dir: PathBuf,
@@ -94,42 +94,126 @@ fn generate(dir: &Path, rows: usize, dim: usize, queries: usize) -> Result<(), B
 
 fn measure(dir: &Path, dim: usize, k: NonZeroUsize) -> Result<(), Box<dyn Error>> {
     let mut rows = Rows::new(dim);
-    for row in read(&dir.join(ROWS), dim)? {
-        rows.push(row.as_slice());
-    }
+    read(&dir.join(ROWS), dim, |row| rows.push(row.as_slice()))?;
     let rows = Arc::new(rows);
     let params = HnswParams::default();
+    let resident_before = resident_bytes();
     let start = Instant::now();
     let graph = Hnsw::build(Arc::clone(&rows), &params, SEED, &|| false)
         .map_err(|_| "the build was stopped")?;
     let build_s = start.elapsed().as_secs_f64();
-    say(&json!({ "rows": rows.len(), "dim": dim, "build_s": build_s, "params": params }))?;
+    say(&json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "rows": rows.len(),
+        "dim": dim,
+        "build_s": build_s,
+        "params": params,
+        "bytes_per_row": bytes_per_row(rows.len(), resident_before),
+        "bytes_per_row_is": "resident growth during the build",
+    }))?;
 
     let flat = Flat::new(rows);
     let sides = Modality::ALL.map(|modality| -> Result<_, Box<dyn Error>> {
-        let queries = read(&queries_file(dir, modality), dim)?;
+        let mut queries = Vec::new();
+        read(&queries_file(dir, modality), dim, |query| {
+            queries.push(query);
+        })?;
         let exact = search_all(&flat, &queries, k, 0);
         Ok((modality.to_string(), queries, exact))
     });
     let sides = sides.into_iter().collect::<Result<Vec<_>, _>>()?;
     for line in std::io::stdin().lock().lines() {
-        let line = line?;
-        let asked = line
-            .split_once(' ')
-            .and_then(|(name, ef)| Some((name, ef.parse().ok()?)));
-        let side = asked.and_then(|(name, ef)| Some((sides.iter().find(|s| s.0 == name)?, ef)));
-        let ((name, queries, exact), ef_search) =
-            side.ok_or_else(|| format!("{line:?} is neither `image EF` nor `text EF`"))?;
+        let asked = Asked::parse(&line?)?;
+        let side = sides.iter().find(|side| side.0 == asked.queries);
+        let (name, queries, exact) = side.ok_or_else(|| asked.unknown_queries())?;
         let start = Instant::now();
-        let found = search_all(&graph, queries, k, ef_search);
+        let found = search_split(&graph, queries, k, &asked);
         let qps = queries.len() as f64 / start.elapsed().as_secs_f64();
         let (exact, found) = (positions(exact), positions(&found));
         let recall = recall(&exact, &found);
         say(&json!({
-            "queries": name, "ef": ef_search, "recall": recall, "qps": qps, "found": found,
+            "queries": name,
+            "ef": asked.ef_search,
+            "threads": asked.threads,
+            "recall": recall,
+            "qps": qps,
+            "found": found,
         }))?;
     }
     Ok(())
+}
+
+/// One line of standard input.
+struct Asked {
+    queries: String,
+    ef_search: usize,
+    threads: NonZeroUsize,
+}
+
+impl Asked {
+    fn parse(line: &str) -> Result<Self, String> {
+        let words: Vec<&str> = line.split(' ').collect();
+        let (queries, ef_search, threads) = match words[..] {
+            [queries, ef_search] => (queries, ef_search, "1"),
+            [queries, ef_search, threads] => (queries, ef_search, threads),
+            _ => return Err(not_asked(line)),
+        };
+        Ok(Self {
+            queries: queries.to_owned(),
+            ef_search: ef_search.parse().map_err(|_| not_asked(line))?,
+            threads: threads.parse().map_err(|_| not_asked(line))?,
+        })
+    }
+
+    fn unknown_queries(&self) -> String {
+        format!("{:?} are no queries: image or text", self.queries)
+    }
+}
+
+fn not_asked(line: &str) -> String {
+    format!("{line:?} is not `image EF`, `text EF`, or one of them with a number of threads")
+}
+
+/// What the index takes per row beside the f32 rows.
+///
+/// The engine does not tell it, so that this is how much memory became resident while it was
+/// built: at least what the index takes, and more where the build leaves free memory behind.
+/// `None` where the system does not tell either.
+fn bytes_per_row(rows: usize, resident_before: Option<u64>) -> Option<f64> {
+    let growth = resident_bytes()?.saturating_sub(resident_before?);
+    Some(growth as f64 / rows as f64)
+}
+
+/// Resident memory of this process without mapped files, on Linux. Unlike `/proc/self/statm` this
+/// needs no page size, and leaves out the pages of files that happen to be in memory.
+fn resident_bytes() -> Option<u64> {
+    let status = fs_err::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("RssAnon:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// All queries, in equal parts on as many threads as asked for.
+fn search_split(
+    index: &dyn Index,
+    queries: &[Embedding],
+    k: NonZeroUsize,
+    asked: &Asked,
+) -> Vec<Vec<Neighbor>> {
+    let part = queries.len().div_ceil(asked.threads.get());
+    if asked.threads.get() == 1 {
+        return search_all(index, queries, k, asked.ef_search);
+    }
+    std::thread::scope(|scope| {
+        let started: Vec<_> = queries
+            .chunks(part.max(1))
+            .map(|part| scope.spawn(|| search_all(index, part, k, asked.ef_search)))
+            .collect();
+        started
+            .into_iter()
+            .flat_map(|thread| thread.join().expect("a search does not panic"))
+            .collect()
+    })
 }
 
 /// One query after another, on this thread.
@@ -172,17 +256,25 @@ fn write(path: &Path, rows: &[Embedding]) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn read(path: &Path, dim: usize) -> Result<Vec<Embedding>, Box<dyn Error>> {
-    let bytes = fs_err::read(path)?;
+/// Gives every row of a file to `take`, one after another: a million rows are in memory once only.
+fn read(path: &Path, dim: usize, mut take: impl FnMut(Embedding)) -> Result<(), Box<dyn Error>> {
+    let file = File::open(path)?;
+    let len = file.metadata()?.len();
     let row_bytes = dim * size_of::<f32>();
-    if dim == 0 || bytes.is_empty() || !bytes.len().is_multiple_of(row_bytes) {
-        let (path, len) = (path.display(), bytes.len());
+    if dim == 0 || len == 0 || !len.is_multiple_of(row_bytes as u64) {
+        let path = path.display();
         return Err(format!("{path} has {len} bytes, which are no rows of dim {dim}").into());
     }
-    let value = |four: &[u8; 4]| f32::from_le_bytes(*four);
-    let row = |row: &[u8]| Embedding::new(row.as_chunks().0.iter().map(value).collect());
-    Ok(bytes
-        .chunks_exact(row_bytes)
-        .map(row)
-        .collect::<Result<_, _>>()?)
+    let mut file = BufReader::new(file);
+    let mut bytes = vec![0; row_bytes];
+    for _ in 0..len / row_bytes as u64 {
+        file.read_exact(&mut bytes)?;
+        let values = bytes.as_chunks().0.iter();
+        take(Embedding::new(
+            values
+                .map(|four: &[u8; 4]| f32::from_le_bytes(*four))
+                .collect(),
+        )?);
+    }
+    Ok(())
 }
