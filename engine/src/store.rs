@@ -136,9 +136,6 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// When it may not be durable. It is then either there or not there as a whole.
     fn commit(&self, batch: Batch) -> Result<(), StoreError> {
-        if batch.is_empty() {
-            return Ok(());
-        }
         self.apply(batch)?;
         self.sync()
     }

@@ -53,8 +53,10 @@ impl GroupCommit {
     pub(super) fn enter(&self, batch: Batch) -> Result<(), StoreError> {
         let mut state = self.state.lock();
         state.check()?;
-        state.waiting.extend(batch.writes);
-        state.entered += 1;
+        if !batch.is_empty() {
+            state.waiting.extend(batch.writes);
+            state.entered += 1;
+        }
         Ok(())
     }
 
@@ -176,7 +178,13 @@ mod tests {
         let mut later = Batch::default();
         later.remove(vec![2]);
         group.enter(later).expect("nothing failed");
-        let seen = || (group.pending(&[1]), group.pending(&[2]), group.pending(&[3]));
+        let seen = || {
+            (
+                group.pending(&[1]),
+                group.pending(&[2]),
+                group.pending(&[3]),
+            )
+        };
         assert_eq!(seen(), (Some(Some(vec![1])), Some(None), None));
         let write = |_: &Writes| {
             assert_eq!(seen(), (Some(Some(vec![1])), Some(None), None));
