@@ -29,7 +29,7 @@ use opening::{create, lock, open_sled, remove_unfinished_snapshots, sync_dir};
 
 use super::{
     Batch, Entry, Store, StoreError,
-    group::{GroupCommit, Writes},
+    group::{GroupCommit, Pending, Writes},
     parts::{self, Stored},
 };
 use crate::error::panic_text;
@@ -228,8 +228,10 @@ impl std::fmt::Debug for DiskStore {
 
 impl Store for DiskStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        if let Some(pending) = self.group.pending(key) {
-            return Ok(pending);
+        match self.group.pending(key) {
+            Pending::Value(value) => return Ok(Some(value)),
+            Pending::Removal => return Ok(None),
+            Pending::Nothing => {}
         }
         match self.guarded(|| self.db().get(key))? {
             Some(stored) => self.whole(key, &stored),

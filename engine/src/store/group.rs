@@ -14,6 +14,17 @@ use crate::error::panic_text;
 /// Keys and their new values, or `None` where a key goes.
 pub(super) type Writes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
+/// What is about to happen to a key.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Pending {
+    /// It gets a value.
+    Value(Vec<u8>),
+    /// It goes.
+    Removal,
+    /// Nothing: the store knows.
+    Nothing,
+}
+
 /// Collects batches and counts which are durable.
 #[derive(Debug, Default)]
 pub(super) struct GroupCommit {
@@ -60,12 +71,14 @@ impl GroupCommit {
         Ok(())
     }
 
-    /// The value of a key in what was taken in and is not durable yet: `Some(None)` when the key
-    /// goes.
-    pub(super) fn pending(&self, key: &[u8]) -> Option<Option<Vec<u8>>> {
+    /// What was taken in for a key and is not durable yet.
+    pub(super) fn pending(&self, key: &[u8]) -> Pending {
         let state = self.state.lock();
-        let value = state.waiting.get(key).or_else(|| state.written.get(key));
-        value.cloned()
+        match state.waiting.get(key).or_else(|| state.written.get(key)) {
+            Some(Some(value)) => Pending::Value(value.clone()),
+            Some(None) => Pending::Removal,
+            None => Pending::Nothing,
+        }
     }
 
     /// Returns when everything that was taken in before is durable. One caller at a time runs
@@ -185,13 +198,18 @@ mod tests {
                 group.pending(&[3]),
             )
         };
-        assert_eq!(seen(), (Some(Some(vec![1])), Some(None), None));
+        let all = || {
+            let value = Pending::Value(vec![1]);
+            (value, Pending::Removal, Pending::Nothing)
+        };
+        assert_eq!(seen(), all());
         let write = |_: &Writes| {
-            assert_eq!(seen(), (Some(Some(vec![1])), Some(None), None));
+            assert_eq!(seen(), all());
             Ok(())
         };
         group.wait(write).expect("writes");
-        assert_eq!(seen(), (None, None, None));
+        let nothing = (Pending::Nothing, Pending::Nothing, Pending::Nothing);
+        assert_eq!(seen(), nothing);
     }
 
     #[test]
