@@ -165,7 +165,7 @@ pub struct ClassifyArgs {
     /// What it may be, separated by commas
     #[arg(long, required = true, value_delimiter = ',', value_name = "A,B,C")]
     pub labels: Vec<String>,
-    /// A wording with `{}` where the label goes; may be given again, the labels are then averaged
+    /// A wording with one `{}` where the label goes; may be given again, the labels are then averaged
     /// over all wordings
     #[arg(long = "template", value_name = "TEMPLATE")]
     pub templates: Vec<String>,

@@ -105,9 +105,17 @@ fn a_classification_is_a_distribution_with_the_best_label_first() {
         assert!(probabilities.is_sorted_by(|a, b| a >= b), "{answer}");
         assert!(predictions.iter().any(|p| p["label"] == "car"), "{answer}");
     }
-    let ran = world.run(&["classify", "--text", "x", "--labels", "dog,dog"]);
-    assert_eq!(ran.code, Some(1));
-    assert!(ran.stderr.contains("given twice"), "{}", ran.stderr);
+    let refused = [
+        (&["--labels", "dog,dog"][..], "given twice"),
+        (&["--labels", "dog,,cat"], "empty"),
+        (&["--labels", "dog", "--template", "a photo"], "{}"),
+        (&["--labels", "dog", "--template", "{} and {}"], "{}"),
+    ];
+    for (arguments, reason) in refused {
+        let ran = world.run(&[&["classify", "--text", "x"], arguments].concat());
+        assert_eq!(ran.code, Some(1), "{arguments:?}");
+        assert!(ran.stderr.contains(reason), "{}", ran.stderr);
+    }
 }
 
 #[test]

@@ -36,7 +36,7 @@
 //! what is called. Below them a collection is a few shards (`shard`), each one sealed, immutable
 //! `segment` with an [`index`], plus a tail that is scanned exactly, plus tombstones; `sealing`
 //! builds new segments in the background; `record` and `catalog` say how things lie in the
-//! [`store`]. [`Head`] and [`metrics`] stand beside.
+//! [`store`]. [`Head`], [`Prompts`] and [`metrics`] stand beside.
 
 mod bits;
 mod catalog;
@@ -49,6 +49,7 @@ pub mod index;
 mod item;
 mod loading;
 pub mod metrics;
+mod prompts;
 mod record;
 mod request;
 mod sealing;
@@ -66,6 +67,7 @@ pub use engine::Engine;
 pub use error::EngineError;
 pub use head::{Head, Prediction};
 pub use item::{Item, ItemId, ItemMeta, Payload, Stats, Upserted};
+pub use prompts::Prompts;
 pub use request::{Hit, Query, Score, SearchRequest, Target};
 
 #[cfg(test)]

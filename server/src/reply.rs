@@ -108,6 +108,11 @@ impl ApiError {
                 ours: got,
             },
             EngineError::NoSuchTarget { .. } => Self::invalid("target", message),
+            EngineError::BadPrompt { field, reason } => Self::invalid(field, reason),
+            EngineError::PromptsTooLarge { .. } => Self::TooLarge {
+                field: Some("templates".into()),
+                message,
+            },
             EngineError::BadHead { .. } => Self::invalid("labels", message),
             source => Self::internal(doing, source),
         }
