@@ -5,7 +5,7 @@ use engine::{Prediction, Prompts, Query};
 
 use crate::{
     config::Limits,
-    content::{Content, Patience, check_text, encode_one, encode_window},
+    content::{Content, Patience, Purpose, check_text, encode_one, encode_window},
     query::in_range,
     reply::ApiError,
     state::{AppState, block},
@@ -99,7 +99,7 @@ async fn encode_prompts(state: &AppState, prompts: &[String]) -> Result<Vec<Embe
             .collect();
         for (i, ready) in window
             .iter()
-            .zip(encode_window(state, contents, patience).await?)
+            .zip(encode_window(state, contents, Purpose::Ask, patience).await?)
         {
             let embedding = ready.map_err(|error| error.under("labels"))?.encoded.shared;
             if prompts[*i].len() <= MAX_CACHED_BYTES {

@@ -13,7 +13,7 @@ use encoders::Pixels;
 use engine::{Collection, Engine};
 use lru::LruCache;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     ServerError,
@@ -32,7 +32,7 @@ pub(crate) struct AppState {
     pub(crate) texts: Tower<String>,
     pub(crate) images: Tower<Pixels>,
     /// Turns to decode a picture: one per core.
-    pub(crate) decoders: Semaphore,
+    decoders: Arc<Semaphore>,
     /// Embeddings of the prompts of recent classifications.
     pub(crate) prompts: Mutex<LruCache<String, Embedding>>,
     pub(crate) limits: Limits,
@@ -79,7 +79,7 @@ impl AppState {
             model,
             texts,
             images,
-            decoders: Semaphore::new(cores),
+            decoders: Arc::new(Semaphore::new(cores)),
             prompts: Mutex::new(LruCache::new(cached)),
             limits,
             media_roots,
@@ -109,6 +109,12 @@ impl AppState {
             theirs: format!("{} ({})", theirs.model, theirs.fingerprint),
             ours: format!("{} ({})", ours.model, ours.fingerprint),
         })
+    }
+
+    /// A turn to decode a picture, as soon as there is one.
+    pub(crate) async fn decode_turn(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        let turn = Arc::clone(&self.decoders).acquire_owned().await;
+        turn.map_err(|source| ApiError::internal("waiting to decode a picture", source))
     }
 
     /// Which tower works without finishing anything, if one does.

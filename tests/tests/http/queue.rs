@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::json;
 
-use crate::harness::Service;
+use crate::harness::{Service, png_base64};
 
 fn wait_until(what: &str, is: impl Fn() -> bool) {
     let started = Instant::now();
@@ -23,10 +23,13 @@ fn wait_until(what: &str, is: impl Fn() -> bool) {
 }
 
 fn waiting(service: &Service) -> String {
+    waiting_for(service, "text")
+}
+
+fn waiting_for(service: &Service, tower: &str) -> String {
     let text = service.get("/metrics").text();
-    let line = text
-        .lines()
-        .find(|l| l.starts_with("diptych_queue_inputs{tower=\"text\"}"));
+    let start = format!("diptych_queue_inputs{{tower=\"{tower}\"}}");
+    let line = text.lines().find(|l| l.starts_with(&start));
     line.and_then(|l| l.split(' ').next_back())
         .unwrap_or_default()
         .to_owned()
@@ -112,7 +115,7 @@ fn what_a_vanished_client_asked_is_dropped_from_the_queue() {
     service.gate.shut();
     let body = r#"{"text": "a"}"#;
     let head = format!(
-        "POST /v1/collections/c/search HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+        "POST /v1/collections/c/search HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
          content-length: {}\r\n\r\n{body}",
         body.len()
     );
@@ -139,4 +142,36 @@ fn what_a_vanished_client_asked_is_dropped_from_the_queue() {
         metrics.lines().any(|l| l == passes),
         "only the first was encoded: {metrics}"
     );
+}
+
+/// A decode cannot be interrupted, so that one whose client is gone still takes a core and memory.
+/// Its turn and its room in the queue were once given back at the disconnect, and clients that came
+/// and went had any number of pictures decoded at once.
+#[test]
+fn a_decode_keeps_its_room_when_its_client_vanishes() {
+    let service = Service::with(|config| config.limits.queue_images = 1);
+    service.put("/v1/collections/c");
+    service.prepare_gate.shut();
+    let search = json!({ "image": png_base64(1) });
+    let body = search.to_string();
+    let head = format!(
+        "POST /v1/collections/c/search HTTP/1.1\r\nhost: localhost\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let address = service.url("").replace("http://", "");
+    let mut stream = TcpStream::connect(&address).expect("connects");
+    stream.write_all(head.as_bytes()).expect("is sent");
+    let waiting = || waiting_for(&service, "image");
+    wait_until("the picture is decoded", || waiting() == "1");
+    thread::sleep(Duration::from_millis(100));
+    drop(stream);
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(waiting(), "1", "the decode goes on and holds its room");
+    service
+        .post("/v1/collections/c/search", &search)
+        .refused(429, "queue_full");
+    service.prepare_gate.open();
+    wait_until("the decode is over", || waiting() == "0");
+    service.search(&search);
 }
