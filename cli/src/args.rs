@@ -79,7 +79,7 @@ pub struct ServeArgs {
     /// Port to listen on; 0 takes a free one
     #[arg(long, default_value_t = DEFAULT_PORT)]
     pub port: u16,
-    /// Allow an address that other machines reach; there is no password
+    /// Allow an address that other machines reach, and any name in `Host`; there is no password
     #[arg(long)]
     pub insecure: bool,
 }

@@ -19,7 +19,8 @@ const DEFAULT_PORT: u16 = 7700;
 pub struct ServerConfig {
     /// Where to listen. Port 0 lets the system choose one; see [`crate::RunningServer::addr`].
     pub bind: SocketAddr,
-    /// Allows a bind that other machines can reach. There is no authentication yet.
+    /// Allows a bind that other machines can reach, and requests that call this machine by any
+    /// name; otherwise `Host` must be an IP address or `localhost`. There is no authentication yet.
     pub insecure: bool,
     /// What a request may ask for.
     pub limits: Limits,

@@ -25,6 +25,11 @@ pub(crate) enum ApiError {
     Form { message: String },
     #[error("a page of another origin ({origin}) may not change anything here")]
     CrossOrigin { origin: String },
+    #[error(
+        "{host:?} is not known to name this machine: use localhost or the machine's IP address, or \
+         start the server with --insecure"
+    )]
+    ForeignHost { host: String },
     #[error("nothing is served at {path}")]
     NoRoute { path: String },
     #[error("there is no collection {name:?}: PUT /v1/collections/{name} makes it")]
@@ -125,6 +130,7 @@ impl ApiError {
             Self::Json { .. } => (StatusCode::BAD_REQUEST, "invalid_json"),
             Self::Form { .. } => (StatusCode::BAD_REQUEST, "invalid_form"),
             Self::CrossOrigin { .. } => (StatusCode::FORBIDDEN, "cross_origin"),
+            Self::ForeignHost { .. } => (StatusCode::FORBIDDEN, "foreign_host"),
             Self::NoRoute { .. } => (StatusCode::NOT_FOUND, "route_not_found"),
             Self::NoCollection { .. } => (StatusCode::NOT_FOUND, "collection_not_found"),
             Self::NoItem { .. } => (StatusCode::NOT_FOUND, "item_not_found"),

@@ -36,6 +36,8 @@ pub(crate) struct AppState {
     /// Embeddings of the prompts of recent classifications.
     pub(crate) prompts: Mutex<LruCache<String, Embedding>>,
     pub(crate) limits: Limits,
+    /// Whether requests may name this machine as they like.
+    pub(crate) any_host: bool,
     /// Folders whose pictures may be shown, links resolved.
     pub(crate) media_roots: Vec<PathBuf>,
     pub(crate) thumbnails: Option<Thumbnails>,
@@ -82,6 +84,7 @@ impl AppState {
             decoders: Arc::new(Semaphore::new(cores)),
             prompts: Mutex::new(LruCache::new(cached)),
             limits,
+            any_host: config.insecure,
             media_roots,
             thumbnails: config.thumbnails.clone().map(Thumbnails::new),
             metrics,

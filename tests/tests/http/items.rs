@@ -254,7 +254,7 @@ fn a_stream_is_answered_while_more_comes_in() {
         .set_read_timeout(Some(std::time::Duration::from_secs(20)))
         .expect("is set");
     let head = format!(
-        "POST {ITEMS} HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-ndjson\r\n\
+        "POST {ITEMS} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\n\
          transfer-encoding: chunked\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).expect("is sent");
