@@ -70,7 +70,8 @@ impl ServerConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Bytes of one request body, or of one line of an NDJSON stream.
+    /// Bytes of one request body, or of one line of an NDJSON stream. All bodies that arrive at
+    /// once have four times as many; more are answered with 429.
     pub body_bytes: usize,
     /// Items of one request. An NDJSON stream may be of any length.
     pub items: usize,
@@ -98,7 +99,8 @@ pub struct Limits {
     pub batch: usize,
     /// Prompts whose embeddings are remembered between classifications.
     pub cached_prompts: usize,
-    /// How long a body may pause before the request is given up, in milliseconds.
+    /// How long a body may pause, or the results of a stream go unread, before the request is
+    /// given up, in milliseconds.
     pub body_pause_ms: u64,
     /// How long a tower may work without finishing anything before `/readyz` says 503, in
     /// milliseconds.

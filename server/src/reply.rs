@@ -54,6 +54,8 @@ pub(crate) enum ApiError {
         theirs: String,
         ours: String,
     },
+    #[error("the results were not read for {pause_ms} ms: no further line was worked on")]
+    Unread { pause_ms: u64 },
     #[error("{message}")]
     TooLarge {
         field: Option<String>,
@@ -67,6 +69,8 @@ pub(crate) enum ApiError {
     Input { field: String, reason: String },
     #[error("too many inputs wait for the model, try again in {RETRY_AFTER_S} s")]
     QueueFull,
+    #[error("too many bodies arrive at once, try again in {RETRY_AFTER_S} s")]
+    BodiesFull,
     #[error("{reason}")]
     Unavailable { reason: &'static str },
     #[error("{doing} failed")]
@@ -137,6 +141,7 @@ impl ApiError {
             Self::NoPicture { .. } => (StatusCode::NOT_FOUND, "picture_not_found"),
             Self::Method { .. } => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::Slow { .. } => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
+            Self::Unread { .. } => (StatusCode::REQUEST_TIMEOUT, "results_unread"),
             Self::AnotherModel { .. } => (StatusCode::CONFLICT, "another_model"),
             Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Self::MediaType { .. } => {
@@ -147,7 +152,7 @@ impl ApiError {
             }
             Self::Picture { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "undecodable_picture"),
             Self::Input { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "unusable_input"),
-            Self::QueueFull => (StatusCode::TOO_MANY_REQUESTS, "queue_full"),
+            Self::QueueFull | Self::BodiesFull => (StatusCode::TOO_MANY_REQUESTS, "queue_full"),
             Self::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
             Self::Internal { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         }
@@ -208,7 +213,7 @@ impl ResponseError for ApiError {
     fn error_response(&self) -> HttpResponse {
         let mut reply = HttpResponse::build(self.status_code());
         match self {
-            Self::QueueFull | Self::Unavailable { .. } => {
+            Self::QueueFull | Self::BodiesFull | Self::Unavailable { .. } => {
                 reply.insert_header((header::RETRY_AFTER, RETRY_AFTER_S));
             }
             Self::Method { allowed, .. } => {

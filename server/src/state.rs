@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    ServerError,
+    ServerError, body,
     config::{Limits, ServerConfig},
     metrics::Metrics,
     model::ModelHandle,
@@ -31,6 +31,8 @@ pub(crate) struct AppState {
     pub(crate) model: ModelHandle,
     pub(crate) texts: Tower<String>,
     pub(crate) images: Tower<Pixels>,
+    /// Bytes of bodies that may arrive at once; see [`body::BodyRoom`].
+    pub(crate) bodies: Arc<Semaphore>,
     /// Turns to decode a picture: one per core.
     decoders: Arc<Semaphore>,
     /// Embeddings of the prompts of recent classifications.
@@ -70,6 +72,8 @@ impl AppState {
         )?;
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let cached = NonZeroUsize::new(limits.cached_prompts).unwrap_or(NonZeroUsize::MIN);
+        let bodies = limits.body_bytes.saturating_mul(body::BODIES);
+        let bodies = bodies.min(Semaphore::MAX_PERMITS);
         // A root that does not exist cannot hold a picture; it may appear before the next start.
         let media_roots = config
             .media_roots
@@ -81,6 +85,7 @@ impl AppState {
             model,
             texts,
             images,
+            bodies: Arc::new(Semaphore::new(bodies)),
             decoders: Arc::new(Semaphore::new(cores)),
             prompts: Mutex::new(LruCache::new(cached)),
             limits,

@@ -29,7 +29,7 @@ pub(crate) async fn put(
     request: HttpRequest,
     payload: Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let sent = body::read(&request, payload, &state.limits).await?;
+    let sent = body::read(&request, payload, &state).await?.bytes;
     if !sent.is_empty() {
         if body::media_type(&request) != "application/json" {
             return Err(body::unsupported(&request, "application/json"));

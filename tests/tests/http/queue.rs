@@ -1,7 +1,7 @@
 //! The bounded queue, and what happens when the model is slow.
 
 use std::{
-    io::Write as _,
+    io::{Read as _, Write as _},
     net::TcpStream,
     thread,
     time::{Duration, Instant},
@@ -174,4 +174,56 @@ fn a_decode_keeps_its_room_when_its_client_vanishes() {
     service.prepare_gate.open();
     wait_until("the decode is over", || waiting() == "0");
     service.search(&search);
+}
+
+/// Bodies were once bounded one by one only: some connections that send slowly could together hold
+/// more memory than there is.
+#[test]
+fn bodies_that_arrive_together_have_one_bound() {
+    let service = Service::with(|config| {
+        config.limits.body_bytes = 10_000;
+        config.limits.body_pause_ms = 5_000;
+    });
+    service.put("/v1/collections/c");
+    let address = service.url("").replace("http://", "");
+    let head = |kind: &str| {
+        format!(
+            "POST /v1/collections/c/items HTTP/1.1\r\nhost: localhost\r\n\
+             content-type: {kind}\r\ncontent-length: 10000\r\n\r\n"
+        )
+    };
+    let form = "--xyz\r\nContent-Disposition: form-data; name=\"f\"; filename=\"a\"\r\n\r\n";
+    let slow: Vec<_> = [
+        (head("application/json"), String::new()),
+        (head("multipart/form-data; boundary=xyz"), form.to_owned()),
+    ]
+    .into_iter()
+    .cycle()
+    .take(4)
+    .map(|(head, start)| {
+        let mut stream = TcpStream::connect(&address).expect("connects");
+        let body = start.clone() + &" ".repeat(9_900 - start.len());
+        stream.write_all(head.as_bytes()).expect("is sent");
+        stream.write_all(body.as_bytes()).expect("is sent");
+        stream
+    })
+    .collect();
+    let item = json!({ "text": "a".repeat(2_000) });
+    let add = || service.post("/v1/collections/c/items", &item);
+    wait_until("the bodies fill all room", || add().status == 429);
+    let refused = add();
+    refused.refused(429, "queue_full");
+    assert_eq!(refused.header("retry-after"), "1");
+    assert_eq!(
+        service.get("/v1/collections").status,
+        200,
+        "what has no body is served"
+    );
+    // Those who are too slow are given up, and their room is free again.
+    for mut stream in slow {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.contains(" 408 "), "{answer}");
+    }
+    assert_eq!(add().status, 200);
 }
