@@ -3,9 +3,7 @@
 use std::{net::IpAddr, num::NonZeroUsize, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-
-/// The port that `demo` and `serve` listen on.
-pub const DEFAULT_PORT: u16 = 7700;
+use server::DEFAULT_PORT;
 
 /// The collection that `index`, `search` and `serve` use when none is named.
 pub const DEFAULT_COLLECTION: &str = "default";

@@ -44,7 +44,7 @@ pub fn run(places: &Places, args: &DemoArgs) -> Result<()> {
     let bind = SocketAddr::from((Ipv4Addr::LOCALHOST, args.port));
     if !args.no_serve {
         // Before the long work, not after it.
-        serve::check_port(bind)?;
+        server::check_port(bind)?;
     }
     let home = Home::new(places)?;
     let engine = home.open_or_create()?;

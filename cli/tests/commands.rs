@@ -1,7 +1,8 @@
 //! The other commands, from outside: what they answer, and what they say when they cannot.
 
 use std::{
-    net::TcpListener,
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -211,13 +212,44 @@ fn a_served_folder_is_used_by_nobody_else_and_a_signal_ends_it_well() {
     assert_eq!(ran.code, Some(1));
     assert!(ran.stderr.contains("HTTP"), "{}", ran.stderr);
 
-    let pid = serving.child.id().to_string();
-    let kill = Command::new("kill")
-        .args(["-TERM", &pid])
-        .stdin(Stdio::null())
-        .status();
-    assert!(kill.expect("kill runs").success());
+    terminate(&serving);
     let status = serving.child.wait().expect("ends");
     assert_eq!(status.code(), Some(0));
     assert_eq!(world.run(&["search", "a dog"]).code, Some(0));
+}
+
+/// A second signal was once put behind the first, which waited for every open request.
+#[cfg(unix)]
+#[test]
+fn a_second_signal_does_not_wait_for_open_requests() {
+    let world = World::new();
+    world.picture("a.png", 1);
+    world.index(&[]);
+    let mut serving = Serving::start(&world.path("data"), &["serve", "--port", "0"]);
+    let address = serving.url.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).expect("connects");
+    let head = "POST /v1/collections/default/items HTTP/1.1\r\nhost: localhost\r\n\
+                content-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).expect("is sent");
+    // The head of the answer says that the request was accepted.
+    stream.read_exact(&mut [0; 12]).expect("an answer begins");
+    terminate(&serving);
+    std::thread::sleep(Duration::from_millis(500));
+    let early = serving.child.try_wait().expect("can be asked");
+    assert_eq!(early, None, "the open request is waited for");
+    terminate(&serving);
+    let begin = Instant::now();
+    while serving.child.try_wait().expect("can be asked").is_none() {
+        assert!(begin.elapsed() < Duration::from_secs(5), "it still waits");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[cfg(unix)]
+fn terminate(serving: &Serving) {
+    let kill = Command::new("kill")
+        .args(["-TERM", &serving.child.id().to_string()])
+        .stdin(Stdio::null())
+        .status();
+    assert!(kill.expect("kill runs").success());
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::ServerError;
 
 /// The port that is served when none is named.
-const DEFAULT_PORT: u16 = 7700;
+pub const DEFAULT_PORT: u16 = 7700;
 
 /// How the server is reached and what it may touch.
 #[derive(Debug, Clone, Deserialize)]
