@@ -109,8 +109,12 @@ fn hits(
                 search(Target::Image)?.into_iter(),
                 search(Target::Text)?.into_iter(),
             ];
-            let turns = (0..k.get()).flat_map(|_| kinds.each_mut().map(Iterator::next));
-            turns.flatten().take(k.get()).collect()
+            // Ends when both have ended, however many hits were asked for.
+            let turns = std::iter::from_fn(|| {
+                let turn = kinds.each_mut().map(Iterator::next);
+                turn.iter().any(Option::is_some).then_some(turn)
+            });
+            turns.flatten().flatten().take(k.get()).collect()
         }
     })
 }

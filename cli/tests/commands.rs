@@ -141,6 +141,16 @@ fn a_specific_search_stays_within_one_kind() {
     assert_eq!(found["hits"][0]["id"], text(&path));
 }
 
+/// The turns that pictures and texts take were once counted out to `k`, however few there were.
+#[test]
+fn asking_for_more_than_there_is_ends() {
+    let world = World::new();
+    world.picture("a.png", 1);
+    world.index(&[]);
+    let found = world.json(&["search", "a", "--target", "both", "-k", "100000000000"]);
+    assert_eq!(found["hits"].as_array().map(Vec::len), Some(1));
+}
+
 #[test]
 fn a_folder_that_is_no_model_or_cannot_hold_data_is_named() {
     let world = World::new();
