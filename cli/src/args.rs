@@ -91,7 +91,7 @@ pub struct IndexArgs {
     /// The collection; made when it does not exist
     #[arg(long, default_value = DEFAULT_COLLECTION, value_name = "NAME")]
     pub collection: String,
-    /// Remove what was indexed below these paths and is gone
+    /// Remove what was indexed below these paths, or where links in them lead, and is gone
     #[arg(long)]
     pub prune: bool,
     /// Print the report as JSON

@@ -69,7 +69,12 @@ pub fn serve(
 pub fn remember_roots(home: &Home, roots: &[PathBuf]) -> Result<()> {
     let mut known = indexed_roots(home)?;
     let before = known.len();
-    known.extend(roots.iter().cloned());
+    for root in roots {
+        // What lies inside a known folder is shown already.
+        if !root.ancestors().any(|folder| known.contains(folder)) {
+            known.insert(root.clone());
+        }
+    }
     if known.len() == before {
         return Ok(());
     }
