@@ -3,9 +3,7 @@
 use std::{net::IpAddr, num::NonZeroUsize, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-
-/// The port that `demo` and `serve` listen on.
-pub const DEFAULT_PORT: u16 = 7700;
+use server::DEFAULT_PORT;
 
 /// The collection that `index`, `search` and `serve` use when none is named.
 pub const DEFAULT_COLLECTION: &str = "default";
@@ -79,7 +77,7 @@ pub struct ServeArgs {
     /// Port to listen on; 0 takes a free one
     #[arg(long, default_value_t = DEFAULT_PORT)]
     pub port: u16,
-    /// Allow an address that other machines reach; there is no password
+    /// Allow an address that other machines reach, and any name in `Host`; there is no password
     #[arg(long)]
     pub insecure: bool,
 }
@@ -93,7 +91,7 @@ pub struct IndexArgs {
     /// The collection; made when it does not exist
     #[arg(long, default_value = DEFAULT_COLLECTION, value_name = "NAME")]
     pub collection: String,
-    /// Remove what was indexed below these paths and is gone
+    /// Remove what was indexed below these paths, or where links in them lead, and is gone
     #[arg(long)]
     pub prune: bool,
     /// Print the report as JSON
@@ -172,7 +170,7 @@ pub struct ClassifyArgs {
     /// What it may be, separated by commas
     #[arg(long, required = true, value_delimiter = ',', value_name = "A,B,C")]
     pub labels: Vec<String>,
-    /// A wording with `{}` where the label goes; may be given again, the labels are then averaged
+    /// A wording with one `{}` where the label goes; may be given again, the labels are then averaged
     /// over all wordings
     #[arg(long = "template", value_name = "TEMPLATE")]
     pub templates: Vec<String>,

@@ -44,7 +44,7 @@ pub fn run(places: &Places, args: &DemoArgs) -> Result<()> {
     let bind = SocketAddr::from((Ipv4Addr::LOCALHOST, args.port));
     if !args.no_serve {
         // Before the long work, not after it.
-        serve::check_port(bind)?;
+        server::check_port(bind)?;
     }
     let home = Home::new(places)?;
     let engine = home.open_or_create()?;
@@ -69,7 +69,7 @@ fn invitation(count: &str, address: SocketAddr) -> String {
     format!(
         "\nserving {count} pictures on http://{address}\n\n\
          three things to try:\n\
-         1. open http://{address} and type: cactus\n\
+         1. open http://{address}/?collection={COLLECTION} and type: cactus\n\
          2. curl -s http://{address}/v1/collections/{COLLECTION}/search \
          -H 'content-type: application/json' -d '{{\"text\": \"rainbow\", \"k\": 3}}'\n\
          3. curl -s http://{address}/v1/classify \
@@ -271,4 +271,19 @@ fn file_name(entry: &Entry) -> String {
 
 fn hash_of(text: &str) -> [u8; 32] {
     *blake3::hash(text.as_bytes()).as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The page shows the first collection there is unless its address names another.
+    #[test]
+    fn the_invitation_leads_to_the_gallery() {
+        let said = invitation("1", SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
+        assert!(
+            said.contains("http://127.0.0.1:1/?collection=demo "),
+            "{said}"
+        );
+    }
 }

@@ -95,7 +95,8 @@ pub fn run(places: &Places, args: &IndexArgs) -> Result<ExitCode> {
     )?;
     let mut report = job.finish()?;
     if args.prune {
-        report.pruned = prune(&collection, &found.roots, &found.files)?;
+        let roots = [found.roots, found.lost].concat();
+        report.pruned = prune(&collection, &roots, &found.files)?;
     }
     report.failed.sort_by(|a, b| a.path.cmp(&b.path));
     report.seconds = start.elapsed().as_secs_f64();

@@ -143,9 +143,13 @@ impl Asked<'_> {
                 let (texts, of_texts) = search(Target::Text)?;
                 shards.extend(of_texts);
                 let mut kinds = [images.into_iter(), texts.into_iter()];
-                let k = self.k.get();
-                let turns = (0..k).flat_map(|_| kinds.each_mut().map(Iterator::next));
-                Ok((turns.flatten().take(k).collect(), shards))
+                // Ends when both have ended, however many hits were asked for.
+                let turns = std::iter::from_fn(|| {
+                    let turn = kinds.each_mut().map(Iterator::next);
+                    turn.iter().any(Option::is_some).then_some(turn)
+                });
+                let hits = turns.flatten().flatten().take(self.k.get());
+                Ok((hits.collect(), shards))
             }
         }
     }

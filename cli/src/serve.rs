@@ -1,11 +1,6 @@
 //! `diptych serve`: the collections over HTTP.
 
-use std::{
-    collections::BTreeSet,
-    net::{SocketAddr, TcpListener},
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result};
 use encoders::Model;
@@ -27,7 +22,7 @@ pub fn run(places: &Places, args: &ServeArgs) -> Result<()> {
     let home = Home::new(places)?;
     let config = config(&home, bind, args.insecure)?;
     config.validate()?;
-    check_port(bind)?;
+    server::check_port(bind)?;
     let engine = home.open_or_create()?;
     let model = home::model(places)?;
     serve(config, engine, model, |address| {
@@ -67,16 +62,6 @@ pub fn serve(
     Ok(running.wait_for_signal()?)
 }
 
-/// Says early what would otherwise fail late: that an address cannot be listened on.
-///
-/// # Errors
-/// When it cannot be, with what to do.
-pub fn check_port(bind: SocketAddr) -> Result<()> {
-    TcpListener::bind(bind).map(drop).with_context(|| {
-        format!("cannot listen on {bind}; choose another port with --port N, or stop what uses it")
-    })
-}
-
 /// Remembers folders whose pictures were indexed, so that the page may show them.
 ///
 /// # Errors
@@ -84,7 +69,12 @@ pub fn check_port(bind: SocketAddr) -> Result<()> {
 pub fn remember_roots(home: &Home, roots: &[PathBuf]) -> Result<()> {
     let mut known = indexed_roots(home)?;
     let before = known.len();
-    known.extend(roots.iter().cloned());
+    for root in roots {
+        // What lies inside a known folder is shown already.
+        if !root.ancestors().any(|folder| known.contains(folder)) {
+            known.insert(root.clone());
+        }
+    }
     if known.len() == before {
         return Ok(());
     }

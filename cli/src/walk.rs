@@ -56,8 +56,11 @@ impl Failure {
 /// What was found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// The paths that were given, canonical.
+    /// The paths that were given and where links below them lead, canonical: what lies inside is
+    /// what was walked.
     pub roots: Vec<PathBuf>,
+    /// Where links below the given paths would lead, if it were still there.
+    pub lost: Vec<PathBuf>,
     /// Pictures by canonical path, in order, each once.
     pub files: Vec<PathBuf>,
     /// Folders that cannot be read and pictures of formats that are not.
@@ -86,13 +89,22 @@ pub fn find(paths: &[PathBuf]) -> Result<Found> {
             .filter_entry(is_shown)
         {
             match entry {
-                Ok(entry) if entry.file_type().is_file() => {
-                    consider(entry.path(), &mut files, &mut found.failures);
+                Ok(entry) => {
+                    let (path, is_link) = (entry.path(), entry.path_is_symlink());
+                    let walked = if entry.file_type().is_file() {
+                        consider(path, &mut files, &mut found.failures)
+                    } else if is_link {
+                        fs_err::canonicalize(path).ok()
+                    } else {
+                        None
+                    };
+                    // Nothing else says that what is behind a link belongs to this root.
+                    found.roots.extend(walked.filter(|_| is_link));
                 }
-                Ok(_) => {}
                 Err(error) if error.loop_ancestor().is_some() => {}
                 Err(error) => {
                     let path = error.path().unwrap_or(&root).to_owned();
+                    found.lost.extend(lost_target(&path));
                     found.failures.push(Failure::new(&path, &error));
                 }
             }
@@ -107,7 +119,20 @@ fn is_shown(entry: &DirEntry) -> bool {
     entry.depth() == 0 || !entry.file_name().as_encoded_bytes().starts_with(b".")
 }
 
-fn consider(path: &Path, files: &mut BTreeSet<PathBuf>, failures: &mut Vec<Failure>) {
+/// Where a link leads whose target is gone; `None` for anything else, and where even the folder of
+/// the target is gone.
+fn lost_target(link: &Path) -> Option<PathBuf> {
+    let target = link.parent()?.join(fs_err::read_link(link).ok()?);
+    let folder = fs_err::canonicalize(target.parent()?).ok()?;
+    Some(folder.join(target.file_name()?))
+}
+
+/// Takes a picture, and gives back its canonical path.
+fn consider(
+    path: &Path,
+    files: &mut BTreeSet<PathBuf>,
+    failures: &mut Vec<Failure>,
+) -> Option<PathBuf> {
     let ending = path.extension().map(OsStr::to_ascii_lowercase);
     let is_one_of = |endings: &[&str]| {
         ending
@@ -124,11 +149,13 @@ fn consider(path: &Path, files: &mut BTreeSet<PathBuf>, failures: &mut Vec<Failu
         // Links may lead to the same file twice.
         match fs_err::canonicalize(path) {
             Ok(path) => {
-                files.insert(path);
+                files.insert(path.clone());
+                return Some(path);
             }
             Err(error) => failures.push(Failure::new(path, &error)),
         }
     }
+    None
 }
 
 fn starts_like_a_picture(path: &Path) -> bool {
@@ -199,8 +226,28 @@ mod tests {
         symlink(dir.path().join("a/x.png"), dir.path().join("y.png")).expect("linked");
         let outside = world(&["z.png"]);
         symlink(outside.path(), dir.path().join("other")).expect("linked");
+        fs_err::write(outside.path().join("notes.txt"), "words").expect("written");
+        symlink(outside.path().join("notes.txt"), dir.path().join("notes")).expect("linked");
         let found = find(&[dir.path().to_owned(), dir.path().join("a")]).expect("found");
         assert_eq!(found.files.len(), 2, "{found:?}");
         assert_eq!(found.failures, []);
+        assert!(found.lost.is_empty(), "{found:?}");
+
+        let canonical = |path: &Path| fs_err::canonicalize(path).expect("exists");
+        let (inside, outside) = (canonical(dir.path()), canonical(outside.path()));
+        let roots: BTreeSet<PathBuf> = found.roots.into_iter().collect();
+        let expected = [
+            inside.clone(),
+            inside.join("a"),
+            inside.join("a/x.png"),
+            outside.clone(),
+        ];
+        assert_eq!(roots, expected.into(), "what links lead to is remembered");
+
+        fs_err::remove_file(outside.join("z.png")).expect("removed");
+        symlink(outside.join("z.png"), inside.join("z.png")).expect("linked");
+        let found = find(&[inside]).expect("found");
+        assert_eq!(found.lost, [outside.join("z.png")]);
+        assert_eq!(found.failures.len(), 1, "{found:?}");
     }
 }

@@ -1,7 +1,8 @@
 //! The other commands, from outside: what they answer, and what they say when they cannot.
 
 use std::{
-    net::TcpListener,
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -105,9 +106,17 @@ fn a_classification_is_a_distribution_with_the_best_label_first() {
         assert!(probabilities.is_sorted_by(|a, b| a >= b), "{answer}");
         assert!(predictions.iter().any(|p| p["label"] == "car"), "{answer}");
     }
-    let ran = world.run(&["classify", "--text", "x", "--labels", "dog,dog"]);
-    assert_eq!(ran.code, Some(1));
-    assert!(ran.stderr.contains("given twice"), "{}", ran.stderr);
+    let refused = [
+        (&["--labels", "dog,dog"][..], "given twice"),
+        (&["--labels", "dog,,cat"], "empty"),
+        (&["--labels", "dog", "--template", "a photo"], "{}"),
+        (&["--labels", "dog", "--template", "{} and {}"], "{}"),
+    ];
+    for (arguments, reason) in refused {
+        let ran = world.run(&[&["classify", "--text", "x"], arguments].concat());
+        assert_eq!(ran.code, Some(1), "{arguments:?}");
+        assert!(ran.stderr.contains(reason), "{}", ran.stderr);
+    }
 }
 
 #[test]
@@ -130,6 +139,16 @@ fn a_specific_search_stays_within_one_kind() {
     let found = world.json(&["search", "--image", text(&path), "--space", "specific"]);
     assert_eq!(found["space"], "specific");
     assert_eq!(found["hits"][0]["id"], text(&path));
+}
+
+/// The turns that pictures and texts take were once counted out to `k`, however few there were.
+#[test]
+fn asking_for_more_than_there_is_ends() {
+    let world = World::new();
+    world.picture("a.png", 1);
+    world.index(&[]);
+    let found = world.json(&["search", "a", "--target", "both", "-k", "100000000000"]);
+    assert_eq!(found["hits"].as_array().map(Vec::len), Some(1));
 }
 
 #[test]
@@ -203,13 +222,44 @@ fn a_served_folder_is_used_by_nobody_else_and_a_signal_ends_it_well() {
     assert_eq!(ran.code, Some(1));
     assert!(ran.stderr.contains("HTTP"), "{}", ran.stderr);
 
-    let pid = serving.child.id().to_string();
-    let kill = Command::new("kill")
-        .args(["-TERM", &pid])
-        .stdin(Stdio::null())
-        .status();
-    assert!(kill.expect("kill runs").success());
+    terminate(&serving);
     let status = serving.child.wait().expect("ends");
     assert_eq!(status.code(), Some(0));
     assert_eq!(world.run(&["search", "a dog"]).code, Some(0));
+}
+
+/// A second signal was once put behind the first, which waited for every open request.
+#[cfg(unix)]
+#[test]
+fn a_second_signal_does_not_wait_for_open_requests() {
+    let world = World::new();
+    world.picture("a.png", 1);
+    world.index(&[]);
+    let mut serving = Serving::start(&world.path("data"), &["serve", "--port", "0"]);
+    let address = serving.url.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).expect("connects");
+    let head = "POST /v1/collections/default/items HTTP/1.1\r\nhost: localhost\r\n\
+                content-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).expect("is sent");
+    // The head of the answer says that the request was accepted.
+    stream.read_exact(&mut [0; 12]).expect("an answer begins");
+    terminate(&serving);
+    std::thread::sleep(Duration::from_millis(500));
+    let early = serving.child.try_wait().expect("can be asked");
+    assert_eq!(early, None, "the open request is waited for");
+    terminate(&serving);
+    let begin = Instant::now();
+    while serving.child.try_wait().expect("can be asked").is_none() {
+        assert!(begin.elapsed() < Duration::from_secs(5), "it still waits");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[cfg(unix)]
+fn terminate(serving: &Serving) {
+    let kill = Command::new("kill")
+        .args(["-TERM", &serving.child.id().to_string()])
+        .stdin(Stdio::null())
+        .status();
+    assert!(kill.expect("kill runs").success());
 }

@@ -1,10 +1,13 @@
 //! `diptych demo`, from outside.
 
 use std::{
+    path::Path,
     process::Stdio,
     thread,
     time::{Duration, Instant},
 };
+
+use serde_json::Value;
 
 use crate::world::{diptych, run};
 
@@ -15,18 +18,30 @@ fn an_interrupted_demo_is_completed_and_then_starts_at_once() {
     let data = world::demo_folder();
     // What an earlier run of the tests has left.
     let _ = fs_err::remove_dir_all(&data);
-    let mut command = diptych(&data);
-    command
-        .args(["demo", "--no-serve"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let mut child = command.spawn().expect("runs");
-    thread::sleep(Duration::from_secs(3));
-    child.kill().expect("killed");
-    child.wait().expect("ended");
+    // How soon something is committed depends on the machine. All of it takes many times longer.
+    let mut delay = Duration::from_secs(1);
+    let survived = loop {
+        let mut command = diptych(&data);
+        command
+            .args(["demo", "--no-serve"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut child = command.spawn().expect("runs");
+        thread::sleep(delay);
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+        let survived = count(&data, "text") + count(&data, "image");
+        if survived > 0 {
+            break survived;
+        }
+        delay *= 2;
+        assert!(delay < Duration::from_mins(2), "nothing is ever committed");
+    };
 
     let ran = run(&data, &["demo", "--no-serve"]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let completed = indexed(&ran.stderr);
+    assert!(completed > 0, "the first run was interrupted");
     let begin = Instant::now();
     let ran = run(&data, &["demo", "--no-serve"]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
@@ -55,6 +70,11 @@ fn an_interrupted_demo_is_completed_and_then_starts_at_once() {
             .clone()
     };
     let pictures = search("image");
+    assert_eq!(
+        survived + completed,
+        2 * pictures.len(),
+        "nothing is indexed twice"
+    );
     assert!(pictures.len() > 3500, "{} pictures", pictures.len());
     for hit in &pictures {
         let source = hit["source"].as_str().expect("a path");
@@ -70,4 +90,31 @@ fn an_interrupted_demo_is_completed_and_then_starts_at_once() {
         names[0]["text"], "pizza",
         "the name itself is nearest to itself"
     );
+}
+
+/// Items of one kind in the store; 0 where there is no store yet.
+fn count(data: &Path, target: &str) -> usize {
+    let everything = [
+        "--collection",
+        "demo",
+        "--k",
+        "100000",
+        "--json",
+        "--target",
+    ];
+    let ran = run(
+        data,
+        &[&["search", "x"], &everything[..], &[target]].concat(),
+    );
+    let found: Value = serde_json::from_str(&ran.stdout).unwrap_or_default();
+    found["hits"].as_array().map_or(0, Vec::len)
+}
+
+/// Pictures and names that a run says it has indexed.
+fn indexed(stderr: &str) -> usize {
+    let line = stderr.lines().find(|line| line.starts_with("indexed "));
+    let line = line.unwrap_or_else(|| panic!("nothing was indexed: {stderr}"));
+    let (counts, _) = line.split_once(" in ").expect("says how long it took");
+    let number = |word: &str| word.replace(',', "").parse::<usize>().ok();
+    counts.split(' ').filter_map(number).sum()
 }

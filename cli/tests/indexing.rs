@@ -83,6 +83,57 @@ fn only_what_changed_is_encoded_again_and_only_prune_removes() {
     assert!(ids(&world).contains(&text(&a).to_owned()));
 }
 
+/// Pictures behind a link were once indexed under the path that the link leads to, which nobody
+/// remembered: they were never shown and never pruned.
+#[cfg(unix)]
+#[test]
+fn pictures_behind_links_are_remembered_and_pruned() {
+    use std::os::unix::fs::symlink;
+
+    let world = World::new();
+    world.picture("a.png", 1);
+    let outside = world.path("outside");
+    fs_err::create_dir_all(outside.join("folder")).expect("made");
+    let outside_picture = |name: &str, seed| {
+        let target = outside.join(name);
+        fs_err::rename(world.picture("new.png", seed), &target).expect("moved");
+        target
+    };
+    let [single, lost, kept, gone] = [
+        ("single.png", 2),
+        ("lost.png", 3),
+        ("folder/kept.png", 4),
+        ("folder/gone.png", 5),
+    ]
+    .map(|(name, seed)| outside_picture(name, seed));
+    let pictures = world.path("pictures");
+    symlink(outside.join("folder"), pictures.join("folder-link")).expect("linked");
+    symlink(&single, pictures.join("single-link.png")).expect("linked");
+    symlink("../outside/lost.png", pictures.join("lost-link.png")).expect("linked");
+    fs_err::write(outside.join("notes.txt"), "no picture").expect("written");
+    symlink(outside.join("notes.txt"), pictures.join("notes")).expect("linked");
+    assert_eq!(numbers(&world.index(&[])), [5, 0, 0, 0, 0]);
+
+    let roots = fs_err::read(world.path("data/indexed_roots.json")).expect("is there");
+    let roots: BTreeSet<String> = serde_json::from_slice(&roots).expect("is a list");
+    let expected = [&pictures, &outside.join("folder"), &single, &lost];
+    assert_eq!(roots, expected.map(|path| text(path).to_owned()).into());
+
+    fs_err::remove_file(&gone).expect("removed");
+    fs_err::remove_file(&lost).expect("removed");
+    assert_eq!(numbers(&world.index(&["--prune"])), [0, 0, 3, 2, 1]);
+    let left = ids(&world);
+    assert!(left.contains(&text(&single).to_owned()), "{left:?}");
+    assert!(left.contains(&text(&kept).to_owned()), "{left:?}");
+
+    // A folder inside one that is known needs no line of its own.
+    fs_err::create_dir_all(pictures.join("inner")).expect("made");
+    world.json(&["index", text(&pictures.join("inner"))]);
+    let again = fs_err::read(world.path("data/indexed_roots.json")).expect("is there");
+    let again: BTreeSet<String> = serde_json::from_slice(&again).expect("is a list");
+    assert_eq!(again, roots);
+}
+
 #[test]
 fn a_bad_file_costs_nothing_but_itself_and_is_named_with_its_reason() {
     let world = World::new();
@@ -131,7 +182,15 @@ fn a_killed_run_is_completed_by_the_next_and_nothing_is_indexed_twice() {
     let paths: BTreeSet<String> = (0..PICTURES)
         .map(|i| text(&world.picture(&format!("{}/{i}.png", i % 7), i as u32)).to_owned())
         .collect();
-    for round in 0..6 {
+    // How long a run takes depends on the machine: the delay is searched for until a kill hits a
+    // run that has committed some pictures and not all.
+    let (mut too_short, mut too_long, mut delay) =
+        (Duration::ZERO, None, Duration::from_millis(100));
+    for round in 0.. {
+        assert!(
+            round < 40,
+            "no kill hit a run: {too_short:?} to {too_long:?}"
+        );
         let mut command = diptych(&world.path("data"));
         command.args(["index", text(&world.path("pictures"))]);
         let mut child = command
@@ -139,12 +198,25 @@ fn a_killed_run_is_completed_by_the_next_and_nothing_is_indexed_twice() {
             .stderr(Stdio::null())
             .spawn()
             .expect("runs");
-        thread::sleep(Duration::from_millis(100 + 130 * round));
+        thread::sleep(delay);
         child.kill().expect("killed");
         child.wait().expect("ended");
+        let ran = world.run(&["search", "anything", "--k", "10000", "--json"]);
+        // Before the first commit there may be no collection, nor even a store.
+        let found: Value = serde_json::from_str(&ran.stdout).unwrap_or_default();
+        match found["hits"].as_array().map_or(0, Vec::len) {
+            0 => too_short = delay,
+            PICTURES => {
+                too_long = Some(delay);
+                fs_err::remove_dir_all(world.path("data")).expect("removed");
+            }
+            _ => break,
+        }
+        delay = too_long.map_or(delay * 2, |too_long| (too_short + too_long) / 2);
     }
     let report = world.index(&[]);
     let [new, changed, unchanged, _, failed] = numbers(&report);
+    assert!(new > 0 && unchanged > 0, "{report}");
     assert_eq!(
         (new + unchanged, changed, failed),
         (PICTURES as u64, 0, 0),

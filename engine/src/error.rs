@@ -127,6 +127,22 @@ pub enum EngineError {
         /// What is wrong with the record.
         reason: String,
     },
+    /// A label or a template cannot be made into prompts.
+    #[error("{field}: {reason}")]
+    BadPrompt {
+        /// Which, as `labels[1]` or `templates`.
+        field: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// All labels in all templates make too much text.
+    #[error("the labels in all templates have {bytes} bytes, at most {max} are allowed")]
+    PromptsTooLarge {
+        /// Their size.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
     /// The labels, prompts or weights of a head do not fit together.
     #[error("this is no head: {reason}")]
     BadHead {

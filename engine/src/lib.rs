@@ -37,7 +37,7 @@
 //! `segment` with an [`index`], plus a tail that is scanned exactly, plus tombstones; `sealing`
 //! builds new segments in the background; `record` and `catalog` say how things lie in the
 //! [`store`]; [`Fields`] and [`Filter`] (`filter`, `indexing`) choose among items by their payloads.
-//! [`Head`] and [`metrics`] stand beside.
+//! [`Head`], [`Prompts`] and [`metrics`] stand beside.
 
 mod bits;
 mod catalog;
@@ -53,6 +53,7 @@ mod indexing;
 mod item;
 mod loading;
 pub mod metrics;
+mod prompts;
 mod record;
 mod request;
 mod sealing;
@@ -78,6 +79,7 @@ pub use filter::{
 };
 pub use head::{Head, Prediction};
 pub use item::{Item, ItemId, ItemMeta, Payload, Stats, Upserted};
+pub use prompts::Prompts;
 pub use request::{Explained, Hit, Query, Score, SearchRequest, Target};
 
 /// The examples of the page about filters run as tests.

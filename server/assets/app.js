@@ -22,6 +22,8 @@ let collections = [];
 let asked = null;
 let running = null;
 let typing = 0;
+// Counts what was asked: what becomes ready later than a newer question is dropped.
+let turn = 0;
 
 async function call(path, options) {
   let reply;
@@ -93,6 +95,17 @@ function describeCollection() {
   page.targets.hidden = !mixed;
 }
 
+// Ends whatever runs, and counts a new question.
+function begin() {
+  clearTimeout(typing);
+  if (running) running.abort();
+  running = null;
+  page.hits.classList.remove("stale");
+  page.hits.removeAttribute("aria-busy");
+  turn += 1;
+  return turn;
+}
+
 function idle() {
   const chosen = selected();
   page.hits.replaceChildren();
@@ -112,9 +125,7 @@ function idle() {
 }
 
 async function search() {
-  clearTimeout(typing);
-  if (running) running.abort();
-  running = null;
+  begin();
   showQuery();
   toAddress();
   const chosen = selected();
@@ -191,7 +202,7 @@ function tile(hit) {
     picture.loading = "lazy";
     picture.decoding = "async";
     picture.addEventListener("error", () => {
-      frame.replaceChildren(element("span", "none", "no picture kept"));
+      frame.replaceChildren(element("span", "none", `cannot be shown here: ${label}`));
     });
     frame.append(picture);
   } else if (hit.text) {
@@ -215,6 +226,7 @@ function tile(hit) {
 }
 
 async function searchPicture(file) {
+  const mine = begin();
   if (!file || !file.type.startsWith("image/")) {
     page.hits.replaceChildren();
     page.status.textContent = "";
@@ -223,11 +235,12 @@ async function searchPicture(file) {
   }
   try {
     const image = await dataUri(await smaller(file));
+    if (mine !== turn) return;
     asked = { image, label: file.name || "Pasted picture", preview: image };
     page.text.value = "";
     search();
   } catch (error) {
-    note("The picture cannot be read", error.message);
+    if (mine === turn) note("The picture cannot be read", error.message);
   }
 }
 

@@ -1,6 +1,6 @@
 //! Reading request bodies within their limits.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use actix_web::{
     HttpRequest,
@@ -9,13 +9,19 @@ use actix_web::{
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _};
-use tokio::time::timeout;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
-use crate::{config::Limits, reply::ApiError};
+use crate::{config::Limits, reply::ApiError, state::AppState};
 
 /// How long the rest of a body that is too large is read before it is refused. A client that
 /// sends all before it reads would otherwise see a broken connection instead of the answer.
 const DRAIN: Duration = Duration::from_secs(1);
+
+/// Bodies of full size for which there is room at once, all requests together.
+pub(crate) const BODIES: usize = 4;
 
 /// The media type without parameters, in lower case; empty when none is said.
 pub(crate) fn media_type(request: &HttpRequest) -> String {
@@ -61,39 +67,58 @@ pub(crate) fn refuse_encoded(request: &HttpRequest) -> Result<(), ApiError> {
 pub(crate) async fn read_json(
     request: &HttpRequest,
     body: web::Payload,
-    limits: &Limits,
-) -> Result<Bytes, ApiError> {
+    state: &AppState,
+) -> Result<Sent, ApiError> {
     if media_type(request) != "application/json" {
         return Err(unsupported(request, "application/json"));
     }
     refuse_encoded(request)?;
-    read(request, body, limits).await
+    read(request, body, state).await
+}
+
+/// A whole body.
+pub(crate) struct Sent {
+    pub(crate) bytes: Bytes,
+    /// To be held as long as the body or what was made of it.
+    pub(crate) room: BodyRoom,
 }
 
 /// Reads a whole body.
 pub(crate) async fn read(
     request: &HttpRequest,
     mut body: web::Payload,
-    limits: &Limits,
-) -> Result<Bytes, ApiError> {
+    state: &AppState,
+) -> Result<Sent, ApiError> {
+    let limits = &state.limits;
+    if is_announced_too_large(request, limits) {
+        return Err(refuse_rest(body, too_large(limits)).await);
+    }
+    let (mut all, mut room) = (BytesMut::new(), BodyRoom::new(state));
+    while let Some(chunk) = next_chunk(&mut body, limits).await? {
+        let more = if all.len() + chunk.len() > limits.body_bytes {
+            Err(too_large(limits))
+        } else {
+            room.take(chunk.len())
+        };
+        if let Err(refused) = more {
+            drop((all, room));
+            return Err(refuse_rest(body, refused).await);
+        }
+        all.extend_from_slice(&chunk);
+    }
+    let bytes = all.freeze();
+    Ok(Sent { bytes, room })
+}
+
+/// Whether the head of a request announces more than is read.
+pub(crate) fn is_announced_too_large(request: &HttpRequest, limits: &Limits) -> bool {
     let announced = request
         .headers()
         .get(CONTENT_LENGTH)
         .and_then(|v| v.to_str().ok());
-    if announced
+    announced
         .and_then(|n| n.parse().ok())
         .is_some_and(|n: usize| n > limits.body_bytes)
-    {
-        return Err(refuse_rest(body, limits).await);
-    }
-    let mut all = BytesMut::new();
-    while let Some(chunk) = next_chunk(&mut body, limits).await? {
-        if all.len() + chunk.len() > limits.body_bytes {
-            return Err(refuse_rest(body, limits).await);
-        }
-        all.extend_from_slice(&chunk);
-    }
-    Ok(all.freeze())
 }
 
 /// The next part of a stream that must not pause for too long.
@@ -121,9 +146,78 @@ pub(crate) fn too_large(limits: &Limits) -> ApiError {
     }
 }
 
-/// Reads on for a moment, keeps nothing, and refuses.
-pub(crate) async fn refuse_rest(mut body: web::Payload, limits: &Limits) -> ApiError {
-    let drain = async { while let Some(Ok(_)) = body.next().await {} };
+/// Reads on for a moment, keeps nothing, and gives the answer back.
+pub(crate) async fn refuse_rest<T, E>(
+    mut rest: impl Stream<Item = Result<T, E>> + Unpin,
+    answer: ApiError,
+) -> ApiError {
+    let drain = async { while let Some(Ok(_)) = rest.next().await {} };
     let _ = timeout(DRAIN, drain).await;
-    too_large(limits)
+    answer
+}
+
+/// Room for bytes of bodies, of which all requests share [`Limits::body_bytes`] times
+/// [`BODIES`]. It is taken for what has arrived, not for what is announced: a client that sends
+/// slowly holds little.
+pub(crate) struct BodyRoom {
+    all: Arc<Semaphore>,
+    held: Option<OwnedSemaphorePermit>,
+}
+
+impl BodyRoom {
+    /// Room for nothing yet.
+    pub(crate) fn new(state: &AppState) -> Self {
+        Self {
+            all: Arc::clone(&state.bodies),
+            held: None,
+        }
+    }
+
+    /// Room for `bytes` more, now.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn take(&mut self, bytes: usize) -> Result<(), ApiError> {
+        let more = u32::try_from(bytes).map_err(|_| ApiError::BodiesFull)?;
+        let more = Arc::clone(&self.all).try_acquire_many_owned(more);
+        self.add(more.map_err(|_| ApiError::BodiesFull)?);
+        Ok(())
+    }
+
+    /// Room for `bytes` in all, as soon as there is some.
+    ///
+    /// # Errors
+    /// When there is none for as long as a body may pause.
+    pub(crate) async fn wait(&mut self, bytes: usize, limits: &Limits) -> Result<(), ApiError> {
+        let more = bytes.saturating_sub(self.held());
+        let more = u32::try_from(more).map_err(|_| ApiError::BodiesFull)?;
+        let more = Arc::clone(&self.all).acquire_many_owned(more);
+        let pause = Duration::from_millis(limits.body_pause_ms);
+        match timeout(pause, more).await {
+            Ok(Ok(more)) => self.add(more),
+            _ => return Err(ApiError::BodiesFull),
+        }
+        Ok(())
+    }
+
+    /// Gives back what is more than room for `bytes`.
+    pub(crate) fn shrink(&mut self, bytes: usize) {
+        let excess = self.held().saturating_sub(bytes);
+        if let Some(held) = &mut self.held {
+            drop(held.split(excess));
+        }
+    }
+
+    fn held(&self) -> usize {
+        self.held
+            .as_ref()
+            .map_or(0, OwnedSemaphorePermit::num_permits)
+    }
+
+    fn add(&mut self, more: OwnedSemaphorePermit) {
+        match &mut self.held {
+            Some(held) => held.merge(more),
+            held => *held = Some(more),
+        }
+    }
 }

@@ -1,23 +1,20 @@
 //! Zero-shot classification: prompts made of labels, encoded once and remembered.
 
-use std::collections::HashSet;
-
 use embedding::Embedding;
-use engine::{Head, Prediction, Query};
+use engine::{Prediction, Prompts, Query};
 
 use crate::{
-    content::{Content, Patience, check_text, encode_one, encode_window},
+    config::Limits,
+    content::{Content, Patience, Purpose, check_text, encode_one, encode_window},
     query::in_range,
     reply::ApiError,
     state::{AppState, block},
     wire::ClassifyIn,
 };
 
-/// The bare label and the plainest sentence; more templates help large models a little.
-const DEFAULT_TEMPLATES: [&str; 2] = ["{}", "a photo of {}"];
-
-/// Where the label goes in a template.
-const SLOT: &str = "{}";
+/// Longest prompt that is remembered: a cache of prompts is bounded by their number, and common
+/// ones are short.
+const MAX_CACHED_BYTES: usize = 256;
 
 /// Zero-shot classification: the label whose prompts lie nearest.
 pub(crate) async fn classify(
@@ -35,26 +32,16 @@ pub(crate) async fn classify(
         }
         (None, None) => return Err(ApiError::invalid("text", "send one of `text` and `image`")),
     };
-    let templates = wire
-        .templates
-        .unwrap_or_else(|| DEFAULT_TEMPLATES.map(String::from).to_vec());
-    check_labels(&wire.labels, &templates, state)?;
+    check_limits(&wire.labels, wire.templates.as_deref(), &state.limits)?;
+    let prompts = Prompts::new(wire.labels, wire.templates)
+        .map_err(|e| ApiError::engine("making prompts", e))?;
     let encoded = encode_one(state, content).await?.encoded;
-    let prompts = wire.labels.iter().flat_map(|label| {
-        templates
-            .iter()
-            .map(move |template| template.replace(SLOT, label))
-    });
-    let embeddings = encode_prompts(state, prompts.collect()).await?;
-    let per_label: Vec<_> = embeddings
-        .chunks(templates.len())
-        .map(<[_]>::to_vec)
-        .collect();
+    let embeddings = encode_prompts(state, prompts.texts()).await?;
     let space = state.model.spaces.shared();
-    let (labels, logit_scale) = (wire.labels, state.model.logit_scale);
+    let logit_scale = state.model.logit_scale;
     block("classifying", move || {
         let failed = |e| ApiError::engine("classifying", e);
-        let head = Head::zero_shot(space.clone(), labels, &per_label, logit_scale);
+        let head = prompts.head(space.clone(), &embeddings, logit_scale);
         head.map_err(failed)?
             .predict(&Query {
                 embedding: encoded.shared,
@@ -65,45 +52,37 @@ pub(crate) async fn classify(
     .await
 }
 
-fn check_labels(labels: &[String], templates: &[String], state: &AppState) -> Result<(), ApiError> {
-    let limits = &state.limits;
+/// Refuses what is more than the operator allows.
+fn check_limits(
+    labels: &[String],
+    templates: Option<&[String]>,
+    limits: &Limits,
+) -> Result<(), ApiError> {
     in_range("labels", labels.len(), limits.labels).map_err(|_| {
         let message = format!("{} labels, expected 1 to {}", labels.len(), limits.labels);
         ApiError::invalid("labels", message)
     })?;
-    let mut seen = HashSet::new();
     for (i, label) in labels.iter().enumerate() {
         check_text(&format!("labels[{i}]"), label, limits)?;
-        if !seen.insert(label) {
-            let message = format!("label {label:?} is given twice");
-            return Err(ApiError::invalid(format!("labels[{i}]"), message));
-        }
     }
-    if templates.is_empty() || labels.len() * templates.len() > limits.prompts {
+    let each = templates.map_or(Prompts::DEFAULT_TEMPLATES.len(), <[String]>::len);
+    let prompts = labels.len() * each;
+    if prompts > limits.prompts {
         let message = format!(
-            "{} labels x {} templates make {} prompts, expected 1 to {}",
+            "{} labels x {each} templates make {prompts} prompts, expected 1 to {}",
             labels.len(),
-            templates.len(),
-            labels.len() * templates.len(),
             limits.prompts
         );
         return Err(ApiError::invalid("templates", message));
     }
-    for (i, template) in templates.iter().enumerate() {
+    for (i, template) in templates.unwrap_or_default().iter().enumerate() {
         check_text(&format!("templates[{i}]"), template, limits)?;
-        if !template.contains(SLOT) {
-            let message = "a template needs {} where the label goes";
-            return Err(ApiError::invalid(format!("templates[{i}]"), message));
-        }
     }
     Ok(())
 }
 
 /// The shared embeddings of prompts, from the cache where they are known.
-async fn encode_prompts(
-    state: &AppState,
-    prompts: Vec<String>,
-) -> Result<Vec<Embedding>, ApiError> {
+async fn encode_prompts(state: &AppState, prompts: &[String]) -> Result<Vec<Embedding>, ApiError> {
     let mut known: Vec<Option<Embedding>> = {
         let mut cache = state.prompts.lock();
         prompts
@@ -120,13 +99,13 @@ async fn encode_prompts(
             .collect();
         for (i, ready) in window
             .iter()
-            .zip(encode_window(state, contents, patience).await?)
+            .zip(encode_window(state, contents, Purpose::Ask, patience).await?)
         {
             let embedding = ready.map_err(|error| error.under("labels"))?.encoded.shared;
-            state
-                .prompts
-                .lock()
-                .put(prompts[*i].clone(), embedding.clone());
+            if prompts[*i].len() <= MAX_CACHED_BYTES {
+                let prompt = prompts[*i].clone();
+                state.prompts.lock().put(prompt, embedding.clone());
+            }
             known[*i] = Some(embedding);
         }
         patience = Patience::Wait;

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::ServerError;
 
 /// The port that is served when none is named.
-const DEFAULT_PORT: u16 = 7700;
+pub const DEFAULT_PORT: u16 = 7700;
 
 /// How the server is reached and what it may touch.
 #[derive(Debug, Clone, Deserialize)]
@@ -19,7 +19,8 @@ const DEFAULT_PORT: u16 = 7700;
 pub struct ServerConfig {
     /// Where to listen. Port 0 lets the system choose one; see [`crate::RunningServer::addr`].
     pub bind: SocketAddr,
-    /// Allows a bind that other machines can reach. There is no authentication yet.
+    /// Allows a bind that other machines can reach, and requests that call this machine by any
+    /// name; otherwise `Host` must be an IP address or `localhost`. There is no authentication yet.
     pub insecure: bool,
     /// What a request may ask for.
     pub limits: Limits,
@@ -69,7 +70,8 @@ impl ServerConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Bytes of one request body, or of one line of an NDJSON stream.
+    /// Bytes of one request body, or of one line of an NDJSON stream. All bodies that arrive at
+    /// once have four times as many; more are answered with 429.
     pub body_bytes: usize,
     /// Items of one request. An NDJSON stream may be of any length.
     pub items: usize,
@@ -97,7 +99,8 @@ pub struct Limits {
     pub batch: usize,
     /// Prompts whose embeddings are remembered between classifications.
     pub cached_prompts: usize,
-    /// How long a body may pause before the request is given up, in milliseconds.
+    /// How long a body may pause, or the results of a stream go unread, before the request is
+    /// given up, in milliseconds.
     pub body_pause_ms: u64,
     /// How long a tower may work without finishing anything before `/readyz` says 503, in
     /// milliseconds.

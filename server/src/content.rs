@@ -7,6 +7,7 @@ use base64::{
 };
 use bytes::Bytes;
 use embedding::Encoded;
+use encoders::Pixels;
 use futures_util::future::join_all;
 
 use crate::{
@@ -36,6 +37,15 @@ pub(crate) struct Ready {
     pub(crate) encoded: Encoded,
     /// A small PNG, for pictures and where asked for.
     pub(crate) thumbnail: Option<Vec<u8>>,
+}
+
+/// What an encoding is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// It is kept, and a picture is shown later: it needs a thumbnail.
+    Keep,
+    /// It asks for something and is forgotten.
+    Ask,
 }
 
 /// What happens when the queue is full.
@@ -150,6 +160,7 @@ pub(crate) fn check_text(field: &str, text: &str, limits: &Limits) -> Result<(),
 pub(crate) async fn encode_window(
     state: &AppState,
     contents: Vec<Content>,
+    purpose: Purpose,
     patience: Patience,
 ) -> Result<Vec<Result<Ready, ApiError>>, ApiError> {
     let pictures = contents
@@ -173,27 +184,34 @@ pub(crate) async fn encode_window(
             Content::Text(_) => text_room.one(),
             Content::Picture(_) => picture_room.one(),
         };
-        answers.push(encode(state, content, room.ok_or(ApiError::QueueFull)?));
+        let room = room.ok_or(ApiError::QueueFull)?;
+        answers.push(encode(state, content, purpose, room));
     }
     Ok(join_all(answers).await)
 }
 
-/// Encodes one content, which is refused when the queue is full.
+/// Encodes one content that asks, which is refused when the queue is full.
 pub(crate) async fn encode_one(state: &AppState, content: Content) -> Result<Ready, ApiError> {
-    let mut answers = encode_window(state, vec![content], Patience::Refuse).await?;
+    let mut answers = encode_window(state, vec![content], Purpose::Ask, Patience::Refuse).await?;
     answers.pop().unwrap_or(Err(ApiError::Internal {
         doing: "encoding",
         source: None,
     }))
 }
 
-async fn encode(state: &AppState, content: Content, room: Room) -> Result<Ready, ApiError> {
+async fn encode(
+    state: &AppState,
+    content: Content,
+    purpose: Purpose,
+    room: Room,
+) -> Result<Ready, ApiError> {
     let field = content.field();
     let (encoded, thumbnail) = match content {
         Content::Text(text) => (state.texts.encode(text, room).await, None),
         Content::Picture(bytes) => {
-            let (pixels, thumbnail) = prepare(state, bytes).await?;
-            (state.images.encode(pixels, room).await, thumbnail)
+            let prepared = prepare(state, bytes, purpose, room).await?;
+            let encoded = state.images.encode(prepared.pixels, prepared.room).await;
+            (encoded, prepared.thumbnail)
         }
     };
     match encoded {
@@ -209,15 +227,27 @@ async fn encode(state: &AppState, content: Content, room: Room) -> Result<Ready,
     }
 }
 
+/// A picture that can enter its tower.
+struct Prepared {
+    pixels: Pixels,
+    thumbnail: Option<Vec<u8>>,
+    room: Room,
+}
+
 /// Decodes on as many threads as there are cores, never more: a decoded picture is large.
+///
+/// A decode goes on when its client is gone. Its turn and its room in the queue go with it, so that
+/// nobody can have more decoded by leaving early.
 async fn prepare(
     state: &AppState,
     bytes: Bytes,
-) -> Result<(encoders::Pixels, Option<Vec<u8>>), ApiError> {
-    let _turn = state.decoders.acquire().await;
+    purpose: Purpose,
+    room: Room,
+) -> Result<Prepared, ApiError> {
+    let turn = state.decode_turn().await?;
     let limits = state.limits.decode();
     let prepare = state.model.prepare.clone();
-    let keep = state.thumbnails.is_some();
+    let keep = purpose == Purpose::Keep && state.thumbnails.is_some();
     block("decoding a picture", move || {
         let picture = encoders::decode(&bytes, &limits).map_err(|source| ApiError::Picture {
             field: "image".into(),
@@ -228,7 +258,13 @@ async fn prepare(
         } else {
             None
         };
-        Ok((prepare(&picture), thumbnail))
+        let pixels = prepare(&picture);
+        drop((picture, turn));
+        Ok(Prepared {
+            pixels,
+            thumbnail,
+            room,
+        })
     })
     .await
 }

@@ -9,7 +9,7 @@ use engine::{Collection, Item, ItemId, Payload};
 
 use crate::{
     config::Limits,
-    content::{Content, Patience, encode_window},
+    content::{Content, Patience, Purpose, encode_window},
     reply::ApiError,
     state::{AppState, block},
     wire::{ItemIn, Status, StoredOut},
@@ -129,7 +129,7 @@ pub(crate) async fn encode(
     patience: Patience,
 ) -> Result<Vec<Result<EncodedItem, ApiError>>, ApiError> {
     let contents = items.iter().map(|item| item.content.clone()).collect();
-    let ready = encode_window(state, contents, patience).await?;
+    let ready = encode_window(state, contents, Purpose::Keep, patience).await?;
     let pair = items.into_iter().zip(ready);
     Ok(pair
         .map(|(item, ready)| ready.map(|ready| join(item, ready)))

@@ -43,7 +43,7 @@ mod reply;
 mod state;
 mod tower;
 
-pub use config::{Limits, ServerConfig};
+pub use config::{DEFAULT_PORT, Limits, ServerConfig};
 pub use error::ServerError;
 pub use model::ModelHandle;
-pub use startup::{RunningServer, run, start};
+pub use startup::{RunningServer, check_port, run, start};

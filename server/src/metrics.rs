@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use prometheus::{
     Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts,
     Registry, TextEncoder,
@@ -26,6 +27,8 @@ pub(crate) struct Metrics {
     items: IntGaugeVec,
     pass_seconds: HistogramVec,
     pass_inputs: HistogramVec,
+    /// Held while the numbers of items are set and read.
+    gathering: Mutex<()>,
 }
 
 /// The metrics of one tower.
@@ -70,6 +73,7 @@ impl Metrics {
                     .buckets(INPUTS.to_vec()),
                 &["tower"],
             )?,
+            gathering: Mutex::new(()),
         };
         this.registry.register(Box::new(this.requests.clone()))?;
         this.registry
@@ -106,23 +110,29 @@ impl Metrics {
         self.waiting.with_label_values(&[tower]).set(inputs as i64);
     }
 
-    /// Sets the number of items of every collection: (collection, modality, items).
-    pub(crate) fn set_items(&self, items: &[(String, &'static str, usize)]) {
+    /// Everything, as text, with the number of items of every collection: (collection, modality,
+    /// items).
+    pub(crate) fn text(&self, items: &[(String, &'static str, usize)]) -> Result<String, ApiError> {
+        let gathered = {
+            // Who asks at the same time would otherwise see the numbers reset and not yet set.
+            let _alone = self.gathering.lock();
+            self.set_items(items);
+            self.registry.gather()
+        };
+        let mut text = Vec::new();
+        TextEncoder::new()
+            .encode(&gathered, &mut text)
+            .map_err(|source| ApiError::internal("writing the metrics", source))?;
+        String::from_utf8(text).map_err(|source| ApiError::internal("writing the metrics", source))
+    }
+
+    fn set_items(&self, items: &[(String, &'static str, usize)]) {
         self.items.reset();
         for (collection, modality, n) in items {
             self.items
                 .with_label_values(&[collection.as_str(), modality])
                 .set(*n as i64);
         }
-    }
-
-    /// Everything, as text.
-    pub(crate) fn text(&self) -> Result<String, ApiError> {
-        let mut text = Vec::new();
-        TextEncoder::new()
-            .encode(&self.registry.gather(), &mut text)
-            .map_err(|source| ApiError::internal("writing the metrics", source))?;
-        String::from_utf8(text).map_err(|source| ApiError::internal("writing the metrics", source))
     }
 }
 

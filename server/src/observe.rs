@@ -2,6 +2,7 @@
 
 use std::{
     hash::{BuildHasher as _, RandomState},
+    net::IpAddr,
     panic::AssertUnwindSafe,
     sync::atomic::{AtomicU64, Ordering},
     time::Instant,
@@ -15,6 +16,7 @@ use actix_web::{
     http::{
         Method,
         header::{self, HeaderMap, HeaderName, HeaderValue},
+        uri::Authority,
     },
     middleware::Next,
     web::Data,
@@ -119,6 +121,9 @@ fn guard(state: &AppState, request: &ServiceRequest) -> Result<(), ApiError> {
             reason: "the server is stopping",
         });
     }
+    if !state.any_host {
+        check_host(request.headers())?;
+    }
     // A page of another site may send forms here without being allowed to; its browser says where
     // it comes from.
     let text = |name| {
@@ -133,6 +138,32 @@ fn guard(state: &AppState, request: &ServiceRequest) -> Result<(), ApiError> {
             return Err(ApiError::CrossOrigin {
                 origin: origin.to_owned(),
             });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses hosts that are neither an IP address nor `localhost`. A page may have its own name lead
+/// to this machine once it is loaded, and its browser then lets it read every answer; such a
+/// request still says that name. What the server is bound to is an address, so it is allowed.
+fn check_host(headers: &HeaderMap) -> Result<(), ApiError> {
+    let mut hosts = headers.get_all(header::HOST).peekable();
+    let foreign = |host: &[u8]| {
+        Err(ApiError::ForeignHost {
+            host: String::from_utf8_lossy(host).into_owned(),
+        })
+    };
+    if hosts.peek().is_none() {
+        return foreign(b"");
+    }
+    for host in hosts {
+        let name = Authority::try_from(host.as_bytes());
+        let known = name.is_ok_and(|name| {
+            let name = name.host().trim_matches(['[', ']']);
+            name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+        });
+        if !known {
+            return foreign(host.as_bytes());
         }
     }
     Ok(())

@@ -25,6 +25,11 @@ pub(crate) enum ApiError {
     Form { message: String },
     #[error("a page of another origin ({origin}) may not change anything here")]
     CrossOrigin { origin: String },
+    #[error(
+        "{host:?} is not known to name this machine: use localhost or the machine's IP address, or \
+         start the server with --insecure"
+    )]
+    ForeignHost { host: String },
     #[error("nothing is served at {path}")]
     NoRoute { path: String },
     #[error("there is no collection {name:?}: PUT /v1/collections/{name} makes it")]
@@ -49,6 +54,8 @@ pub(crate) enum ApiError {
         theirs: String,
         ours: String,
     },
+    #[error("the results were not read for {pause_ms} ms: no further line was worked on")]
+    Unread { pause_ms: u64 },
     #[error("{message}")]
     TooLarge {
         field: Option<String>,
@@ -62,6 +69,8 @@ pub(crate) enum ApiError {
     Input { field: String, reason: String },
     #[error("too many inputs wait for the model, try again in {RETRY_AFTER_S} s")]
     QueueFull,
+    #[error("too many bodies arrive at once, try again in {RETRY_AFTER_S} s")]
+    BodiesFull,
     #[error("{reason}")]
     Unavailable { reason: &'static str },
     #[error("{doing} failed")]
@@ -120,6 +129,11 @@ impl ApiError {
             EngineError::BadField { .. }
             | EngineError::TooManyFields { .. }
             | EngineError::AnotherKind { .. } => Self::invalid("fields", message),
+            EngineError::BadPrompt { field, reason } => Self::invalid(field, reason),
+            EngineError::PromptsTooLarge { .. } => Self::TooLarge {
+                field: Some("templates".into()),
+                message,
+            },
             EngineError::BadHead { .. } => Self::invalid("labels", message),
             source => Self::internal(doing, source),
         }
@@ -132,12 +146,14 @@ impl ApiError {
             Self::Json { .. } => (StatusCode::BAD_REQUEST, "invalid_json"),
             Self::Form { .. } => (StatusCode::BAD_REQUEST, "invalid_form"),
             Self::CrossOrigin { .. } => (StatusCode::FORBIDDEN, "cross_origin"),
+            Self::ForeignHost { .. } => (StatusCode::FORBIDDEN, "foreign_host"),
             Self::NoRoute { .. } => (StatusCode::NOT_FOUND, "route_not_found"),
             Self::NoCollection { .. } => (StatusCode::NOT_FOUND, "collection_not_found"),
             Self::NoItem { .. } => (StatusCode::NOT_FOUND, "item_not_found"),
             Self::NoPicture { .. } => (StatusCode::NOT_FOUND, "picture_not_found"),
             Self::Method { .. } => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::Slow { .. } => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
+            Self::Unread { .. } => (StatusCode::REQUEST_TIMEOUT, "results_unread"),
             Self::AnotherModel { .. } => (StatusCode::CONFLICT, "another_model"),
             Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Self::MediaType { .. } => {
@@ -148,7 +164,7 @@ impl ApiError {
             }
             Self::Picture { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "undecodable_picture"),
             Self::Input { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "unusable_input"),
-            Self::QueueFull => (StatusCode::TOO_MANY_REQUESTS, "queue_full"),
+            Self::QueueFull | Self::BodiesFull => (StatusCode::TOO_MANY_REQUESTS, "queue_full"),
             Self::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
             Self::Internal { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         }
@@ -209,7 +225,7 @@ impl ResponseError for ApiError {
     fn error_response(&self) -> HttpResponse {
         let mut reply = HttpResponse::build(self.status_code());
         match self {
-            Self::QueueFull | Self::Unavailable { .. } => {
+            Self::QueueFull | Self::BodiesFull | Self::Unavailable { .. } => {
                 reply.insert_header((header::RETRY_AFTER, RETRY_AFTER_S));
             }
             Self::Method { allowed, .. } => {

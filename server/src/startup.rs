@@ -22,7 +22,7 @@ use crate::{
     state::AppState,
 };
 
-/// Connections that are open at once; more wait to be accepted.
+/// Connections that are open at once, on all workers together; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 1_024;
 
 /// A server that answers. Dropping it stops it at once; see [`RunningServer::stop`].
@@ -56,13 +56,7 @@ pub fn start(
     model: impl Into<ModelHandle>,
 ) -> Result<RunningServer, ServerError> {
     config.validate()?;
-    let listener = TcpListener::bind(config.bind).map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => ServerError::PortInUse { addr: config.bind },
-        _ => ServerError::Bind {
-            addr: config.bind,
-            source,
-        },
-    })?;
+    let listener = listen(config.bind)?;
     let addr = listener.local_addr()?;
     let state = Data::new(AppState::new(&config, engine, model.into())?);
     let (send_handle, handle) = mpsc::channel();
@@ -89,6 +83,21 @@ pub fn start(
     }
 }
 
+/// Says early what would otherwise fail late: that an address cannot be listened on.
+///
+/// # Errors
+/// When it cannot be, as [`start`] would say it.
+pub fn check_port(bind: SocketAddr) -> Result<(), ServerError> {
+    listen(bind).map(drop)
+}
+
+fn listen(bind: SocketAddr) -> Result<TcpListener, ServerError> {
+    TcpListener::bind(bind).map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => ServerError::PortInUse { addr: bind },
+        _ => ServerError::Bind { addr: bind, source },
+    })
+}
+
 async fn serve(
     config: ServerConfig,
     listener: TcpListener,
@@ -105,7 +114,7 @@ async fn serve(
     };
     let server = HttpServer::new(app)
         .workers(config.workers)
-        .max_connections(MAX_CONNECTIONS)
+        .max_connections((MAX_CONNECTIONS / config.workers).max(1))
         .shutdown_timeout(config.shutdown_s)
         // A client that closed its side is gone: what it asked for is dropped from the queues.
         .h1_allow_half_closed(false)
@@ -139,7 +148,8 @@ impl RunningServer {
     }
 
     /// Serves until the process is asked to stop (SIGINT or SIGTERM), then as
-    /// [`RunningServer::stop`]. A second signal ends the wait.
+    /// [`RunningServer::stop`]. After a second signal this returns at once and leaves behind what
+    /// still runs: the process is expected to end.
     ///
     /// # Errors
     /// When signals cannot be received, or serving failed.
@@ -156,7 +166,12 @@ impl RunningServer {
             }
             tokio::select! {
                 _ = &mut self.ended => {}
-                () = signals.next() => drop(self.handle.stop(false)),
+                () = signals.next() => {
+                    // The server listens to nothing else before its graceful stop is over, and a
+                    // tower that is stuck never ends: nobody waits for that thread.
+                    tracing::warn!("stopping at once: requests are left unanswered");
+                    self.thread = None;
+                }
             }
             Ok(())
         })?;

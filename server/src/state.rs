@@ -13,10 +13,10 @@ use encoders::Pixels;
 use engine::{Collection, Engine};
 use lru::LruCache;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    ServerError,
+    ServerError, body,
     config::{Limits, ServerConfig},
     metrics::Metrics,
     model::ModelHandle,
@@ -31,11 +31,15 @@ pub(crate) struct AppState {
     pub(crate) model: ModelHandle,
     pub(crate) texts: Tower<String>,
     pub(crate) images: Tower<Pixels>,
+    /// Bytes of bodies that may arrive at once; see [`body::BodyRoom`].
+    pub(crate) bodies: Arc<Semaphore>,
     /// Turns to decode a picture: one per core.
-    pub(crate) decoders: Semaphore,
+    decoders: Arc<Semaphore>,
     /// Embeddings of the prompts of recent classifications.
     pub(crate) prompts: Mutex<LruCache<String, Embedding>>,
     pub(crate) limits: Limits,
+    /// Whether requests may name this machine as they like.
+    pub(crate) any_host: bool,
     /// Folders whose pictures may be shown, links resolved.
     pub(crate) media_roots: Vec<PathBuf>,
     pub(crate) thumbnails: Option<Thumbnails>,
@@ -68,6 +72,8 @@ impl AppState {
         )?;
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let cached = NonZeroUsize::new(limits.cached_prompts).unwrap_or(NonZeroUsize::MIN);
+        let bodies = limits.body_bytes.saturating_mul(body::BODIES);
+        let bodies = bodies.min(Semaphore::MAX_PERMITS);
         // A root that does not exist cannot hold a picture; it may appear before the next start.
         let media_roots = config
             .media_roots
@@ -79,9 +85,11 @@ impl AppState {
             model,
             texts,
             images,
-            decoders: Semaphore::new(cores),
+            bodies: Arc::new(Semaphore::new(bodies)),
+            decoders: Arc::new(Semaphore::new(cores)),
             prompts: Mutex::new(LruCache::new(cached)),
             limits,
+            any_host: config.insecure,
             media_roots,
             thumbnails: config.thumbnails.clone().map(Thumbnails::new),
             metrics,
@@ -109,6 +117,12 @@ impl AppState {
             theirs: format!("{} ({})", theirs.model, theirs.fingerprint),
             ours: format!("{} ({})", ours.model, ours.fingerprint),
         })
+    }
+
+    /// A turn to decode a picture, as soon as there is one.
+    pub(crate) async fn decode_turn(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        let turn = Arc::clone(&self.decoders).acquire_owned().await;
+        turn.map_err(|source| ApiError::internal("waiting to decode a picture", source))
     }
 
     /// Which tower works without finishing anything, if one does.

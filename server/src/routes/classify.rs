@@ -18,8 +18,8 @@ pub(crate) async fn classify(
     payload: Payload,
 ) -> Result<HttpResponse, ApiError> {
     let started = Instant::now();
-    let sent = body::read_json(&request, payload, &state.limits).await?;
-    let predictions = zero_shot::classify(&state, parse(&sent)?).await?;
+    let sent = body::read_json(&request, payload, &state).await?;
+    let predictions = zero_shot::classify(&state, parse(&sent.bytes)?).await?;
     let predictions: Vec<Value> = predictions
         .into_iter()
         .map(|p| json!({ "label": p.label, "probability": p.probability, "score": p.score }))

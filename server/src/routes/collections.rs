@@ -30,7 +30,7 @@ pub(crate) async fn put(
     request: HttpRequest,
     payload: Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let sent = body::read(&request, payload, &state.limits).await?;
+    let sent = body::read(&request, payload, &state).await?.bytes;
     let CollectionIn { fields } = if sent.is_empty() {
         CollectionIn::default()
     } else {

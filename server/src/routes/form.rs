@@ -1,12 +1,19 @@
 //! Picture files as a browser's form or `curl -F` sends them.
 
 use actix_multipart::{Field, Multipart};
-use actix_web::{HttpRequest, http::header::CONTENT_LENGTH, web::Payload};
+use actix_web::{HttpRequest, web::Payload};
 use bytes::BytesMut;
 use serde_json::Value;
 
 use super::items::check_count;
-use crate::{body, config::Limits, ingest::NewItem, reply::ApiError, wire::parse};
+use crate::{
+    body::{self, BodyRoom},
+    config::Limits,
+    ingest::NewItem,
+    reply::ApiError,
+    state::AppState,
+    wire::parse,
+};
 
 /// Longest file name that is kept.
 const MAX_NAME_CHARS: usize = 255;
@@ -16,29 +23,30 @@ const MAX_NAME_CHARS: usize = 255;
 pub(super) async fn read(
     request: &HttpRequest,
     payload: Payload,
-    limits: &Limits,
-) -> Result<Vec<NewItem>, ApiError> {
-    let announced = request
-        .headers()
-        .get(CONTENT_LENGTH)
-        .and_then(|v| v.to_str().ok());
-    if announced
-        .and_then(|n| n.parse().ok())
-        .is_some_and(|n: usize| n > limits.body_bytes)
-    {
-        return Err(body::refuse_rest(payload, limits).await);
+    state: &AppState,
+) -> Result<(Vec<NewItem>, BodyRoom), ApiError> {
+    let limits = &state.limits;
+    if body::is_announced_too_large(request, limits) {
+        return Err(body::refuse_rest(payload, body::too_large(limits)).await);
     }
     let mut form = Multipart::new(request.headers(), payload);
-    let mut room = limits.body_bytes;
+    let (mut left, mut room) = (limits.body_bytes, BodyRoom::new(state));
     let mut items = Vec::new();
-    let (mut id, mut next_payload) = (None, engine::Payload::new());
+    let (mut id, mut next_payload) = (None, None);
     while let Some(mut field) = body::next_chunk(&mut form, limits).await? {
         let file = file_name(&field);
         let name = field.name().unwrap_or_default().to_owned();
-        let bytes = read_field(&mut field, &mut room, limits).await?;
+        let bytes = match read_field(&mut field, &mut left, &mut room, limits).await {
+            Ok(bytes) => bytes,
+            Err(refused @ (ApiError::TooLarge { .. } | ApiError::BodiesFull)) => {
+                drop((field, items, room));
+                return Err(body::refuse_rest(form, refused).await);
+            }
+            Err(error) => return Err(error),
+        };
         match (file, name.as_str()) {
             (Some(file), _) => {
-                let mut item_payload = std::mem::take(&mut next_payload);
+                let mut item_payload: engine::Payload = next_payload.take().unwrap_or_default();
                 if !file.is_empty() && !item_payload.contains_key("name") {
                     item_payload.insert("name".into(), Value::String(file));
                 }
@@ -49,10 +57,16 @@ pub(super) async fn read(
             }
             (None, "id") => {
                 let text = String::from_utf8(bytes.to_vec());
-                id = Some(text.map_err(|_| ApiError::invalid("id", "the id is not UTF-8"))?);
+                let text = text.map_err(|_| ApiError::invalid("id", "the id is not UTF-8"))?;
+                if id.replace(text).is_some() {
+                    return Err(without_file("id"));
+                }
             }
             (None, "payload") => {
-                next_payload = parse(&bytes).map_err(|error| error.under("payload"))?;
+                let read = parse(&bytes).map_err(|error| error.under("payload"))?;
+                if next_payload.replace(read).is_some() {
+                    return Err(without_file("payload"));
+                }
             }
             (None, name) => {
                 let message = "expected files, each after its `id` and `payload` if it has them";
@@ -60,8 +74,20 @@ pub(super) async fn read(
             }
         }
     }
+    if id.is_some() {
+        return Err(without_file("id"));
+    }
+    if next_payload.is_some() {
+        return Err(without_file("payload"));
+    }
     check_count(items.len(), limits)?;
-    Ok(items)
+    Ok((items, room))
+}
+
+/// The answer to a field that belongs to no file.
+fn without_file(field: &str) -> ApiError {
+    let message = "no file follows it: an `id` or `payload` stands before its file";
+    ApiError::invalid(field, message)
 }
 
 /// The name of a file without its folders; `None` for a field that is no file.
@@ -80,16 +106,19 @@ fn file_name(field: &Field) -> Option<String> {
     )
 }
 
+/// Reads one field; `left` is what the whole form may still have.
 async fn read_field(
     field: &mut Field,
-    room: &mut usize,
+    left: &mut usize,
+    room: &mut BodyRoom,
     limits: &Limits,
 ) -> Result<BytesMut, ApiError> {
     let mut bytes = BytesMut::new();
     while let Some(chunk) = body::next_chunk(field, limits).await? {
-        *room = room
+        *left = left
             .checked_sub(chunk.len())
             .ok_or_else(|| body::too_large(limits))?;
+        room.take(chunk.len())?;
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)

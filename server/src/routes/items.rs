@@ -45,14 +45,22 @@ pub(crate) async fn post(
         return Err(body::unsupported(&request, KINDS));
     }
     let collection = state.collection_of_model(&name)?;
-    let (items, single) = match kind.as_str() {
+    // The room is held until the items are kept.
+    let (items, single, _room) = match kind.as_str() {
         "application/x-ndjson" => return Ok(stream::stream(state, collection, payload)),
         "application/json" => {
-            let sent = body::read(&request, payload, &state.limits).await?;
+            let sent = body::read(&request, payload, &state).await?;
             let limits = state.limits.clone();
-            block("reading items", move || items_from_json(&sent, &limits)).await?
+            block("reading items", move || {
+                let (items, single) = items_from_json(&sent.bytes, &limits)?;
+                Ok((items, single, sent.room))
+            })
+            .await?
         }
-        _ => (form::read(&request, payload, &state.limits).await?, false),
+        _ => {
+            let (items, room) = form::read(&request, payload, &state).await?;
+            (items, false, room)
+        }
     };
     let field = |i: usize| {
         if single {

@@ -4,6 +4,7 @@ mod classify;
 mod collections;
 mod form;
 mod items;
+mod lines;
 mod page;
 mod picture;
 mod search;

@@ -14,6 +14,7 @@ use actix_web::{
     http::header,
     web::{Data, Path},
 };
+use encoders::DecodeLimits;
 use engine::ItemId;
 use fs_err as fs;
 
@@ -22,7 +23,11 @@ use crate::{
     query,
     reply::ApiError,
     state::{AppState, block},
+    thumbnails,
 };
+
+const PNG: &str = "image/png";
+const TIFF: &str = "image/tiff";
 
 /// How long a browser may show a picture without asking again, in seconds.
 const CACHE: &str = "private, max-age=60";
@@ -35,18 +40,35 @@ pub(crate) async fn picture(
     let (name, id) = path.into_inner();
     let collection = state.collection(&name)?;
     let item = query::get(&collection, item_id(id)?).await?;
-    let (kind, bytes) = block("reading a picture", move || {
-        let none = || ApiError::NoPicture {
-            id: item.id.to_string(),
-        };
-        let file = file(&state, &name, &item.id, item.source.as_deref()).ok_or_else(none)?;
-        read(&file, state.limits.picture_bytes).ok_or_else(none)
+    let id = item.id.to_string();
+    let none = || ApiError::NoPicture { id };
+    let theirs = state.clone();
+    let read = block("reading a picture", move || {
+        let file = file(&theirs, &name, &item.id, item.source.as_deref());
+        // What `index` reads is shown, too: its limits are not those of uploads.
+        Ok(file.and_then(|file| read(&file, DecodeLimits::default().max_bytes)))
     })
     .await?;
+    let (kind, bytes) = match read {
+        Some((TIFF, bytes)) => (PNG, for_browsers(&state, bytes).await?.ok_or_else(none)?),
+        read => read.ok_or_else(none)?,
+    };
     Ok(HttpResponse::Ok()
         .content_type(kind)
         .insert_header((header::CACHE_CONTROL, CACHE))
         .body(bytes))
+}
+
+/// A small PNG of a picture that no browser shows; `None` where it cannot be decoded.
+async fn for_browsers(state: &AppState, bytes: Vec<u8>) -> Result<Option<Vec<u8>>, ApiError> {
+    let turn = state.decode_turn().await?;
+    block("converting a picture", move || {
+        let picture = encoders::decode(&bytes, &DecodeLimits::default()).ok();
+        let small = picture.as_ref().and_then(thumbnails::make);
+        drop((picture, turn));
+        Ok(small)
+    })
+    .await
 }
 
 /// Where the picture of an item is served.
@@ -72,15 +94,21 @@ pub(super) fn file(
     source: Option<&str>,
 ) -> Option<PathBuf> {
     if let Some(source) = source {
-        return state.media_roots.iter().find_map(|root| {
-            // An absolute source replaces the root that it is joined to.
-            let path = fs::canonicalize(root.join(source)).ok()?;
-            state
-                .media_roots
+        let roots = &state.media_roots;
+        let resolved = |path: &FilePath| {
+            let path = fs::canonicalize(path).ok()?;
+            roots
                 .iter()
                 .any(|root| path.starts_with(root))
                 .then_some(path)
-        });
+        };
+        let source = FilePath::new(source);
+        // Asked once, not once per root: links are resolved on disk for every hit of a search.
+        return if source.is_absolute() {
+            resolved(source)
+        } else {
+            roots.iter().find_map(|root| resolved(&root.join(source)))
+        };
     }
     let thumbnail = state.thumbnails.as_ref()?.path(collection, id);
     thumbnail.is_file().then_some(thumbnail)
@@ -102,7 +130,7 @@ fn read(path: &FilePath, max_bytes: usize) -> Option<(&'static str, Vec<u8>)> {
 /// script.
 fn media_type(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
-        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some("image/png"),
+        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some(PNG),
         [0xff, 0xd8, 0xff, ..] => Some("image/jpeg"),
         [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Some("image/gif"),
         [
@@ -121,7 +149,7 @@ fn media_type(bytes: &[u8]) -> Option<&'static str> {
             ..,
         ] => Some("image/webp"),
         [b'B', b'M', ..] => Some("image/bmp"),
-        [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => Some("image/tiff"),
+        [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => Some(TIFF),
         _ => None,
     }
 }

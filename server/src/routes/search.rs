@@ -26,11 +26,14 @@ pub(crate) async fn search(
     payload: Payload,
 ) -> Result<HttpResponse, ApiError> {
     let started = Instant::now();
-    let sent = body::read_json(&request, payload, &state.limits).await?;
+    let sent = body::read_json(&request, payload, &state).await?;
     let collection = state.collection_of_model(&name)?;
-    let asked: SearchIn = parse(&sent)?;
-    drop(sent);
+    let asked: SearchIn = parse(&sent.bytes)?;
+    drop(sent.bytes);
+    // What was asked may be a picture as large as the body.
+    let room = sent.room;
     let mut found = query::search(&state, collection, asked).await?;
+    drop(room);
     let shards = found.shards.take();
     let hits = block("describing hits", move || {
         Ok(found

@@ -34,8 +34,7 @@ pub(crate) async fn metrics(state: Data<AppState>) -> Result<HttpResponse, ApiEr
         items.push((collection.name().to_owned(), "image", stats.images));
         items.push((collection.name().to_owned(), "text", stats.texts));
     }
-    state.metrics.set_items(&items);
-    let text = state.metrics.text()?;
+    let text = state.metrics.text(&items)?;
     Ok(HttpResponse::Ok()
         .content_type("text/plain; version=0.0.4; charset=utf-8")
         .body(text))

@@ -1,22 +1,27 @@
 //! Items as NDJSON: one object per line in, one result per line out, while more comes in.
 //!
 //! Lines that have arrived are encoded together and kept together, a window at a time. A full
-//! queue slows the stream down instead of ending it.
+//! queue slows the stream down instead of ending it. A window is begun only when its results can
+//! be taken, so that nothing is kept whose result is lost.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use actix_web::{
     Error, HttpResponse,
     web::{Data, Payload},
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use engine::Collection;
-use futures_util::{FutureExt as _, StreamExt as _, stream::unfold};
+use futures_util::stream::unfold;
 use serde_json::{Value, json};
-use tokio::sync::mpsc::{Sender, channel};
+use tokio::{
+    sync::mpsc::{Permit, Sender, channel},
+    time::timeout,
+};
 
+use super::lines::{Line, Lines};
 use crate::{
-    body,
+    body::BodyRoom,
     config::Limits,
     content::Patience,
     ingest::{NewItem, encode, keep},
@@ -28,25 +33,24 @@ use crate::{
 /// Windows of results that wait for a client which sends everything before it reads.
 const RESULTS: usize = 4_096;
 
-/// A line and its number, from 1.
-struct Line {
-    number: usize,
-    bytes: Result<Bytes, ApiError>,
-}
-
-/// Answers at once and goes on in the background; ends when the client is gone.
+/// Answers at once and goes on in the background; ends with the body, or when the client is gone
+/// and all that came from it is worked on.
 pub(super) fn stream(
     state: Data<AppState>,
     collection: Arc<Collection>,
     payload: Payload,
 ) -> HttpResponse {
     let (send, receive) = channel::<Bytes>(RESULTS);
+    let mut lines = Lines::new(payload, BodyRoom::new(&state));
     actix_web::rt::spawn(async move {
-        if let Err(error) = run(&state, &collection, payload, &send).await {
-            // The client may be gone, which may be the error.
-            let _ = send
-                .send(line_of(&json!({ "error": error.to_json() })))
-                .await;
+        if let Err(error) = run(&state, &collection, &mut lines, &send).await {
+            tracing::warn!(%error, "a stream of items ended early");
+            if !matches!(error, ApiError::Form { .. } | ApiError::Slow { .. }) {
+                lines.skip_rest(&state.limits).await;
+            }
+            if let Ok(Some(slot)) = slot(&send, &state.limits).await {
+                slot.send(line_of(&json!({ "error": error.to_json() })));
+            }
         }
     });
     let results = unfold(receive, |mut receive| async {
@@ -63,25 +67,33 @@ pub(super) fn stream(
 async fn run(
     state: &Data<AppState>,
     collection: &Arc<Collection>,
-    payload: Payload,
+    lines: &mut Lines,
     send: &Sender<Bytes>,
 ) -> Result<(), ApiError> {
-    let mut lines = Lines {
-        payload,
-        buffer: BytesMut::new(),
-        number: 0,
-        skipping: false,
-    };
     loop {
+        let slot = slot(send, &state.limits).await?;
         let window = lines.window(&state.limits).await?;
         if window.is_empty() {
             return Ok(());
         }
         let results = answer(state, collection, window).await?;
         let bytes: Vec<u8> = results.iter().flat_map(line_of).collect();
-        if send.send(bytes.into()).await.is_err() {
-            return Ok(());
+        if let Some(slot) = slot {
+            slot.send(bytes.into());
         }
+    }
+}
+
+/// A place for results, for which a client that does not read makes no room; `None` when the
+/// client is gone.
+async fn slot<'a>(
+    send: &'a Sender<Bytes>,
+    limits: &Limits,
+) -> Result<Option<Permit<'a, Bytes>>, ApiError> {
+    let pause_ms = limits.body_pause_ms;
+    match timeout(Duration::from_millis(pause_ms), send.reserve()).await {
+        Ok(slot) => Ok(slot.ok()),
+        Err(_) => Err(ApiError::Unread { pause_ms }),
     }
 }
 
@@ -155,85 +167,4 @@ fn line_of(value: &Value) -> Bytes {
     let mut line = value.to_string();
     line.push('\n');
     line.into()
-}
-
-/// Splits a body into lines of bounded length.
-struct Lines {
-    payload: Payload,
-    buffer: BytesMut,
-    number: usize,
-    /// Inside a line that was too long and has been refused.
-    skipping: bool,
-}
-
-impl Lines {
-    /// The lines that have arrived, at least one unless the body has ended.
-    async fn window(&mut self, limits: &Limits) -> Result<Vec<Line>, ApiError> {
-        let (mut window, mut bytes) = (Vec::new(), 0);
-        while window.len() < limits.window() && bytes < limits.body_bytes {
-            if let Some(line) = self.buffered(limits) {
-                bytes += line.bytes.as_ref().map_or(0, Bytes::len);
-                window.push(line);
-                continue;
-            }
-            let chunk = if window.is_empty() {
-                body::next_chunk(&mut self.payload, limits).await?
-            } else {
-                // What has arrived is worked on before more is waited for. An error comes again.
-                match self.payload.next().now_or_never() {
-                    Some(chunk) => chunk.transpose().map_err(|error| ApiError::Form {
-                        message: error.to_string(),
-                    })?,
-                    None => break,
-                }
-            };
-            match chunk {
-                Some(chunk) => self.buffer.extend_from_slice(&chunk),
-                None if self.buffer.is_empty() => break,
-                // The last line may lack its end.
-                None => self.buffer.extend_from_slice(b"\n"),
-            }
-        }
-        Ok(window)
-    }
-
-    /// The next whole line in the buffer that is not blank.
-    fn buffered(&mut self, limits: &Limits) -> Option<Line> {
-        loop {
-            let end = self.buffer.iter().position(|byte| *byte == b'\n');
-            let too_long = end.unwrap_or(self.buffer.len()) > limits.body_bytes;
-            if let Some(end) = end {
-                let line = self.buffer.split_to(end + 1).freeze();
-                self.number += 1;
-                let skipped = std::mem::take(&mut self.skipping);
-                if skipped || line.trim_ascii().is_empty() {
-                    continue;
-                }
-                if !too_long {
-                    return Some(Line {
-                        number: self.number,
-                        bytes: Ok(line),
-                    });
-                }
-            } else if self.skipping {
-                self.buffer.clear();
-                return None;
-            } else if too_long {
-                self.buffer.clear();
-                self.skipping = true;
-            } else {
-                return None;
-            }
-            // A line that goes on is counted when its end comes.
-            let number = self.number + usize::from(self.skipping);
-            let message = format!("the line has more than {} bytes", limits.body_bytes);
-            return Some(Line {
-                number,
-                bytes: Err(ApiError::TooLarge {
-                    field: None,
-                    message,
-                }),
-            });
-        }
-    }
 }

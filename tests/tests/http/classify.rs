@@ -57,6 +57,10 @@ fn what_is_wrong_with_a_classification_is_named() {
             "templates[1]",
         ),
         (
+            json!({ "text": "a", "labels": ["b"], "templates": ["{} and {}"] }),
+            "templates[0]",
+        ),
+        (
             json!({ "text": "a", "image": "b", "labels": ["b"] }),
             "image",
         ),
@@ -66,6 +70,16 @@ fn what_is_wrong_with_a_classification_is_named() {
         let reply = service.post("/v1/classify", &query);
         assert_eq!(reply.refused(400, "invalid_field"), field, "{query}");
     }
+    // Each part is within its limit; what they are multiplied to is not.
+    let labels: Vec<String> = (0..100)
+        .map(|i| format!("{i}{}", "a".repeat(9_000)))
+        .collect();
+    let templates: Vec<String> = (0..100).map(|i| format!("{i} {{}}")).collect();
+    let query = json!({ "text": "a", "labels": labels, "templates": templates });
+    let reply = service.post("/v1/classify", &query);
+    assert_eq!(reply.refused(413, "too_large"), "templates");
+    assert!(reply.text().contains("at most 4194304"), "{}", reply.text());
+
     let query = json!({ "text": REFUSED, "labels": ["a"] });
     assert_eq!(
         service

@@ -1,5 +1,10 @@
 //! What is answered to requests that no route can help.
 
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+};
+
 use serde_json::json;
 
 use crate::harness::{POISON, Service, base64, png};
@@ -31,10 +36,10 @@ fn an_unknown_path_and_a_wrong_method_are_told_apart() {
 #[test]
 fn a_body_of_another_kind_is_refused_with_what_is_read() {
     let service = Service::with_collection();
-    for path in [
-        "/v1/collections/c/search",
-        "/v1/classify",
-        "/v1/collections/c/items",
+    for (path, whole) in [
+        ("/v1/collections/c/search", r#"{"text": "a"}"#),
+        ("/v1/classify", r#"{"text": "a", "labels": ["b"]}"#),
+        ("/v1/collections/c/items", r#"{"text": "a"}"#),
     ] {
         for headers in [&[][..], &[("content-type", "text/plain")]] {
             let reply = service.send(path, headers, b"{}");
@@ -50,7 +55,10 @@ fn a_body_of_another_kind_is_refused_with_what_is_read() {
         service
             .send(path, &[JSON], b"{\"text\": ")
             .refused(400, "invalid_json");
-        service.send(path, &[JSON], b"{} {}");
+        assert_eq!(service.send(path, &[JSON], whole.as_bytes()).status, 200);
+        service
+            .send(path, &[JSON], format!("{whole} {{}}").as_bytes())
+            .refused(400, "invalid_json");
     }
     let charset = [("content-type", "Application/JSON; charset=utf-8")];
     let reply = service.send("/v1/collections/c/search", &charset, b"{\"text\": \"a\"}");
@@ -135,6 +143,46 @@ fn a_page_of_another_site_changes_nothing() {
             .header("access-control-allow-origin"),
         ""
     );
+}
+
+/// A page whose name was made to lead to this machine (DNS rebinding) is of the same origin as far
+/// as its browser can tell; only the name in Host is not one of this machine.
+#[test]
+fn a_request_to_a_foreign_name_is_refused_unless_others_may_come() {
+    let get = |service: &Service, host: &str| {
+        let address = service.url("").replace("http://", "");
+        let mut stream = TcpStream::connect(address).expect("connects");
+        let head = format!("GET /v1/collections HTTP/1.1\r\n{host}connection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).expect("is sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    };
+    let service = Service::with_collection();
+    for host in [
+        "host: evil.example\r\n",
+        "host: evil.example:7700\r\n",
+        "host: 127.0.0.1.evil.example\r\n",
+        "host: localhost.evil.example\r\n",
+        "host: localhost\r\nhost: evil.example\r\n",
+        "host: \r\n",
+        "",
+    ] {
+        let answer = get(&service, host);
+        let refused = answer.starts_with("HTTP/1.1 403") && answer.contains("\"foreign_host\"");
+        assert!(
+            refused || answer.starts_with("HTTP/1.1 400"),
+            "{host}: {answer}"
+        );
+        assert!(!answer.contains("\"stats\""), "{host}: {answer}");
+    }
+    for host in ["localhost", "LOCALHOST:80", "127.0.0.1", "[::1]:7700"] {
+        let answer = get(&service, &format!("host: {host}\r\n"));
+        assert!(answer.starts_with("HTTP/1.1 200"), "{host}: {answer}");
+    }
+    let open = Service::with(|config| config.insecure = true);
+    let answer = get(&open, "host: diptych.example\r\n");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 #[test]

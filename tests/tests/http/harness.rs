@@ -25,6 +25,8 @@ pub struct Service {
     pub running: Option<RunningServer>,
     pub engine: Arc<Engine>,
     pub gate: Gate,
+    /// Holds pictures between their decoding and the tower.
+    pub prepare_gate: Gate,
     agent: ureq::Agent,
     base: String,
 }
@@ -50,8 +52,9 @@ impl Service {
         };
         change(&mut config);
         let engine = Arc::new(Engine::in_memory(EngineConfig::default()));
-        let gate = Gate::default();
-        let running = server::start(config, Arc::clone(&engine), model(&gate)).expect("starts");
+        let (gate, prepare_gate) = (Gate::default(), Gate::default());
+        let model = model(&gate, &prepare_gate);
+        let running = server::start(config, Arc::clone(&engine), model).expect("starts");
         let base = format!("http://{}", running.addr());
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
@@ -62,6 +65,7 @@ impl Service {
             running: Some(running),
             engine,
             gate,
+            prepare_gate,
             agent,
             base,
         }
@@ -145,7 +149,8 @@ impl Service {
 impl Reply {
     fn of(reply: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Self {
         let mut reply = reply.expect("the server answers");
-        let body = reply.body_mut().read_to_vec().expect("the body arrives");
+        let body = reply.body_mut().with_config().limit(64 << 20);
+        let body = body.read_to_vec().expect("the body arrives");
         Self {
             status: reply.status().as_u16(),
             headers: reply.headers().clone(),
@@ -231,10 +236,11 @@ pub fn spaces() -> Spaces {
 
 /// The hash model, which never waits.
 pub fn open_model() -> ModelHandle {
-    model(&Gate::default())
+    model(&Gate::default(), &Gate::default())
 }
 
-fn model(gate: &Gate) -> ModelHandle {
+fn model(gate: &Gate, prepare_gate: &Gate) -> ModelHandle {
+    let prepare_gate = prepare_gate.clone();
     ModelHandle {
         info: serde_json::json!({ "name": "hash" }),
         spaces: spaces(),
@@ -244,7 +250,8 @@ fn model(gate: &Gate) -> ModelHandle {
             gate: gate.clone(),
         }),
         image: Arc::new(Images(HashEncoder::new(Modality::Image, DIM))),
-        prepare: Arc::new(|picture: &Picture| {
+        prepare: Arc::new(move |picture: &Picture| {
+            prepare_gate.pass();
             let values = picture.as_rgb().iter().map(|v| f32::from(*v)).collect();
             let (height, width) = (picture.height() as usize, picture.width() as usize);
             Pixels::new(values, height, width).expect("a whole picture")
@@ -252,7 +259,7 @@ fn model(gate: &Gate) -> ModelHandle {
     }
 }
 
-/// Holds the text tower while it is shut.
+/// Holds whatever passes it while it is shut.
 #[derive(Clone, Default)]
 pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
 

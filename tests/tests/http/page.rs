@@ -126,6 +126,38 @@ fn only_pictures_inside_a_media_root_are_shown() {
     );
 }
 
+/// `index` reads larger files than a request may send, and TIFF, which no browser shows.
+#[test]
+fn every_picture_that_can_be_indexed_is_shown() {
+    let root = tempfile::tempdir().expect("a folder");
+    let tiff = "/reference/data/pictures/tall.tiff";
+    let tiff = format!("{}{tiff}", env!("CARGO_MANIFEST_DIR"));
+    fs::copy(tiff, root.path().join("a.tiff")).expect("is copied");
+    let mut large = png(1, 4);
+    large.resize(40 << 20, 0);
+    fs::write(root.path().join("large.png"), &large).expect("is written");
+    let service = Service::with(|config| config.media_roots = vec![root.path().to_owned()]);
+    service.put("/v1/collections/c");
+    for name in ["a.tiff", "large.png"] {
+        let embedding = Embedding::normalized(vec![1.0; DIM]).expect("a row");
+        let id = ItemId::new(name).expect("a fine id");
+        let mut item = Item::new(id, Modality::Image, embedding.clone());
+        item.specific = Some(embedding);
+        item.source = Some(name.to_owned());
+        let collection = service.engine.collection("c").expect("is there");
+        collection.upsert(vec![item]).expect("is kept");
+    }
+    for (name, bytes) in [("a%2Etiff", 100), ("large%2Epng", large.len())] {
+        let reply = service.get(&format!("/v1/collections/c/items/{name}/image"));
+        assert_eq!(
+            (reply.status, reply.header("content-type")),
+            (200, "image/png"),
+            "{name}"
+        );
+        assert!(reply.body.starts_with(b"\x89PNG") && reply.body.len() >= bytes);
+    }
+}
+
 #[test]
 fn an_uploaded_picture_is_shown_small_until_it_is_deleted() {
     let folder = tempfile::tempdir().expect("a folder");

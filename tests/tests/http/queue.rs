@@ -1,7 +1,7 @@
 //! The bounded queue, and what happens when the model is slow.
 
 use std::{
-    io::Write as _,
+    io::{Read as _, Write as _},
     net::TcpStream,
     thread,
     time::{Duration, Instant},
@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::json;
 
-use crate::harness::Service;
+use crate::harness::{Service, png_base64};
 
 fn wait_until(what: &str, is: impl Fn() -> bool) {
     let started = Instant::now();
@@ -23,10 +23,13 @@ fn wait_until(what: &str, is: impl Fn() -> bool) {
 }
 
 fn waiting(service: &Service) -> String {
+    waiting_for(service, "text")
+}
+
+fn waiting_for(service: &Service, tower: &str) -> String {
     let text = service.get("/metrics").text();
-    let line = text
-        .lines()
-        .find(|l| l.starts_with("diptych_queue_inputs{tower=\"text\"}"));
+    let start = format!("diptych_queue_inputs{{tower=\"{tower}\"}}");
+    let line = text.lines().find(|l| l.starts_with(&start));
     line.and_then(|l| l.split(' ').next_back())
         .unwrap_or_default()
         .to_owned()
@@ -112,7 +115,7 @@ fn what_a_vanished_client_asked_is_dropped_from_the_queue() {
     service.gate.shut();
     let body = r#"{"text": "a"}"#;
     let head = format!(
-        "POST /v1/collections/c/search HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+        "POST /v1/collections/c/search HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
          content-length: {}\r\n\r\n{body}",
         body.len()
     );
@@ -139,4 +142,88 @@ fn what_a_vanished_client_asked_is_dropped_from_the_queue() {
         metrics.lines().any(|l| l == passes),
         "only the first was encoded: {metrics}"
     );
+}
+
+/// A decode cannot be interrupted, so that one whose client is gone still takes a core and memory.
+/// Its turn and its room in the queue were once given back at the disconnect, and clients that came
+/// and went had any number of pictures decoded at once.
+#[test]
+fn a_decode_keeps_its_room_when_its_client_vanishes() {
+    let service = Service::with(|config| config.limits.queue_images = 1);
+    service.put("/v1/collections/c");
+    service.prepare_gate.shut();
+    let search = json!({ "image": png_base64(1) });
+    let body = search.to_string();
+    let head = format!(
+        "POST /v1/collections/c/search HTTP/1.1\r\nhost: localhost\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let address = service.url("").replace("http://", "");
+    let mut stream = TcpStream::connect(&address).expect("connects");
+    stream.write_all(head.as_bytes()).expect("is sent");
+    let waiting = || waiting_for(&service, "image");
+    wait_until("the picture is decoded", || waiting() == "1");
+    thread::sleep(Duration::from_millis(100));
+    drop(stream);
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(waiting(), "1", "the decode goes on and holds its room");
+    service
+        .post("/v1/collections/c/search", &search)
+        .refused(429, "queue_full");
+    service.prepare_gate.open();
+    wait_until("the decode is over", || waiting() == "0");
+    service.search(&search);
+}
+
+/// Bodies were once bounded one by one only: some connections that send slowly could together hold
+/// more memory than there is.
+#[test]
+fn bodies_that_arrive_together_have_one_bound() {
+    let service = Service::with(|config| {
+        config.limits.body_bytes = 10_000;
+        config.limits.body_pause_ms = 5_000;
+    });
+    service.put("/v1/collections/c");
+    let address = service.url("").replace("http://", "");
+    let head = |kind: &str| {
+        format!(
+            "POST /v1/collections/c/items HTTP/1.1\r\nhost: localhost\r\n\
+             content-type: {kind}\r\ncontent-length: 10000\r\n\r\n"
+        )
+    };
+    let form = "--xyz\r\nContent-Disposition: form-data; name=\"f\"; filename=\"a\"\r\n\r\n";
+    let slow: Vec<_> = [
+        (head("application/json"), String::new()),
+        (head("multipart/form-data; boundary=xyz"), form.to_owned()),
+    ]
+    .into_iter()
+    .cycle()
+    .take(4)
+    .map(|(head, start)| {
+        let mut stream = TcpStream::connect(&address).expect("connects");
+        let body = start.clone() + &" ".repeat(9_900 - start.len());
+        stream.write_all(head.as_bytes()).expect("is sent");
+        stream.write_all(body.as_bytes()).expect("is sent");
+        stream
+    })
+    .collect();
+    let item = json!({ "text": "a".repeat(2_000) });
+    let add = || service.post("/v1/collections/c/items", &item);
+    wait_until("the bodies fill all room", || add().status == 429);
+    let refused = add();
+    refused.refused(429, "queue_full");
+    assert_eq!(refused.header("retry-after"), "1");
+    assert_eq!(
+        service.get("/v1/collections").status,
+        200,
+        "what has no body is served"
+    );
+    // Those who are too slow are given up, and their room is free again.
+    for mut stream in slow {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.contains(" 408 "), "{answer}");
+    }
+    assert_eq!(add().status, 200);
 }
