@@ -129,8 +129,10 @@ fn the_test_style_is_refused_before_anything_is_drawn() {
     let root = tempfile::tempdir().expect("a folder");
     let config = raw_folder(root.path());
     write(&config.raw.join("styles/twemoji/icons.json"), ICONS);
+    write(&config.raw.join("styles/twemoji/chars.json"), CHARACTERS);
     let problem = prepare(&config).expect_err("is kept for tests");
-    assert!(problem.to_string().contains("styles/twemoji"), "{problem}");
+    let problem = problem.to_string();
+    assert!(problem.contains("styles/twemoji is a style"), "{problem}");
     assert!(!config.out.exists());
 }
 
