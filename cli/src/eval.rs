@@ -18,7 +18,8 @@ use crate::{
 /// Where recall is measured.
 const KS: [usize; 3] = [1, 5, 10];
 
-/// Natural wordings of a name. No training of ours uses any of them.
+/// Natural wordings of a name. No training of ours used any of them as a whole
+/// sentence.
 const CARRIERS: [&str; 3] = ["photo with {} in it", "show me {}", "{} please"];
 
 /// Figures by name.

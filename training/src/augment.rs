@@ -35,7 +35,8 @@ pub fn augment(
     pixels
 }
 
-/// A similarity from pixels of the frame to pixels of the picture.
+/// A similarity from pixels of the frame to those of the picture, squashed to a square as when it is
+/// served.
 struct Frame {
     cosine: f32,
     sine: f32,
@@ -65,15 +66,12 @@ impl Frame {
             x as f32 + 0.5 - half - self.shift[0],
             y as f32 + 0.5 - half - self.shift[1],
         );
-        let longest = picture.width().max(picture.height()) as f32;
-        let step = longest / (self.side * self.scale);
-        let u = (self.cosine * dx + self.sine * dy) * step;
-        let v = (self.cosine * dy - self.sine * dx) * step;
+        let (width, height) = (picture.width() as f32, picture.height() as f32);
+        let frame = self.side * self.scale;
+        let u = (self.cosine * dx + self.sine * dy) * (width / frame);
+        let v = (self.cosine * dy - self.sine * dx) * (height / frame);
         let u = if self.mirrored { -u } else { u };
-        [
-            u + picture.width() as f32 / 2.0 - 0.5,
-            v + picture.height() as f32 / 2.0 - 0.5,
-        ]
+        [u + width / 2.0 - 0.5, v + height / 2.0 - 0.5]
     }
 }
 
@@ -166,6 +164,7 @@ fn erase(pixels: &mut [f32], side: usize, random: &mut impl Rng) {
 
 #[cfg(test)]
 mod tests {
+    use encoders::{Filter, Normalization, Picture, PreprocessConfig};
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
 
@@ -186,6 +185,32 @@ mod tests {
         .concat();
         for (a, b) in pixels.iter().zip(expected) {
             assert!((a - b).abs() < 1e-5, "{pixels:?}");
+        }
+    }
+
+    /// Wide pictures once kept their shape in training and were squashed when served.
+    #[test]
+    fn a_wide_picture_is_squashed_as_it_is_when_served() {
+        let rgb: Vec<u8> = (0..4 * 2 * 3).map(|i| (i * 53 % 256) as u8).collect();
+        let rgba = rgb.as_chunks::<3>().0.iter();
+        let rgba = rgba.flat_map(|&[r, g, b]| [r, g, b, 255]).collect();
+        let picture = RgbaPicture::new(4, 2, rgba).expect("sizes fit");
+        let mut random = ChaCha8Rng::seed_from_u64(1);
+        let side = 8;
+        let trained = augment(&picture, side, false, &AugmentConfig::STILL, &mut random);
+        let served = PreprocessConfig::squash(
+            std::num::NonZeroU32::new(8).expect("not 0"),
+            Filter::Bilinear,
+            Normalization::HALF,
+        );
+        let served = served.prepare(&Picture::new(4, 2, rgb).expect("sizes fit"));
+        let served = served.as_slice();
+        for (i, (a, b)) in trained.iter().zip(served).enumerate() {
+            // At its rim a picture in training blends with the ground.
+            let (x, y) = (i % side, i / side % side);
+            if (1..7).contains(&x) && (2..6).contains(&y) {
+                assert!((a - b).abs() < 1.0 / 127.0, "{x}, {y}: {a} against {b}");
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use rand::{Rng, RngExt as _, seq::IndexedRandom};
 
 use crate::{config::CaptionConfig, manifest::Concept};
 
-/// Carrier sentences that no caption of a training run may have: the evaluation uses them to ask
+/// Carrier sentences that no caption of a training run may contain: the evaluation uses them to ask
 /// whether a model understands wording that it has never met.
 pub const UNSEEN_CARRIERS: [&str; 3] = ["photo with {} in it", "show me {}", "{} please"];
 
@@ -167,7 +167,7 @@ impl Caption {
             } else {
                 made_up_carrier(random)
             };
-            if !UNSEEN_CARRIERS.contains(&carrier.as_str()) {
+            if !UNSEEN_CARRIERS.iter().any(|u| carrier.contains(u)) {
                 return Self {
                     text: carrier.replace("{}", &phrase),
                     phrase,
@@ -203,8 +203,9 @@ mod tests {
 
     use super::*;
 
+    /// "the {} please" was once drawn, and with it "{} please".
     #[test]
-    fn the_carriers_of_the_evaluation_are_never_drawn() {
+    fn no_caption_contains_a_carrier_of_the_evaluation() {
         let concept = Concept {
             key: "x".into(),
             name: "red heart".into(),
@@ -224,7 +225,8 @@ mod tests {
             assert!(caption.text.contains(&caption.phrase));
             tags += u32::from(caption.phrase == "love");
             for unseen in UNSEEN_CARRIERS {
-                assert_ne!(caption.text, unseen.replace("{}", &caption.phrase));
+                let unseen = unseen.replace("{}", &caption.phrase);
+                assert!(!caption.text.contains(&unseen), "{}", caption.text);
             }
         }
         assert!(

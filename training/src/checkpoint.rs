@@ -1,84 +1,151 @@
-//! Everything that a run needs to go on exactly where it was.
+//! Everything that a run needs to go on exactly where it was, in one file.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
 use candle_core::{Device, Tensor};
 use fs_err as fs;
+use safetensors::SafeTensors;
+use serde::{Deserialize, Serialize};
 
 use crate::{TrainingError, config::RunConfig, optimizer::AdamW, parameters::Parameters};
 
 const FIRST: &str = "moment1/";
 const SECOND: &str = "moment2/";
 const STEP: &str = "step";
+/// The one key of the file's metadata.
+const ORIGIN: &str = "run";
 
-/// Writes the state behind `step` steps, aside and then renamed, so that a kill leaves the last
-/// one whole. The configuration is written beside it.
+/// Where the checkpoint of the run in `folder` is, if it has one.
+pub fn file(folder: &Path) -> PathBuf {
+    folder.join("checkpoint.safetensors")
+}
+
+/// What a run consists of behind `step` steps.
+pub struct State<'a> {
+    /// What the run was told.
+    pub config: &'a RunConfig,
+    /// Contents of its `tokenizer.json`.
+    pub tokenizer: &'a str,
+    /// The weights.
+    pub parameters: &'a Parameters,
+    /// The moments.
+    pub optimizer: &'a AdamW,
+    /// Steps done.
+    pub step: usize,
+}
+
+/// What makes the tensors usable: part of their file, so that no kill comes between them.
+#[derive(Serialize, Deserialize)]
+struct Origin {
+    config: String,
+    tokenizer: String,
+}
+
+/// Writes a state, aside and then renamed, so that a kill leaves the last one whole.
 ///
 /// # Errors
 /// When the folder cannot be written.
-pub fn save(
-    folder: &Path,
-    config: &RunConfig,
-    parameters: &Parameters,
-    optimizer: &AdamW,
-    step: usize,
-) -> Result<(), TrainingError> {
-    let mut tensors: HashMap<String, Tensor> = parameters
+pub fn save(folder: &Path, state: &State) -> Result<(), TrainingError> {
+    let mut tensors: HashMap<String, Tensor> = state
+        .parameters
         .all()
         .map(|(name, var)| (name.to_owned(), var.as_tensor().clone()))
         .collect();
-    for (name, (first, second)) in &optimizer.moments {
+    for (name, (first, second)) in &state.optimizer.moments {
         for (prefix, values) in [(FIRST, first), (SECOND, second)] {
             let tensor = Tensor::from_slice(values, values.len(), &Device::Cpu)?;
             tensors.insert(format!("{prefix}{name}"), tensor);
         }
     }
-    tensors.insert(STEP.to_owned(), Tensor::new(step as i64, &Device::Cpu)?);
-    let file = folder.join("checkpoint.safetensors");
+    let step = Tensor::new(state.step as i64, &Device::Cpu)?;
+    tensors.insert(STEP.to_owned(), step);
+    let origin = Origin {
+        config: describe(state.config),
+        tokenizer: state.tokenizer.to_owned(),
+    };
+    let origin = serde_json::to_string(&origin).map_err(std::io::Error::from)?;
+    let metadata = HashMap::from([(ORIGIN.to_owned(), origin)]);
     let aside = folder.join("checkpoint.safetensors.new");
-    candle_core::safetensors::save(&tensors, &aside)?;
+    safetensors::serialize_to_file(&tensors, Some(metadata), &aside)
+        .map_err(candle_core::Error::from)?;
     fs::File::open(&aside)?.sync_all()?;
-    fs::rename(aside, file)?;
-    fs::write(folder.join("run.json"), describe(config))?;
+    fs::rename(aside, file(folder))?;
     Ok(())
 }
 
-/// Reads a checkpoint into `parameters`, which must have all tensors already. Returns the
-/// optimizer's state and the number of steps done, or `None` where there is no checkpoint.
-///
-/// # Errors
-/// When it belongs to another configuration or is damaged.
-pub fn load(
-    folder: &Path,
-    config: &RunConfig,
-    parameters: &Parameters,
-) -> Result<Option<(AdamW, usize)>, TrainingError> {
-    let file = folder.join("checkpoint.safetensors");
-    if !file.exists() {
-        return Ok(None);
+/// A checkpoint of the same configuration, as far as it can be read before there is a network.
+pub struct Checkpoint {
+    /// Contents of the run's `tokenizer.json`.
+    pub tokenizer: String,
+    file: PathBuf,
+    tensors: HashMap<String, Tensor>,
+}
+
+impl Checkpoint {
+    /// Reads the checkpoint of the run in `folder`, or `None` where there is none.
+    ///
+    /// # Errors
+    /// When it belongs to another configuration or is damaged.
+    pub fn read(folder: &Path, config: &RunConfig) -> Result<Option<Self>, TrainingError> {
+        let file = file(folder);
+        if !file.exists() {
+            return Ok(None);
+        }
+        let problem = |problem: &str| TrainingError::Checkpoint {
+            file: file.clone(),
+            problem: problem.to_owned(),
+        };
+        let bytes = fs::read(&file)?;
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(candle_core::Error::from)?;
+        let origin = header.metadata().as_ref().and_then(|m| m.get(ORIGIN));
+        let origin = origin.and_then(|origin| serde_json::from_str::<Origin>(origin).ok());
+        let Some(origin) = origin else {
+            return Err(problem(
+                "does not say which run it belongs to; use another folder",
+            ));
+        };
+        if origin.config != describe(config) {
+            return Err(problem(
+                "was made with another configuration; use another folder, or the old configuration",
+            ));
+        }
+        Ok(Some(Self {
+            tokenizer: origin.tokenizer,
+            tensors: candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?,
+            file,
+        }))
     }
-    let problem = |problem: &str| TrainingError::Checkpoint {
-        file: file.clone(),
-        problem: problem.to_owned(),
-    };
-    if fs::read_to_string(folder.join("run.json"))? != describe(config) {
-        return Err(problem(
-            "was made with another configuration; use another folder, or the old configuration",
-        ));
+
+    /// Sets `parameters`, which must have all tensors already. Returns the optimizer's state and
+    /// the number of steps done.
+    ///
+    /// # Errors
+    /// When a tensor is missing or has another shape.
+    pub fn restore(&self, parameters: &Parameters) -> Result<(AdamW, usize), TrainingError> {
+        for (name, _) in parameters.all() {
+            parameters.set(name, self.tensor(name)?)?;
+        }
+        let mut optimizer = AdamW::default();
+        let names = self.tensors.keys();
+        for name in names.filter_map(|name| name.strip_prefix(FIRST)) {
+            let first = self.tensor(&format!("{FIRST}{name}"))?.to_vec1()?;
+            let second = self.tensor(&format!("{SECOND}{name}"))?.to_vec1()?;
+            optimizer.moments.insert(name.to_owned(), (first, second));
+        }
+        let step = self.tensor(STEP)?.to_scalar::<i64>()? as usize;
+        Ok((optimizer, step))
     }
-    let tensors = candle_core::safetensors::load(&file, &Device::Cpu)?;
-    let get = |name: &str| tensors.get(name).ok_or_else(|| problem("lacks a tensor"));
-    for (name, _) in parameters.all() {
-        parameters.set(name, get(name)?)?;
+
+    fn tensor(&self, name: &str) -> Result<&Tensor, TrainingError> {
+        let lacks = || TrainingError::Checkpoint {
+            file: self.file.clone(),
+            problem: format!("lacks the tensor {name}"),
+        };
+        self.tensors.get(name).ok_or_else(lacks)
     }
-    let mut optimizer = AdamW::default();
-    for name in tensors.keys().filter_map(|name| name.strip_prefix(FIRST)) {
-        let first = get(&format!("{FIRST}{name}"))?.to_vec1()?;
-        let second = get(&format!("{SECOND}{name}"))?.to_vec1()?;
-        optimizer.moments.insert(name.to_owned(), (first, second));
-    }
-    let step = get(STEP)?.to_scalar::<i64>()? as usize;
-    Ok(Some((optimizer, step)))
 }
 
 /// What must be equal for a run to go on: everything but how often it reports.

@@ -1,5 +1,7 @@
 //! What a training run is told, as one TOML file.
 
+mod check;
+
 use std::path::{Path, PathBuf};
 
 use encoders::nn::{
@@ -189,73 +191,8 @@ impl RunConfig {
                 file: file.to_owned(),
                 source,
             })?;
-        config.check()?;
+        check::check(&config)?;
         Ok(config)
-    }
-
-    fn check(&self) -> Result<(), TrainingError> {
-        let o = &self.optimizer;
-        let share = |x: f64| (0.0..=1.0).contains(&x);
-        for (key, holds, expected) in [
-            ("optimizer.batch", o.batch >= 2, "at least 2"),
-            (
-                "optimizer.steps",
-                o.steps > o.warmup_steps,
-                "more than warmup_steps",
-            ),
-            ("optimizer.learning_rate", o.learning_rate > 0.0, "above 0"),
-            ("optimizer.clip", o.clip > 0.0, "above 0"),
-            (
-                "optimizer.checkpoint_every",
-                o.checkpoint_every > 0,
-                "at least 1",
-            ),
-            (
-                "optimizer.evaluate_every",
-                o.evaluate_every > 0,
-                "at least 1",
-            ),
-            (
-                "data.skin_tone_weight",
-                self.data.skin_tone_weight >= 0.0,
-                "at least 0",
-            ),
-            (
-                "captions.tag_share",
-                share(self.captions.tag_share),
-                "between 0 and 1",
-            ),
-            (
-                "captions.tags_from",
-                share(self.captions.tags_from),
-                "between 0 and 1",
-            ),
-            (
-                "captions.carrier_share",
-                share(self.captions.carrier_share),
-                "between 0 and 1",
-            ),
-            ("model.dim", self.model.dim > 0, "at least 1"),
-            (
-                "model.text.heads",
-                self.model
-                    .text
-                    .width
-                    .is_multiple_of(self.model.text.heads.max(1)),
-                "a divisor of model.text.width",
-            ),
-            (
-                "model.text.vocabulary",
-                self.model.text.vocabulary >= 514,
-                "at least 514",
-            ),
-            ("augment.scale", self.augment.scale[0] > 0.0, "above 0"),
-        ] {
-            if !holds {
-                return Err(TrainingError::Value { key, expected });
-            }
-        }
-        Ok(())
     }
 }
 

@@ -39,6 +39,24 @@ pub enum TrainingError {
         #[source]
         source: serde_json::Error,
     },
+    /// A configured style is drawn nowhere.
+    #[error("`{key}` names the style {style}, the manifests hold {}", known.join(", "))]
+    Style {
+        /// Dotted path of the key.
+        key: &'static str,
+        /// The style that it names.
+        style: String,
+        /// All styles of the manifests, sorted.
+        known: Vec<String>,
+    },
+    /// A manifest holds the style that models are tested on.
+    #[error("{} holds the style {style}, which is kept for tests", file.display())]
+    TestStyle {
+        /// The manifest.
+        file: PathBuf,
+        /// The style.
+        style: String,
+    },
     /// A picture of a manifest cannot be read.
     #[error("{} cannot be used as a training picture", file.display())]
     Picture {
@@ -68,6 +86,16 @@ pub enum TrainingError {
         step: usize,
         /// The loss.
         loss: f32,
+    },
+    /// The gradient is no longer a number.
+    #[error(
+        "the gradient of step {step} has length {length}: lower the learning rate; the last checkpoint is intact"
+    )]
+    Gradient {
+        /// Number of the step.
+        step: usize,
+        /// Its length.
+        length: f64,
     },
     /// A checkpoint does not belong to this run.
     #[error("{}: {problem}", file.display())]

@@ -106,3 +106,24 @@ fn recall(queries: &[Embedding], gallery: &[Embedding], among: &[usize], k: usiz
     let part = |all: &[Embedding]| among.iter().map(|i| all[*i].clone()).collect::<Vec<_>>();
     recall_at_k(&part(queries), &part(gallery), |i| vec![i], &[k])[0]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recall_is_among_the_chosen_alone() {
+        let at = |degrees: f32| {
+            let angle = degrees.to_radians();
+            Embedding::normalized(vec![angle.cos(), angle.sin()]).expect("a unit row")
+        };
+        // The second picture is nearest to every text, its own and the others'.
+        let texts = [at(8.0), at(11.0), at(14.0)];
+        let pictures = [at(0.0), at(11.0), at(22.0)];
+        let share = |among: &[usize], k: usize| recall(&texts, &pictures, among, k);
+        assert!((share(&[0, 1, 2], 1) - 1.0 / 3.0).abs() < 1e-9);
+        assert!((share(&[0, 1, 2], 2) - 1.0).abs() < 1e-9);
+        assert!((share(&[0, 2], 1) - 1.0).abs() < 1e-9);
+        assert!((share(&[1, 2], 1) - 0.5).abs() < 1e-9);
+    }
+}

@@ -1,6 +1,6 @@
 //! The training loop.
 
-use std::{collections::BTreeMap, io::Write as _, path::Path, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
 
 use candle_core::{Device, Tensor};
 use encoders::nn::{Form, Network, NetworkConfig};
@@ -10,11 +10,12 @@ use serde::Serialize;
 use crate::{
     TrainingError,
     augment::augment,
-    checkpoint,
+    checkpoint::{self, Checkpoint},
     config::{AugmentConfig, RunConfig},
     evaluate::{StyleRecall, evaluate},
     loader::{Batch, BatchSource, Loader},
     manifest::{Concept, Dataset},
+    metrics::Metrics,
     objective::{MAX_LOGIT_SCALE, info_nce},
     optimizer::{AdamW, learning_rate},
     parameters::Parameters,
@@ -47,6 +48,8 @@ pub struct Run {
     pub parameters: Parameters,
     /// Sizes of the towers.
     pub network: NetworkConfig,
+    /// Contents of `tokenizer.json`.
+    pub tokenizer: String,
     towers: Network,
     optimizer: AdamW,
     source: Arc<BatchSource>,
@@ -55,32 +58,38 @@ pub struct Run {
 }
 
 impl Run {
-    /// Prepares a run in `folder`, or continues the one that is there.
+    /// Prepares a run, or continues the one whose checkpoint is in `folder`. Nothing is written.
     ///
     /// # Errors
-    /// When the configuration differs from that of the run in the folder.
+    /// When the configuration differs from that of the run in the folder, or when there is no run
+    /// and too little to train on.
     pub fn open(
         config: &RunConfig,
         dataset: Dataset,
         folder: &Path,
     ) -> Result<Self, TrainingError> {
-        fs::create_dir_all(folder)?;
-        let file = folder.join("tokenizer.json");
-        if !file.exists() {
-            let contents = tokenizer::train(&dataset.training, config.model.text.vocabulary)?;
-            fs::write(&file, contents)?;
-        }
+        let saved = Checkpoint::read(folder, config)?;
+        // Token ids mean something to the weights of their own run only.
+        let tokenizer = if let Some(saved) = &saved {
+            saved.tokenizer.clone()
+        } else {
+            let (concepts, batch) = (dataset.training.len(), config.optimizer.batch);
+            if concepts < batch {
+                return Err(TrainingError::TooFew { concepts, batch });
+            }
+            tokenizer::train(&dataset.training, config.model.text.vocabulary)?
+        };
         let context = config.model.text.context_length;
-        let tokenizer = tokenizer::load(&fs::read_to_string(&file)?, &file, context)?;
-        let end = tokenizer.id(tokenizer::END).unwrap_or_default();
-        let network = config.model.network(tokenizer.vocabulary(), end);
+        let words = tokenizer::load(&tokenizer, &checkpoint::file(folder), context)?;
+        let end = words.id(tokenizer::END).unwrap_or_default();
+        let network = config.model.network(words.vocabulary(), end);
         let mut parameters = Parameters::seeded(config.seed);
         let form = Form::Differentiable {
             batch_statistics: true,
         };
         let towers = Network::new(&mut parameters, &network, form)?;
-        let state = checkpoint::load(folder, config, &parameters)?;
-        let (optimizer, step) = state.unwrap_or_default();
+        let restored = saved.map(|saved| saved.restore(&parameters)).transpose()?;
+        let (optimizer, step) = restored.unwrap_or_default();
         let side = network.image.image_size();
         let held_out = dataset.held_out.into_iter().map(|(style, concepts)| {
             let still = |c: Concept| {
@@ -93,13 +102,14 @@ impl Run {
         let concepts = dataset.training;
         let source = Arc::new(BatchSource {
             concepts,
-            tokenizer,
+            tokenizer: words,
             config: config.clone(),
             side,
         });
         Ok(Self {
             parameters,
             network,
+            tokenizer,
             towers,
             optimizer,
             source,
@@ -116,7 +126,7 @@ impl Run {
     /// Runs up to `until` steps in all; every report goes to `metrics.jsonl` and to `observe`.
     ///
     /// # Errors
-    /// When the loss stops being a number, or a file cannot be written.
+    /// When the loss or its gradient stops being a number, or a file cannot be written.
     pub fn train(
         &mut self,
         folder: &Path,
@@ -126,8 +136,8 @@ impl Run {
         let config = self.source.config.clone();
         let until = until.min(config.optimizer.steps);
         let loader = Loader::start(Arc::clone(&self.source), self.step);
-        let log = folder.join("metrics.jsonl");
-        let mut metrics = fs::OpenOptions::new().create(true).append(true).open(log)?;
+        fs::create_dir_all(folder)?;
+        let mut metrics = Metrics::open(folder, self.step)?;
         while self.step < until {
             let started = Instant::now();
             let batch = loader.next(self.step)?;
@@ -143,12 +153,18 @@ impl Run {
                     &self.held_out,
                 )?);
             }
+            // Before the checkpoint: a line too many is dropped later, one too few is lost.
+            metrics.write(&report)?;
             if self.step == until || self.step.is_multiple_of(config.optimizer.checkpoint_every) {
-                let (parameters, optimizer) = (&self.parameters, &self.optimizer);
-                checkpoint::save(folder, &config, parameters, optimizer, self.step)?;
+                let state = checkpoint::State {
+                    config: &config,
+                    tokenizer: &self.tokenizer,
+                    parameters: &self.parameters,
+                    optimizer: &self.optimizer,
+                    step: self.step,
+                };
+                checkpoint::save(folder, &state)?;
             }
-            let line = serde_json::to_string(&report).map_err(std::io::Error::from)?;
-            writeln!(metrics, "{line}")?;
             observe(&report);
         }
         Ok(())

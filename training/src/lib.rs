@@ -10,6 +10,7 @@ pub mod export;
 pub mod fit;
 pub mod loader;
 pub mod manifest;
+mod metrics;
 pub mod objective;
 pub mod optimizer;
 pub mod parameters;

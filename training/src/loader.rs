@@ -173,3 +173,87 @@ fn says_direction(name: &str) -> bool {
     name.split(|c: char| !c.is_alphanumeric() && c != '’')
         .any(|word| WORDS.contains(&word))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use encoders::RgbaPicture;
+
+    use super::*;
+    use crate::tokenizer;
+
+    fn concept(name: &str, tags: &[&str]) -> Concept {
+        let picture = RgbaPicture::new(1, 1, vec![0; 4]).expect("sizes fit");
+        Concept {
+            key: name.to_owned(),
+            name: name.to_owned(),
+            tags: tags.iter().map(|t| (*t).to_owned()).collect(),
+            skin_tone: false,
+            pictures: vec![(picture, 1.0)],
+        }
+    }
+
+    /// Batches of all `concepts`, whose captions are names, or keywords where there are any.
+    fn source(concepts: Vec<Concept>, by_tag: bool) -> BatchSource {
+        let recipe = include_str!("../recipes/mini/mini.toml");
+        let mut config: RunConfig = toml::from_str(recipe).expect("parses");
+        config.optimizer.batch = concepts.len();
+        config.captions.carrier_share = 0.0;
+        config.captions.tags_from = 0.0;
+        config.captions.tag_share = f64::from(u8::from(by_tag));
+        let words = tokenizer::train(&concepts, 700).expect("trains");
+        let tokenizer = tokenizer::load(&words, Path::new("tokenizer.json"), 16);
+        BatchSource {
+            tokenizer: tokenizer.expect("loads"),
+            concepts,
+            config,
+            side: 4,
+        }
+    }
+
+    /// The positives of a batch, by the captions of their rows and columns.
+    fn positives(source: &BatchSource, captions: &[&str]) -> Vec<(usize, usize)> {
+        let batch = source.batch(3).expect("a batch");
+        let ids = captions.iter().map(|c| source.tokenizer.encode(c));
+        let ids: Vec<Vec<u32>> = ids.collect::<Result<_, _>>().expect("encodes");
+        let which = |at: usize| {
+            let found = ids.iter().position(|ids| *ids == batch.tokens[at]);
+            found.expect("one of the captions")
+        };
+        let n = batch.tokens.len();
+        let ones = (0..n * n).filter(|i| batch.positives[*i] > 0.0);
+        let mut pairs: Vec<_> = ones.map(|i| (which(i / n), which(i % n))).collect();
+        pairs.sort_unstable();
+        pairs
+    }
+
+    #[test]
+    fn a_caption_is_true_of_every_picture_that_bears_it() {
+        let concepts = vec![
+            concept("sun", &["sky"]),
+            concept("moon", &["sky", "sun"]),
+            concept("tree", &["leaf"]),
+        ];
+        // "sun" is true of the moon, whose keyword it is; "moon" is not true of the sun.
+        let by_name = positives(&source(concepts.clone(), false), &["sun", "moon", "tree"]);
+        assert_eq!(by_name, [(0, 0), (1, 0), (1, 1), (2, 2)]);
+        // "sky" is said of two pictures, and each is positive for both.
+        let mut concepts = concepts;
+        concepts[1].tags.truncate(1);
+        let by_tag = positives(&source(concepts, true), &["sky", "leaf"]);
+        assert_eq!(by_tag, [(0, 0), (0, 0), (0, 0), (0, 0), (1, 1)]);
+    }
+
+    #[test]
+    fn a_batch_depends_on_the_seed_and_the_step_alone() {
+        let concepts: Vec<Concept> = (0..8).map(|i| concept(&i.to_string(), &["x"])).collect();
+        let mut source = source(concepts, true);
+        source.config.optimizer.batch = 4;
+        let batch = source.batch(5).expect("a batch");
+        assert_ne!(source.batch(6).expect("a batch"), batch);
+        assert_eq!(source.batch(5).expect("a batch"), batch);
+        source.config.seed += 1;
+        assert_ne!(source.batch(5).expect("a batch"), batch);
+    }
+}

@@ -9,6 +9,7 @@ use encoders::{Card, Precision};
 use fs_err as fs;
 use indicatif::{ProgressBar, ProgressStyle};
 use training::{
+    checkpoint,
     config::RunConfig,
     export::export,
     fit::Run,
@@ -46,7 +47,7 @@ enum Command {
         /// The run's configuration (TOML).
         #[arg(long)]
         config: PathBuf,
-        /// Folder of the run: checkpoints, tokenizer, metrics.
+        /// Folder of the run: checkpoint and metrics.
         #[arg(long)]
         run: PathBuf,
         /// Stop after this many steps in all, to go on later.
@@ -108,8 +109,9 @@ fn main() -> anyhow::Result<()> {
             full_precision,
         } => {
             let config = RunConfig::read(&config)?;
+            let has_checkpoint = checkpoint::file(&run).exists();
+            anyhow::ensure!(has_checkpoint, "{} has no checkpoint", run.display());
             let trained = Run::open(&config, Dataset::default(), &run)?;
-            anyhow::ensure!(trained.step() > 0, "{} has no checkpoint", run.display());
             let description = description.map(fs::read_to_string).transpose()?;
             let description = description.map(|d| d.trim().to_owned());
             let card = Card {
@@ -122,14 +124,7 @@ fn main() -> anyhow::Result<()> {
             } else {
                 Precision::F16
             };
-            export(
-                &run,
-                &trained.parameters,
-                &trained.network,
-                card,
-                precision,
-                &out,
-            )?;
+            export(&trained, card, precision, &out)?;
             println!("step {} written to {}", trained.step(), out.display());
             Ok(())
         }

@@ -1,7 +1,7 @@
 //! The pictures and words of a run, in memory.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -9,7 +9,11 @@ use encoders::{DecodeLimits, RgbaPicture, decode_rgba};
 use fs_err as fs;
 use rayon::prelude::*;
 
-use crate::{TrainingError, config::DataConfig, prepare::PictureEntry};
+use crate::{
+    TrainingError,
+    config::DataConfig,
+    prepare::{PictureEntry, is_test_style},
+};
 
 /// One thing and all its pictures.
 #[derive(Debug, Clone)]
@@ -36,15 +40,20 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Reads every manifest and picture.
+    /// Reads every manifest and picture. A style of weight 0 is not trained on.
     ///
     /// # Errors
-    /// When a line or a picture cannot be read; the message names it.
+    /// When a line or a picture cannot be read, or a style is configured that no line has, or a
+    /// line has the test style; the message names it.
     pub fn read(config: &DataConfig) -> Result<Self, TrainingError> {
         let mut entries = Vec::new();
         for manifest in &config.manifests {
             entries.extend(read_manifest(manifest)?);
         }
+        check_styles(config, &entries)?;
+        let weight = |style: &str| config.style_weights.get(style).copied().unwrap_or(1.0);
+        let is_held_out = |style: &String| config.held_out.contains(style);
+        entries.retain(|(_, entry)| is_held_out(&entry.style) || weight(&entry.style) > 0.0);
         let pictures: Vec<RgbaPicture> = entries
             .par_iter()
             .map(|(file, _)| {
@@ -60,12 +69,8 @@ impl Dataset {
         let mut training = BTreeMap::new();
         let mut held_out: BTreeMap<String, BTreeMap<String, Concept>> = BTreeMap::new();
         for ((_, entry), picture) in entries.into_iter().zip(pictures) {
-            let weight = config
-                .style_weights
-                .get(&entry.style)
-                .copied()
-                .unwrap_or(1.0);
-            let concepts = if config.held_out.contains(&entry.style) {
+            let weight = weight(&entry.style);
+            let concepts = if is_held_out(&entry.style) {
                 held_out.entry(entry.style.clone()).or_default()
             } else {
                 &mut training
@@ -92,6 +97,25 @@ impl Dataset {
     }
 }
 
+/// A style that is misspelled would be trained on, or drawn as often as any other.
+fn check_styles(
+    config: &DataConfig,
+    entries: &[(PathBuf, PictureEntry)],
+) -> Result<(), TrainingError> {
+    let known: BTreeSet<&String> = entries.iter().map(|(_, entry)| &entry.style).collect();
+    let held_out = config.held_out.iter().map(|s| ("data.held_out", s));
+    let weighted = config.style_weights.keys();
+    let mut named = held_out.chain(weighted.map(|s| ("data.style_weights", s)));
+    if let Some((key, style)) = named.find(|(_, style)| !known.contains(style)) {
+        return Err(TrainingError::Style {
+            key,
+            style: style.clone(),
+            known: known.into_iter().cloned().collect(),
+        });
+    }
+    Ok(())
+}
+
 fn read_manifest(file: &Path) -> Result<Vec<(PathBuf, PictureEntry)>, TrainingError> {
     let folder = file.parent().unwrap_or(Path::new("."));
     let text = fs::read_to_string(file)?;
@@ -107,7 +131,122 @@ fn read_manifest(file: &Path) -> Result<Vec<(PathBuf, PictureEntry)>, TrainingEr
                     line: i + 1,
                     source,
                 })?;
+            if is_test_style(&entry.style) {
+                return Err(TrainingError::TestStyle {
+                    file: file.to_owned(),
+                    style: entry.style,
+                });
+            }
             Ok((folder.join(&entry.image), entry))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A manifest of styles and concepts, each picture one pixel.
+    fn manifest(folder: &Path, lines: &[(&str, &str)]) -> PathBuf {
+        let mut text = String::new();
+        for (style, concept) in lines {
+            let pixel = RgbaPicture::new(1, 1, vec![1, 2, 3, 255]).expect("sizes fit");
+            let image = format!("{style}-{concept}.png");
+            fs::write(folder.join(&image), pixel.to_png()).expect("a picture");
+            let entry = PictureEntry {
+                image,
+                concept: (*concept).to_owned(),
+                name: format!("the {concept}"),
+                tags: Vec::new(),
+                style: (*style).to_owned(),
+                skin_tone: false,
+            };
+            text += &serde_json::to_string(&entry).expect("a line");
+            text += "\n";
+        }
+        let file = folder.join("manifest.jsonl");
+        fs::write(&file, text).expect("a manifest");
+        file
+    }
+
+    fn config(manifest: PathBuf, held_out: &[&str], weights: &[(&str, f64)]) -> DataConfig {
+        let weights = weights.iter().map(|(s, w)| ((*s).to_owned(), *w));
+        DataConfig {
+            manifests: vec![manifest],
+            held_out: held_out.iter().map(|s| (*s).to_owned()).collect(),
+            style_weights: weights.collect(),
+            skin_tone_weight: 1.0,
+        }
+    }
+
+    const LINES: [(&str, &str); 6] = [
+        ("ink", "sun"),
+        ("ink", "moon"),
+        ("oil", "moon"),
+        ("oil", "star"),
+        ("pen", "moon"),
+        ("pen", "tree"),
+    ];
+
+    #[test]
+    fn pictures_of_held_out_styles_are_apart_and_others_have_the_weight_of_their_style() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = manifest(folder.path(), &LINES);
+        let config = config(file, &["oil"], &[("pen", 0.5), ("oil", 0.0)]);
+        let dataset = Dataset::read(&config).expect("reads");
+        let seen = |concepts: &[Concept]| {
+            let seen = concepts.iter().map(|c| {
+                let weights: Vec<f64> = c.pictures.iter().map(|(_, w)| *w).collect();
+                format!("{}, {}: {weights:?}", c.key, c.name)
+            });
+            seen.collect::<Vec<_>>()
+        };
+        assert_eq!(
+            seen(&dataset.training),
+            [
+                "moon, the moon: [1.0, 0.5]",
+                "sun, the sun: [1.0]",
+                "tree, the tree: [0.5]"
+            ]
+        );
+        assert_eq!(dataset.held_out.len(), 1);
+        let keys: Vec<_> = dataset.held_out["oil"].iter().map(|c| &c.key).collect();
+        assert_eq!(keys, ["moon", "star"]);
+    }
+
+    #[test]
+    fn a_style_of_weight_0_leaves_no_concept_without_pictures() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = manifest(folder.path(), &LINES);
+        let dataset = Dataset::read(&config(file, &[], &[("pen", 0.0)])).expect("reads");
+        let keys: Vec<_> = dataset.training.iter().map(|c| &c.key).collect();
+        assert_eq!(keys, ["moon", "star", "sun"]);
+        assert_eq!(dataset.training[0].pictures.len(), 2);
+    }
+
+    /// A held-out style with a typing error was once trained on, and nothing said so.
+    #[test]
+    fn a_style_that_no_manifest_holds_is_refused_by_its_name() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = manifest(folder.path(), &LINES);
+        for (key, config) in [
+            ("data.held_out", config(file.clone(), &["ink", "oli"], &[])),
+            ("data.style_weights", config(file, &[], &[("oli", 0.5)])),
+        ] {
+            let message = Dataset::read(&config).expect_err("is refused").to_string();
+            let says = format!("`{key}` names the style oli, the manifests hold ink, oil, pen");
+            assert_eq!(message, says);
+        }
+    }
+
+    #[test]
+    fn the_test_style_is_refused_even_when_it_is_held_out() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = manifest(folder.path(), &[("ink", "sun"), ("Twemoji-2", "sun")]);
+        for held_out in [&[][..], &["Twemoji-2"]] {
+            let refused = Dataset::read(&config(file.clone(), held_out, &[]));
+            let message = refused.expect_err("is refused").to_string();
+            assert!(message.contains("holds the style Twemoji-2"), "{message}");
+        }
+    }
 }

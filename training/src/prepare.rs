@@ -22,6 +22,15 @@ use names::{Emojis, NameIndex};
 /// So many concepts of a style may have exactly the same picture, as "dvd" and "optical disk" do.
 const MAX_ALIKE: usize = 3;
 
+/// What the names of the styles of the bundled gallery contain: figures of a model that has seen them
+/// would mean nothing.
+const TEST_STYLE: &str = "twemoji";
+
+/// Whether a style is kept for tests.
+pub(crate) fn is_test_style(style: &str) -> bool {
+    style.to_lowercase().contains(TEST_STYLE)
+}
+
 /// Where the drawings are and what becomes of them.
 #[derive(Debug, Clone)]
 pub struct PrepareConfig {
@@ -105,6 +114,12 @@ pub enum PrepareError {
         /// The folder.
         folder: PathBuf,
     },
+    /// A fetched style is the one that models are tested on.
+    #[error("{} is a style that is kept for tests; nothing may learn from it", folder.display())]
+    TestStyle {
+        /// The folder of the style.
+        folder: PathBuf,
+    },
 }
 
 /// Rasterizes every drawing of every wanted style that shows a known emoji to
@@ -113,7 +128,7 @@ pub enum PrepareError {
 /// A drawing that cannot be drawn costs nothing but itself.
 ///
 /// # Errors
-/// When the raw folder is incomplete or the output cannot be written.
+/// When the raw folder is incomplete or holds the test style, or the output cannot be written.
 pub fn prepare(config: &PrepareConfig) -> Result<PrepareReport, PrepareError> {
     let emojis = Emojis::read(&config.raw.join("cldr"))?;
     let permissive = icons::read_styles(&config.raw.join("styles"))?;
@@ -220,9 +235,12 @@ fn write_manifest(file: &Path, entries: &[PictureEntry]) -> Result<(), PrepareEr
         })?;
         lines.push(b'\n');
     }
-    let mut manifest = fs::File::create(file)?;
+    // Where there is a manifest, all pictures are prepared.
+    let aside = file.with_extension("jsonl.new");
+    let mut manifest = fs::File::create(&aside)?;
     manifest.write_all(&lines)?;
     manifest.sync_all()?;
+    fs::rename(aside, file)?;
     Ok(())
 }
 

@@ -1,14 +1,19 @@
 //! The trainer as a whole, on drawings that it makes itself: every parameter moves, both forms of
 //! a network agree, a small set is learned by heart, and a resumed run is the same run.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use candle_core::{Device, Tensor};
+use embedding::Embedding;
 use encoders::{
-    Card, Model, Precision, RgbaPicture,
+    Card, Model, Picture, Pixels, Precision, RgbaPicture,
     nn::{Form, Network, unit_rows},
 };
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
 use training::{
+    augment::augment,
+    checkpoint,
     config::{
         AugmentConfig, CaptionConfig, DataConfig, ImageSection, ModelSection, OptimizerConfig,
         RunConfig, TextSection,
@@ -18,6 +23,7 @@ use training::{
     manifest::{Concept, Dataset},
     objective::info_nce,
     parameters::Parameters,
+    tokenizer,
 };
 
 const SIDE: usize = 16;
@@ -48,7 +54,7 @@ fn config(image: ImageSection, batch: usize, steps: usize) -> RunConfig {
         data: DataConfig {
             manifests: Vec::new(),
             held_out: Vec::new(),
-            style_weights: std::collections::BTreeMap::new(),
+            style_weights: BTreeMap::new(),
             skin_tone_weight: 1.0,
         },
         model: ModelSection {
@@ -245,46 +251,110 @@ fn the_serving_form_equals_the_training_form() {
 }
 
 #[test]
+fn an_exported_folder_gives_the_embeddings_of_the_training_form() {
+    for image in [residual(), vit()] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut run, _) = run(&config(image, 16, 12), folder.path(), 12);
+        let out = folder.path().join("model");
+        export(&run, Card::default(), Precision::F32, &out).expect("exports");
+        let model = Model::load(&out).expect("loads");
+
+        let form = Form::Differentiable {
+            batch_statistics: false,
+        };
+        let towers = Network::new(&mut run.parameters, &run.network, form).expect("builds");
+        let concepts = &drawings().training[..8];
+        let names: Vec<String> = concepts.iter().map(|c| c.name.clone()).collect();
+        let context = run.network.text.context_length;
+        let tokenizer = tokenizer::load(&run.tokenizer, Path::new("tokenizer.json"), context);
+        let tokenizer = tokenizer.expect("loads");
+        let ids = names.iter().map(|name| tokenizer.encode(name));
+        let ids: Vec<_> = ids.collect::<Result<_, _>>().expect("encodes");
+        let texts = towers
+            .text
+            .pooled(&ids)
+            .and_then(|x| towers.text.project(&x));
+        let mut random = ChaCha8Rng::seed_from_u64(0);
+        let mut still = |c: &Concept| {
+            let picture = &c.pictures[0].0;
+            augment(picture, SIDE, false, &AugmentConfig::STILL, &mut random)
+        };
+        let pixels: Vec<f32> = concepts.iter().flat_map(&mut still).collect();
+        let pixels = Tensor::from_vec(pixels, (8, 3, SIDE, SIDE), &Device::Cpu);
+        let images = towers.image.pooled(&pixels.expect("shape fits"));
+        let images = images.and_then(|x| towers.image.project(&x));
+
+        let prepared: Vec<_> = concepts.iter().map(|c| prepared(&model, c)).collect();
+        for (trained, served) in [
+            (texts, model.text().encode(&names)),
+            (images, model.image().encode(&prepared)),
+        ] {
+            let trained = unit_rows(&trained.expect("projects")).expect("unit rows");
+            let trained = trained.to_vec2::<f32>().expect("rows");
+            for (row, served) in trained.into_iter().zip(served.expect("encodes")) {
+                let row = Embedding::normalized(row).expect("a unit row");
+                let cosine = row.cosine(&served.shared);
+                assert!(cosine > 1.0 - 1e-5, "{cosine}");
+            }
+        }
+    }
+}
+
+/// A drawing on white as a model folder wants it.
+fn prepared(model: &Model, concept: &Concept) -> Pixels {
+    let on_white = concept.pictures[0].0.as_rgba().chunks(4).flat_map(|p| {
+        if p[3] == 0 {
+            [255; 3]
+        } else {
+            [p[0], p[1], p[2]]
+        }
+    });
+    let side = SIDE as u32;
+    let picture = Picture::new(side, side, on_white.collect());
+    model.prepare(&picture.expect("sizes fit"))
+}
+
+#[test]
 fn sixty_four_pairs_are_learned_by_heart_and_served_from_the_exported_folder() {
     let folder = tempfile::tempdir().expect("a folder");
     let config = config(residual(), 64, 150);
-    let (run, reports) = run(&config, folder.path(), 150);
+    let mut held_out = drawings().training;
+    for concept in held_out.iter_mut().filter(|c| c.name.starts_with("red")) {
+        concept.skin_tone = true;
+    }
+    let dataset = Dataset {
+        held_out: BTreeMap::from([("by heart".to_owned(), held_out)]),
+        ..drawings()
+    };
+    let mut run = Run::open(&config, dataset, folder.path()).expect("opens");
+    let mut reports = Vec::new();
+    run.train(folder.path(), 150, &mut |report| {
+        reports.push(report.clone());
+    })
+    .expect("trains");
     let (first, last) = (reports[0].loss, reports[reports.len() - 1].loss);
     assert!(last < 0.3 && first > 3.0, "loss {first} to {last}");
+    let evaluated: Vec<_> = reports.iter().filter(|r| r.held_out.is_some()).collect();
+    assert_eq!(evaluated.len(), 1, "at the end only");
+    let recall = &evaluated[0].held_out.as_ref().expect("recall")["by heart"];
+    assert_eq!(recall.pictures, 64);
+    assert!(recall.recall_at_1 > 0.9, "{recall:?}");
+    assert!(recall.base_recall_at_10 > 0.99, "{recall:?}");
+    // No caption of this run has a carrier: words around a name are noise to it.
+    let carried = recall.base_carrier_recall_at_10;
+    assert!((0.1..1.0).contains(&carried), "{recall:?}");
     let out = folder.path().join("model");
     let card = Card {
         name: "toy".into(),
         ..Card::default()
     };
-    export(
-        folder.path(),
-        &run.parameters,
-        &run.network,
-        card,
-        Precision::F16,
-        &out,
-    )
-    .expect("exports");
+    export(&run, card, Precision::F16, &out).expect("exports");
     let model = Model::load(&out).expect("loads");
     assert_eq!(model.info().name, "toy");
     let concepts = drawings().training;
     let names: Vec<String> = concepts.iter().map(|c| c.name.clone()).collect();
     let texts = model.text().encode(&names).expect("encodes");
-    let prepared: Vec<_> = concepts
-        .iter()
-        .map(|c| {
-            let on_white = c.pictures[0].0.as_rgba().chunks(4).flat_map(|p| {
-                if p[3] == 0 {
-                    [255; 3]
-                } else {
-                    [p[0], p[1], p[2]]
-                }
-            });
-            let side = SIDE as u32;
-            let picture = encoders::Picture::new(side, side, on_white.collect());
-            model.prepare(&picture.expect("sizes fit"))
-        })
-        .collect();
+    let prepared: Vec<_> = concepts.iter().map(|c| prepared(&model, c)).collect();
     let images = model.image().encode(&prepared).expect("encodes");
     let found = texts.iter().enumerate().filter(|(i, text)| {
         let own = text.shared.cosine(&images[*i].shared);
@@ -297,7 +367,7 @@ fn sixty_four_pairs_are_learned_by_heart_and_served_from_the_exported_folder() {
 }
 
 #[test]
-fn a_resumed_run_has_the_losses_of_an_uninterrupted_one() {
+fn a_resumed_run_ends_in_the_bytes_of_an_uninterrupted_one() {
     let config = config(residual(), 16, 12);
     let (whole, parts) = (
         tempfile::tempdir().expect("one"),
@@ -306,8 +376,81 @@ fn a_resumed_run_has_the_losses_of_an_uninterrupted_one() {
     let (_, expected) = run(&config, whole.path(), 12);
     let (_, mut seen) = run(&config, parts.path(), 5);
     seen.extend(run(&config, parts.path(), 12).1);
-    let losses = |r: &[StepReport]| r.iter().map(|r| (r.step, r.loss)).collect::<Vec<_>>();
     assert_eq!(losses(&seen), losses(&expected));
+    assert!(state(whole.path()) == state(parts.path()), "states differ");
+}
+
+#[test]
+fn a_run_that_is_killed_between_checkpoints_does_the_steps_behind_the_last_one_again() {
+    let mut config = config(residual(), 16, 12);
+    config.optimizer.checkpoint_every = 4;
+    let (whole, killed) = (
+        tempfile::tempdir().expect("one"),
+        tempfile::tempdir().expect("two"),
+    );
+    let mut expected = Vec::new();
+    let mut uninterrupted = Run::open(&config, drawings(), whole.path()).expect("opens");
+    let mut observe = |report: &StepReport| {
+        expected.push(report.clone());
+        if report.step == 6 {
+            // What a kill would leave.
+            for file in ["checkpoint.safetensors", "metrics.jsonl"] {
+                let to = killed.path().join(file);
+                std::fs::copy(whole.path().join(file), to).expect("copies");
+            }
+        }
+    };
+    uninterrupted
+        .train(whole.path(), 12, &mut observe)
+        .expect("trains");
+    let (_, seen) = run(&config, killed.path(), 12);
+    assert_eq!(losses(&seen), losses(&expected)[4..]);
+    assert!(state(whole.path()) == state(killed.path()), "states differ");
+    let metrics = std::fs::read_to_string(killed.path().join("metrics.jsonl")).expect("a file");
+    let steps = metrics.lines().map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).expect("a line");
+        line["step"].as_u64().expect("a step")
+    });
+    assert_eq!(steps.collect::<Vec<_>>(), (1..=12).collect::<Vec<_>>());
+}
+
+fn losses(reports: &[StepReport]) -> Vec<(usize, f32)> {
+    reports.iter().map(|r| (r.step, r.loss)).collect()
+}
+
+/// Weights, statistics, moments and the step, bit for bit.
+fn state(folder: &Path) -> Vec<u8> {
+    std::fs::read(checkpoint::file(folder)).expect("a checkpoint")
+}
+
+/// An export before the first checkpoint once left a tokenizer of no concept's words behind, which
+/// the run then used.
+#[test]
+fn a_run_without_words_is_refused_and_leaves_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = folder.path().join("run");
+    let refused = Run::open(&config(residual(), 16, 12), Dataset::default(), &run);
+    let message = refused.err().expect("is refused").to_string();
+    assert!(message.contains("0 concepts"), "{message}");
+    assert!(!run.exists());
+}
+
+#[test]
+fn a_run_keeps_the_tokenizer_that_its_weights_were_trained_with() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = config(residual(), 16, 12);
+    let (first, _) = run(&config, folder.path(), 2);
+    let mut renamed = drawings();
+    for concept in &mut renamed.training {
+        concept.name = format!("quite {} indeed", concept.name);
+    }
+    let fresh = folder.path().join("fresh");
+    let fresh = Run::open(&config, renamed.clone(), &fresh).expect("opens");
+    assert_ne!(fresh.tokenizer, first.tokenizer);
+    let resumed = Run::open(&config, renamed, folder.path()).expect("opens");
+    assert_eq!(resumed.tokenizer, first.tokenizer);
+    let exported = Run::open(&config, Dataset::default(), folder.path()).expect("opens");
+    assert_eq!(exported.tokenizer, first.tokenizer);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 #
 #   fetch.sh DIR [--share-alike]
 #
-# Only the plain npm client is used. Every archive must match checksums.txt. The Twemoji style is
+# Needs npm, tar and sha256sum. Only the plain npm client is used. Every archive must match checksums.txt. The Twemoji style is
 # the held-out test of the model: it is not fetched here and must never be.
 set -euo pipefail
 
@@ -19,6 +19,7 @@ esac
 recipe=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 mkdir -p "$raw/archives"
 raw=$(cd "$raw" && pwd)
+rm -f "$raw/complete"
 
 # fetch PACKAGE VERSION FOLDER MEMBER...: the archive's members, under DIR/FOLDER.
 fetch() {
@@ -63,3 +64,5 @@ fi
 fetch cldr-annotations-full 48.2.0 cldr/annotations package/annotations/en/annotations.json
 fetch cldr-annotations-derived-full 48.2.0 cldr/derived \
   package/annotationsDerived/en/annotations.json
+
+touch "$raw/complete"

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Makes the built-in model from nothing: fetch, prepare, train, export. About an hour on two cores.
-# Run it from the root of the repository; it goes on where it was stopped.
+# Run it from the root of the repository; it goes on where it was stopped. Needs npm, tar and
+# sha256sum besides the Rust toolchain.
 set -euo pipefail
 
-work="${1:-target/mini}"
+# mini.toml names it, too.
+work=target/mini
 recipe=training/recipes/mini
 
-[ -d "$work/raw" ] || bash "$recipe/fetch.sh" "$work/raw"
+[ -f "$work/raw/complete" ] || bash "$recipe/fetch.sh" "$work/raw"
 # The trainer runs on the machine that builds it: let it use all of its instructions.
 RUSTFLAGS="-C target-cpu=native" cargo build --release -p training --target-dir target/native
 trainer=target/native/release/diptych-train

@@ -7,8 +7,8 @@ use fs_err as fs;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::PrepareError;
 use super::names::concept_of_hex;
+use super::{PrepareError, is_test_style};
 
 /// An alias may point at an alias; a longer chain is taken for a circle.
 const MAX_ALIAS_DEPTH: usize = 5;
@@ -53,13 +53,16 @@ impl Drawing {
 /// The styles in `folder`, by name.
 ///
 /// # Errors
-/// When there is none, or one cannot be read.
+/// When there is none, or one cannot be read or is kept for tests.
 pub fn read_styles(folder: &Path) -> Result<Vec<Style>, PrepareError> {
     let mut styles = Vec::new();
     if folder.is_dir() {
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
             let name = file_stem(&path);
+            if is_test_style(&name) {
+                return Err(PrepareError::TestStyle { folder: path });
+            }
             if path.join("icons.json").is_file() {
                 styles.push(Style {
                     name,

@@ -125,6 +125,18 @@ fn an_empty_raw_folder_is_an_error_that_names_it() {
 }
 
 #[test]
+fn the_test_style_is_refused_before_anything_is_drawn() {
+    let root = tempfile::tempdir().expect("a folder");
+    let config = raw_folder(root.path());
+    write(&config.raw.join("styles/twemoji/icons.json"), ICONS);
+    write(&config.raw.join("styles/twemoji/chars.json"), CHARACTERS);
+    let problem = prepare(&config).expect_err("is kept for tests");
+    let problem = problem.to_string();
+    assert!(problem.contains("styles/twemoji is a style"), "{problem}");
+    assert!(!config.out.exists());
+}
+
+#[test]
 fn skin_tones_that_look_like_the_default_are_left_out() {
     let pictures = vec![
         picture("a", false, 1),

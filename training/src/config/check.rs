@@ -1,0 +1,278 @@
+//! Which values a run can work with.
+
+use super::{AugmentConfig, ImageSection, ModelSection, OptimizerConfig, RunConfig};
+use crate::TrainingError;
+
+/// The key, whether its value will do, and what it may hold.
+type Rule = (&'static str, bool, &'static str);
+
+const AT_LEAST_1: &str = "at least 1";
+const SHARE: &str = "between 0 and 1";
+const SPREAD: &str = "a number of at least 0";
+
+/// # Errors
+/// When a value is out of range; the message names its key.
+pub fn check(config: &RunConfig) -> Result<(), TrainingError> {
+    let captions = &config.captions;
+    let words = [
+        (
+            "data.skin_tone_weight",
+            is_spread(config.data.skin_tone_weight),
+            SPREAD,
+        ),
+        (
+            "data.style_weights",
+            config.data.style_weights.values().all(|w| is_spread(*w)),
+            SPREAD,
+        ),
+        ("captions.tag_share", is_share(captions.tag_share), SHARE),
+        ("captions.tags_from", is_share(captions.tags_from), SHARE),
+        (
+            "captions.carrier_share",
+            is_share(captions.carrier_share),
+            SHARE,
+        ),
+    ];
+    let rules = model(&config.model).into_iter();
+    let rules = rules
+        .chain(image(&config.model.image))
+        .chain(optimizer(&config.optimizer))
+        .chain(words)
+        .chain(augment(&config.augment));
+    for (key, holds, expected) in rules {
+        if !holds {
+            return Err(TrainingError::Value { key, expected });
+        }
+    }
+    Ok(())
+}
+
+fn is_share(x: f64) -> bool {
+    (0.0..=1.0).contains(&x)
+}
+
+fn is_spread(x: f64) -> bool {
+    x.is_finite() && x >= 0.0
+}
+
+/// Heads share the width evenly.
+fn are_heads_of(width: usize, heads: usize) -> bool {
+    heads > 0 && width.is_multiple_of(heads)
+}
+
+fn model(m: &ModelSection) -> Vec<Rule> {
+    let text = &m.text;
+    vec![
+        ("model.dim", m.dim > 0, AT_LEAST_1),
+        (
+            "model.text.vocabulary",
+            text.vocabulary >= 514,
+            "at least 514",
+        ),
+        (
+            "model.text.context_length",
+            text.context_length >= 3,
+            "at least 3: two tokens are special",
+        ),
+        ("model.text.width", text.width > 0, AT_LEAST_1),
+        ("model.text.layers", text.layers > 0, AT_LEAST_1),
+        (
+            "model.text.heads",
+            are_heads_of(text.width, text.heads),
+            "a divisor of model.text.width",
+        ),
+    ]
+}
+
+fn image(image: &ImageSection) -> Vec<Rule> {
+    let channels = |each: &[usize]| !each.is_empty() && !each.contains(&0);
+    let list = "a list of at least one number, each at least 1";
+    match image {
+        ImageSection::Residual {
+            image_size,
+            stem,
+            stages,
+            blocks,
+            width,
+        } => vec![
+            ("model.image.image_size", *image_size > 0, AT_LEAST_1),
+            ("model.image.stem", channels(stem), list),
+            ("model.image.stages", channels(stages), list),
+            ("model.image.blocks", *blocks > 0, AT_LEAST_1),
+            ("model.image.width", *width > 0, AT_LEAST_1),
+        ],
+        ImageSection::Vit {
+            image_size,
+            patch_size,
+            width,
+            layers,
+            heads,
+        } => vec![
+            ("model.image.image_size", *image_size > 0, AT_LEAST_1),
+            (
+                "model.image.patch_size",
+                *patch_size > 0 && image_size.is_multiple_of(*patch_size),
+                "a divisor of model.image.image_size",
+            ),
+            ("model.image.width", *width > 0, AT_LEAST_1),
+            ("model.image.layers", *layers > 0, AT_LEAST_1),
+            (
+                "model.image.heads",
+                are_heads_of(*width, *heads),
+                "a divisor of model.image.width",
+            ),
+        ],
+    }
+}
+
+fn optimizer(o: &OptimizerConfig) -> Vec<Rule> {
+    vec![
+        ("optimizer.batch", o.batch >= 2, "at least 2"),
+        (
+            "optimizer.steps",
+            o.steps > o.warmup_steps,
+            "more than warmup_steps",
+        ),
+        (
+            "optimizer.learning_rate",
+            o.learning_rate.is_finite() && o.learning_rate > 0.0,
+            "a number above 0",
+        ),
+        (
+            "optimizer.logit_scale_factor",
+            is_spread(o.logit_scale_factor),
+            SPREAD,
+        ),
+        ("optimizer.weight_decay", is_spread(o.weight_decay), SPREAD),
+        ("optimizer.clip", o.clip > 0.0, "above 0"),
+        (
+            "optimizer.checkpoint_every",
+            o.checkpoint_every > 0,
+            AT_LEAST_1,
+        ),
+        ("optimizer.evaluate_every", o.evaluate_every > 0, AT_LEAST_1),
+    ]
+}
+
+fn augment(a: &AugmentConfig) -> Vec<Rule> {
+    let is_share = |x: f32| is_share(x.into());
+    let is_spread = |x: f32| is_spread(x.into());
+    let [smallest, largest] = a.scale;
+    vec![
+        ("augment.rotation", is_spread(a.rotation), SPREAD),
+        (
+            "augment.scale",
+            smallest > 0.0 && smallest <= largest && largest.is_finite(),
+            "two numbers above 0, the smaller first",
+        ),
+        ("augment.shift", is_spread(a.shift), SPREAD),
+        ("augment.white_share", is_share(a.white_share), SHARE),
+        ("augment.color", is_spread(a.color), SPREAD),
+        ("augment.gray_share", is_share(a.gray_share), SHARE),
+        ("augment.erase_share", is_share(a.erase_share), SHARE),
+        ("augment.mirror_share", is_share(a.mirror_share), SHARE),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINI: &str = include_str!("../../recipes/mini/mini.toml");
+    const VIT: &str = "kind = \"vit\"\nimage_size = 64\npatch_size = 8\nwidth = 192\nlayers = 3\n\
+                       heads = 3\n\n[model.text]";
+
+    fn parsed(toml: &str) -> RunConfig {
+        toml::from_str(toml).expect("parses")
+    }
+
+    /// The recipe with a vision transformer.
+    fn vit() -> String {
+        let from = MINI.find("kind =").expect("an image tower");
+        let to = MINI.find("[model.text]").expect("a text tower");
+        MINI.replace(&MINI[from..to + "[model.text]".len()], VIT)
+    }
+
+    #[test]
+    fn the_recipes_will_do() {
+        check(&parsed(MINI)).expect("the recipe of the built-in model");
+        check(&parsed(include_str!("../../recipes/mini/tune.toml"))).expect("its short form");
+        check(&parsed(&vit())).expect("the other tower");
+    }
+
+    #[test]
+    fn a_value_that_would_stop_or_spoil_the_run_is_refused_by_its_key() {
+        for (key, line, bad) in [
+            ("data.skin_tone_weight", "skin_tone_weight = 0.3", "-0.1"),
+            ("data.skin_tone_weight", "skin_tone_weight = 0.3", "inf"),
+            ("data.style_weights", "emojione-monotone = 0.5", "-1.0"),
+            ("data.style_weights", "emojione-monotone = 0.5", "nan"),
+            ("model.dim", "dim = 128", "0"),
+            ("model.image.image_size", "image_size = 64", "0"),
+            ("model.image.stem", "stem = [24, 48]", "[]"),
+            ("model.image.stem", "stem = [24, 48]", "[24, 0]"),
+            ("model.image.stages", "stages = [48, 96, 192]", "[]"),
+            ("model.image.blocks", "blocks = 2", "0"),
+            ("model.image.width", "width = 256", "0"),
+            ("model.text.vocabulary", "vocabulary = 4096", "513"),
+            ("model.text.context_length", "context_length = 32", "2"),
+            ("model.text.width", "width = 192", "0"),
+            ("model.text.layers", "layers = 3", "0"),
+            ("model.text.heads", "heads = 3", "0"),
+            ("model.text.heads", "heads = 3", "5"),
+            ("optimizer.batch", "batch = 256", "1"),
+            ("optimizer.steps", "steps = 1200", "100"),
+            ("optimizer.learning_rate", "learning_rate = 2e-3", "inf"),
+            (
+                "optimizer.logit_scale_factor",
+                "logit_scale_factor = 3.0",
+                "nan",
+            ),
+            ("optimizer.weight_decay", "weight_decay = 0.1", "-0.1"),
+            ("optimizer.clip", "clip = 1.0", "0.0"),
+            ("optimizer.checkpoint_every", "checkpoint_every = 50", "0"),
+            ("optimizer.evaluate_every", "evaluate_every = 250", "0"),
+            ("captions.tag_share", "tag_share = 0.2", "1.2"),
+            ("captions.tags_from", "tags_from = 0.4", "-0.4"),
+            ("captions.carrier_share", "carrier_share = 0.5", "nan"),
+            ("augment.rotation", "rotation = 15.0", "-15.0"),
+            ("augment.scale", "scale = [0.7, 1.1]", "[1.1, 0.7]"),
+            ("augment.scale", "scale = [0.7, 1.1]", "[0.0, 1.0]"),
+            ("augment.scale", "scale = [0.7, 1.1]", "[1.0, inf]"),
+            ("augment.shift", "shift = 0.1", "nan"),
+            ("augment.white_share", "white_share = 0.6", "1.6"),
+            ("augment.color", "color = 0.25", "inf"),
+            ("augment.gray_share", "gray_share = 0.05", "-0.05"),
+            ("augment.erase_share", "erase_share = 0.15", "2.0"),
+            ("augment.mirror_share", "mirror_share = 0.3", "3.0"),
+        ] {
+            is_refused(MINI, key, line, bad);
+        }
+        let vit = vit();
+        for (key, line, bad) in [
+            ("model.image.image_size", "image_size = 64", "0"),
+            ("model.image.patch_size", "patch_size = 8", "0"),
+            ("model.image.patch_size", "patch_size = 8", "7"),
+            (
+                "model.image.heads",
+                "heads = 3\n\n[model.text]",
+                "0\n\n[model.text]",
+            ),
+            (
+                "model.image.heads",
+                "heads = 3\n\n[model.text]",
+                "5\n\n[model.text]",
+            ),
+        ] {
+            is_refused(&vit, key, line, bad);
+        }
+    }
+
+    fn is_refused(toml: &str, key: &str, line: &str, bad: &str) {
+        let (name, _) = line.split_once('=').expect("a key and a value");
+        assert_eq!(toml.matches(line).count(), 1, "{line}");
+        let wrong = toml.replace(line, &format!("{name}= {bad}"));
+        let message = check(&parsed(&wrong)).expect_err(bad).to_string();
+        assert!(message.contains(&format!("`{key}`")), "{bad}: {message}");
+    }
+}
