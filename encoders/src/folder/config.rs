@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::keys::Keys;
 use crate::{
     ModelError,
+    keys::Keys,
     nn::{
         Activation, ImageConfig, NetworkConfig, Pooling, ResidualConfig, TextConfig,
         TransformerConfig, VitConfig,
@@ -53,7 +53,8 @@ fn vit(keys: &Keys<'_>) -> Result<ImageConfig, ModelError> {
     if patch_size > image_size {
         return Err(keys.bad("patch_size", "at most image_size"));
     }
-    if keys.count("num_channels")? != 3 {
+    // Older files leave it out; the shape of the patches says the same.
+    if keys.is_set("num_channels") && keys.count("num_channels")? != 3 {
         return Err(keys.bad("num_channels", "3"));
     }
     Ok(ImageConfig::Vit(VitConfig {

@@ -5,7 +5,6 @@
 //! others ignore. Nothing else in the project reads or writes these files.
 
 mod config;
-mod keys;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -13,12 +12,11 @@ use std::path::{Path, PathBuf};
 use embedding::Fingerprint;
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 pub use write::{Export, Precision};
 
 use crate::{
-    ModelError, PreprocessConfig, TextTokenizer,
+    ModelError, PreprocessConfig, TextTokenizer, keys,
     nn::{ImageConfig, NetworkConfig, Pooling},
 };
 
@@ -90,10 +88,9 @@ impl Files<'_> {
     /// Reads everything but the weights.
     pub(crate) fn describe(&self) -> Result<Description, ModelError> {
         let file = self.folder.join(CONFIG);
-        let network = config::read(&json(self.config, &file)?, &file)?;
+        let network = config::read(&keys::parse(self.config, &file)?, &file)?;
         let file = self.folder.join(PREPROCESSOR);
-        let contents = String::from_utf8_lossy(self.preprocessor);
-        let preprocess = PreprocessConfig::from_json(&contents, &file)?;
+        let preprocess = PreprocessConfig::from_json(self.preprocessor, &file)?;
         let side = network.image.image_size();
         let size = preprocess.size();
         if (size.width.get() as usize, size.height.get() as usize) != (side, side) {
@@ -110,7 +107,7 @@ impl Files<'_> {
         check_tokenizer(&tokenizer, &network, &file)?;
         let card = if let Some(contents) = self.card {
             let file = self.folder.join(CARD);
-            serde_json::from_value(json(contents, &file)?)
+            serde_json::from_value(keys::parse(contents, &file)?)
                 .map_err(|source| ModelError::Json { file, source })?
         } else {
             let name = self
@@ -180,13 +177,6 @@ fn check_tokenizer(
     Ok(())
 }
 
-fn json(contents: &[u8], file: &Path) -> Result<Value, ModelError> {
-    serde_json::from_slice(contents).map_err(|source| ModelError::Json {
-        file: file.to_owned(),
-        source,
-    })
-}
-
 /// `"clip"` or `"diptych"`.
 pub(crate) fn family(network: &NetworkConfig) -> &'static str {
     match network.image {
@@ -194,3 +184,6 @@ pub(crate) fn family(network: &NetworkConfig) -> &'static str {
         ImageConfig::Residual(_) => "diptych",
     }
 }
+
+#[cfg(test)]
+mod tests;

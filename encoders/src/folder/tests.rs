@@ -1,0 +1,146 @@
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::*;
+use crate::Model;
+
+/// Checkpoints that transformers wrote; the first pools the largest id, the second a named one.
+const LARGEST_ID: &str = "quick_gelu_legacy_eos";
+
+/// A copy of a reference folder, to be damaged.
+fn copy(name: &str) -> TempDir {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/reference/data");
+    let folder = TempDir::new().expect("a temporary folder");
+    for file in [CONFIG, PREPROCESSOR, TOKENIZER, WEIGHTS] {
+        fs::copy(from.join(name).join(file), folder.path().join(file)).expect("it is committed");
+    }
+    folder
+}
+
+fn read(folder: &TempDir, file: &str) -> Value {
+    let contents = fs::read(folder.path().join(file)).expect("it was copied");
+    serde_json::from_slice(&contents).expect("it is JSON")
+}
+
+/// Changes a JSON file of a copy.
+fn edit(folder: &TempDir, file: &str, change: impl FnOnce(&mut Value)) {
+    let mut value = read(folder, file);
+    change(&mut value);
+    fs::write(folder.path().join(file), value.to_string()).expect("it is ours");
+}
+
+fn remove(section: &mut Value, key: &str) {
+    let keys = section.as_object_mut().expect("an object");
+    keys.remove(key).expect("it was there");
+}
+
+/// The error of a folder, after the name of the file.
+fn refused(folder: &TempDir, file: &str) -> String {
+    let Err(error) = Model::load(folder.path()) else {
+        panic!("{file}: the folder loads");
+    };
+    let start = folder.path().join(file).display().to_string();
+    let message = error.to_string();
+    let rest = message.strip_prefix(&start);
+    rest.unwrap_or_else(|| panic!("{message} does not start with {start}"))
+        .to_owned()
+}
+
+/// `openai/clip-vit-base-patch32` was saved by a transformers that did not write the key yet; the
+/// shape of the patches says the same.
+#[test]
+fn the_number_of_channels_may_be_left_out_but_is_three() {
+    let folder = copy(LARGEST_ID);
+    edit(&folder, CONFIG, |config| {
+        remove(&mut config["vision_config"], "num_channels");
+    });
+    Model::load(folder.path()).expect("it says all that changes the result");
+    edit(&folder, CONFIG, |config| {
+        config["vision_config"]["num_channels"] = Value::Null;
+    });
+    Model::load(folder.path()).expect("null is left out");
+    for other in [json!(1), json!(4), json!("3")] {
+        edit(&folder, CONFIG, |config| {
+            config["vision_config"]["num_channels"] = other.clone();
+        });
+        let error = refused(&folder, CONFIG);
+        let start = format!(": key `vision_config.num_channels` is {other}, expected");
+        assert!(error.starts_with(&start), "{error}");
+    }
+}
+
+/// transformers lets `text_config_dict` and `vision_config_dict`, which files from before 2023
+/// have beside the sections, override what the sections say.
+#[test]
+fn a_section_and_what_overrides_it_must_agree() {
+    for (section, key, other) in [
+        ("text_config", "hidden_act", json!("gelu")),
+        ("text_config", "eos_token_id", json!(613)),
+        ("text_config", "num_attention_heads", json!(4)),
+        ("vision_config", "layer_norm_eps", json!(1e-6)),
+        ("vision_config", "num_channels", json!(4)),
+    ] {
+        let folder = copy(LARGEST_ID);
+        let overriding = format!("{section}_dict");
+        let same = read(&folder, CONFIG)[section][key].clone();
+        for harmless in [json!(null), json!({}), json!({ key: same })] {
+            edit(&folder, CONFIG, |config| config[&overriding] = harmless);
+            Model::load(folder.path()).expect("nothing is overridden");
+        }
+        edit(&folder, CONFIG, |config| {
+            config[&overriding] = json!({ key: other });
+        });
+        assert_eq!(
+            refused(&folder, CONFIG),
+            format!(
+                ": key `{overriding}.{key}` is {other}, expected {same} as `{section}.{key}` says"
+            )
+        );
+        edit(&folder, CONFIG, |config| config[&overriding] = json!("all"));
+        assert_eq!(
+            refused(&folder, CONFIG),
+            format!(": key `{overriding}` is \"all\", expected an object")
+        );
+    }
+    // What only the overriding object says holds.
+    let folder = copy(LARGEST_ID);
+    edit(&folder, CONFIG, |config| {
+        config["vision_config_dict"] = json!({"num_channels": 4});
+        remove(&mut config["vision_config"], "num_channels");
+    });
+    let error = refused(&folder, CONFIG);
+    assert_eq!(error, ": key `vision_config.num_channels` is 4, expected 3");
+}
+
+/// A null is what transformers writes for what was never set.
+#[test]
+fn null_is_missing_in_every_file() {
+    let folder = copy(LARGEST_ID);
+    edit(&folder, CONFIG, |config| {
+        config["text_config"]["hidden_act"] = Value::Null;
+    });
+    let error = refused(&folder, CONFIG);
+    let start = ": key `text_config.hidden_act` is missing, expected";
+    assert!(error.starts_with(start), "{error}");
+    let folder = copy(LARGEST_ID);
+    edit(&folder, PREPROCESSOR, |keys| {
+        keys["image_processor_type"] = Value::Null;
+    });
+    let error = refused(&folder, PREPROCESSOR);
+    let start = ": key `image_processor_type` is missing, expected";
+    assert!(error.starts_with(start), "{error}");
+}
+
+#[test]
+fn a_file_that_is_not_utf_8_is_not_valid_json() {
+    for file in [CONFIG, PREPROCESSOR] {
+        let folder = copy(LARGEST_ID);
+        edit(&folder, file, |keys| keys["auto_map"] = json!("@"));
+        let path = folder.path().join(file);
+        let mut bytes = fs::read(&path).expect("it was copied");
+        let at = bytes.iter().position(|b| *b == b'@').expect("just written");
+        bytes[at] = 0xff;
+        fs::write(path, bytes).expect("it is ours");
+        assert_eq!(refused(&folder, file), " is not valid JSON");
+    }
+}
