@@ -6,6 +6,7 @@ use crate::Model;
 
 /// Checkpoints that transformers wrote; the first pools the largest id, the second a named one.
 const LARGEST_ID: &str = "quick_gelu_legacy_eos";
+const NAMED_ID: &str = "gelu_named_eos";
 
 /// A copy of a reference folder, to be damaged.
 fn copy(name: &str) -> TempDir {
@@ -143,4 +144,46 @@ fn a_file_that_is_not_utf_8_is_not_valid_json() {
         fs::write(path, bytes).expect("it is ours");
         assert_eq!(refused(&folder, file), " is not valid JSON");
     }
+}
+
+/// An id of 2 in `config.json` means the largest id, whatever was meant.
+#[test]
+fn an_end_token_that_would_be_read_back_as_another_is_not_written() {
+    let source = copy(NAMED_ID);
+    let value = read(&source, CONFIG);
+    let mut network = config::read(&value, Path::new(CONFIG)).expect("a usable file");
+    let contents = fs::read_to_string(source.path().join(TOKENIZER)).expect("it was copied");
+    let preprocess = PreprocessConfig::squash(
+        std::num::NonZeroU32::new(23).expect("not zero"),
+        crate::Filter::Bicubic,
+        crate::Normalization::HALF,
+    );
+    let write = |network: &NetworkConfig, folder: &Path| {
+        Export {
+            network,
+            preprocess: &preprocess,
+            tokenizer: &contents,
+            start: 512,
+            tensors: Vec::new(),
+            precision: Precision::F32,
+            card: Card::default(),
+        }
+        .write(folder)
+    };
+    let folder = TempDir::new().expect("a temporary folder");
+    write(&network, folder.path()).expect("it can be written");
+    let written = config::read(&read(&folder, CONFIG), Path::new(CONFIG));
+    assert_eq!(written.expect("it is ours"), network);
+
+    network.text.pooling = Pooling::FirstOf(2);
+    let folder = TempDir::new().expect("a temporary folder");
+    let error = write(&network, &folder.path().join("model")).expect_err("it cannot be written");
+    let expected = "another id: 2 means the largest id of a text";
+    assert!(
+        error.to_string().ends_with(&format!(
+            "key `text_config.eos_token_id` is 2, expected {expected}"
+        )),
+        "{error}"
+    );
+    assert!(!folder.path().join("model").exists(), "half a folder");
 }
