@@ -147,8 +147,8 @@ impl Files<'_> {
     }
 }
 
-/// Refuses a tokenizer that can give ids the text tower does not have, or that never gives the
-/// token that is pooled.
+/// Refuses a tokenizer that gives no ids, ids the text tower does not have, or not the token that
+/// is pooled.
 fn check_tokenizer(
     tokenizer: &TextTokenizer,
     network: &NetworkConfig,
@@ -159,20 +159,27 @@ fn check_tokenizer(
         file: file.to_owned(),
         problem,
     };
-    if let Some(id) = tokenizer
-        .largest_id()
-        .filter(|id| *id as usize >= vocabulary)
-    {
-        return Err(problem(format!(
+    let within = |id: Option<u32>| match id.filter(|id| *id as usize >= vocabulary) {
+        Some(id) => Err(problem(format!(
             "it gives id {id}, but {CONFIG} has vocab_size {vocabulary}"
-        )));
-    }
-    let ids = tokenizer.encode("a").map_err(problem)?;
-    if let Pooling::FirstOf(end) = network.text.pooling
-        && !ids.contains(&end)
-    {
-        let message = format!("it never adds id {end}, the eos_token_id of {CONFIG}");
-        return Err(problem(message));
+        ))),
+        None => Ok(()),
+    };
+    within(tokenizer.largest_id())?;
+    // What the template adds need not be in the vocabulary, and may be nothing.
+    for text in ["", "a"] {
+        let ids = tokenizer.encode(text).map_err(problem)?;
+        if ids.is_empty() {
+            return Err(problem(format!("it gives no ids for {text:?}")));
+        }
+        within(ids.iter().max().copied())?;
+        if let Pooling::FirstOf(end) = network.text.pooling
+            && !ids.contains(&end)
+        {
+            return Err(problem(format!(
+                "it does not add id {end}, the eos_token_id of {CONFIG}, to {text:?}"
+            )));
+        }
     }
     Ok(())
 }

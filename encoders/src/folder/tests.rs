@@ -146,6 +146,43 @@ fn a_file_that_is_not_utf_8_is_not_valid_json() {
     }
 }
 
+#[test]
+fn a_tokenizer_must_give_ids_for_every_text() {
+    // Without its template a tokenizer gives nothing for an empty text.
+    let folder = copy(LARGEST_ID);
+    edit(&folder, TOKENIZER, |tokenizer| {
+        tokenizer["post_processor"] = Value::Null;
+    });
+    assert_eq!(
+        refused(&folder, TOKENIZER),
+        " is not a usable tokenizer: it gives no ids for \"\""
+    );
+}
+
+#[test]
+fn a_tokenizer_must_end_every_text_with_the_pooled_token() {
+    let folder = copy(NAMED_ID);
+    edit(&folder, CONFIG, |config| {
+        config["text_config"]["eos_token_id"] = json!(7);
+    });
+    assert_eq!(
+        refused(&folder, TOKENIZER),
+        " is not a usable tokenizer: it does not add id 7, the eos_token_id of config.json, to \"\""
+    );
+}
+
+#[test]
+fn the_template_of_a_tokenizer_must_stay_within_the_vocabulary() {
+    let folder = copy(LARGEST_ID);
+    edit(&folder, TOKENIZER, |tokenizer| {
+        tokenizer["post_processor"]["sep"] = json!(["<|endoftext|>", 5000]);
+    });
+    assert_eq!(
+        refused(&folder, TOKENIZER),
+        " is not a usable tokenizer: it gives id 5000, but config.json has vocab_size 614"
+    );
+}
+
 /// An id of 2 in `config.json` means the largest id, whatever was meant.
 #[test]
 fn an_end_token_that_would_be_read_back_as_another_is_not_written() {
