@@ -1,3 +1,4 @@
+use safetensors::{SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -33,6 +34,19 @@ fn edit(folder: &TempDir, file: &str, change: impl FnOnce(&mut Value)) {
 fn remove(section: &mut Value, key: &str) {
     let keys = section.as_object_mut().expect("an object");
     keys.remove(key).expect("it was there");
+}
+
+/// Adds a tensor of zeros to the weights of a copy.
+fn add_tensor(folder: &TempDir, name: &str, kind: safetensors::Dtype, shape: &[usize]) {
+    let file = folder.path().join(WEIGHTS);
+    let bytes = fs::read(&file).expect("it was copied");
+    let tensors = SafeTensors::deserialize(&bytes).expect("it is safetensors");
+    let zeros = vec![0; shape.iter().product::<usize>() * kind.bitsize() / 8];
+    let mut views = tensors.tensors();
+    let view = TensorView::new(kind, shape.to_vec(), &zeros).expect("made to fill the shape");
+    views.push((name.to_owned(), view));
+    let bytes = safetensors::serialize(views, None).expect("it is safetensors again");
+    fs::write(file, bytes).expect("it is ours");
 }
 
 /// The error of a folder, after the name of the file.
@@ -181,6 +195,21 @@ fn the_template_of_a_tokenizer_must_stay_within_the_vocabulary() {
         refused(&folder, TOKENIZER),
         " is not a usable tokenizer: it gives id 5000, but config.json has vocab_size 614"
     );
+}
+
+#[test]
+fn a_specific_projection_without_rows_is_refused_by_name() {
+    for (tower, width) in [("text", 32), ("visual", 48)] {
+        let name = format!("{tower}_specific_projection.weight");
+        for shape in [vec![0, width], vec![]] {
+            let folder = copy(LARGEST_ID);
+            add_tensor(&folder, &name, safetensors::Dtype::F32, &shape);
+            assert_eq!(
+                refused(&folder, WEIGHTS),
+                format!(": tensor `{name}`: has shape {shape:?}, expected [1, {width}]")
+            );
+        }
+    }
 }
 
 /// An id of 2 in `config.json` means the largest id, whatever was meant.
