@@ -31,7 +31,7 @@ pub struct ModelInfo {
     pub context_length: usize,
     /// Side of the square pictures that it sees, in pixels.
     pub image_size: usize,
-    /// Number of weights.
+    /// Number of weights that were learned: neither running statistics nor position ids count.
     pub parameters: usize,
     /// Factor from cosines to logits.
     pub logit_scale: f32,

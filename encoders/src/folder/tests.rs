@@ -212,6 +212,26 @@ fn a_specific_projection_without_rows_is_refused_by_name() {
     }
 }
 
+#[test]
+fn what_is_learned_is_counted_and_nothing_else() {
+    let folder = copy(LARGEST_ID);
+    let count = |folder: &TempDir| {
+        let model = Model::load(folder.path()).expect("it loads");
+        model.info().parameters
+    };
+    let learned = count(&folder);
+    let positions = "text_model.embeddings.position_ids";
+    add_tensor(&folder, positions, safetensors::Dtype::I64, &[1, 20]);
+    let running = "visual.norm.running_mean";
+    add_tensor(&folder, running, safetensors::Dtype::F32, &[16]);
+    let running = "visual.norm.running_var";
+    add_tensor(&folder, running, safetensors::Dtype::F32, &[16]);
+    assert_eq!(count(&folder), learned);
+    let weight = "text_specific_projection.weight";
+    add_tensor(&folder, weight, safetensors::Dtype::F16, &[4, 32]);
+    assert_eq!(count(&folder), learned + 128);
+}
+
 /// An id of 2 in `config.json` means the largest id, whatever was meant.
 #[test]
 fn an_end_token_that_would_be_read_back_as_another_is_not_written() {
