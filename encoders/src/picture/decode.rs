@@ -3,6 +3,7 @@
 //! The header is read first and the budget checked against it; only then are pixels allocated.
 //! Of an animation one frame is decoded. Colors become RGB as Pillow's `convert("RGB")` does it.
 
+mod gif;
 mod webp;
 
 use std::io::Cursor;
@@ -54,10 +55,12 @@ impl Default for DecodeLimits {
 /// as its EXIF orientation says.
 ///
 /// Gray is replicated, a palette looked up, alpha dropped (not blended), 16-bit color reduced to
-/// its high byte and 16-bit gray clipped to 255: all as Pillow's `convert("RGB")` does it, and
-/// transformers up to version 4 with it. (Version 5 blends transparency onto white.) Lossless formats give
-/// Pillow's bytes; JPEG and lossy WebP may differ by a few gray levels, since the inverse
-/// transform and the chroma upsampling are up to the decoder.
+/// its high byte and 16-bit gray clipped to 255, the screen around the first frame of a GIF filled
+/// from its palette: all as Pillow's `convert("RGB")` does it, and transformers up to version 4 with
+/// it. (Version 5 blends transparency onto white.) Lossless formats give Pillow's bytes, but for a GIF
+/// whose first frame reaches beyond its screen: that is cut here, where Pillow enlarges the screen.
+/// JPEG and lossy WebP may differ by a few gray levels, since the inverse transform and the chroma
+/// upsampling are up to the decoder.
 ///
 /// # Errors
 /// When the picture is over the budget, in no known format, or broken; also a TIFF of floating-point
@@ -162,6 +165,9 @@ fn read_as(
         .map_err(|source| undecodable(format, source))?;
     data.resize(size, 0);
     decoder.read_image_boxed(&mut data).map_err(broken)?;
+    if guessed == ImageFormat::Gif {
+        gif::fill_around(bytes, width, &mut data);
+    }
     Ok(Raw {
         format,
         width,

@@ -230,6 +230,52 @@ fn a_floating_point_picture_is_refused_before_its_pixels() {
     }
 }
 
+/// A GIF of 5 x 4 with a frame of 2 x 1 at (1, 2) that shows its palette's colors 1 and 2.
+fn gif(transparent: Option<u8>, local: Option<&[u8]>, global: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = ::gif::Encoder::new(&mut bytes, 5, 4, global).expect("a small palette");
+    let frame = ::gif::Frame {
+        top: 2,
+        left: 1,
+        width: 2,
+        height: 1,
+        transparent,
+        palette: local.map(<[u8]>::to_vec),
+        buffer: vec![1, 2].into(),
+        ..::gif::Frame::default()
+    };
+    encoder
+        .write_frame(&frame)
+        .expect("memory takes every byte");
+    drop(encoder);
+    bytes
+}
+
+/// Pillow 13 gives these colors for such files.
+#[test]
+fn around_the_first_frame_of_a_gif_is_a_color_of_its_palette() {
+    let global = [10, 11, 12, 20, 21, 22, 30, 31, 32, 40, 41, 42];
+    let local = [50, 51, 52, 60, 61, 62, 70, 71, 72, 80, 81, 82];
+    for (transparent, palette, outside) in [
+        (None, None, [10, 11, 12]),
+        (None, Some(&local[..]), [50, 51, 52]),
+        (Some(2), None, [30, 31, 32]),
+        (Some(3), Some(&local[..]), [80, 81, 82]),
+    ] {
+        let bytes = gif(transparent, palette, &global);
+        let colors = palette.unwrap_or(&global);
+        let mut expected = [outside; 20];
+        expected[11].copy_from_slice(&colors[3..6]);
+        expected[12].copy_from_slice(&colors[6..9]);
+        let picture = decode(&bytes, &LIMITS).expect("it decodes");
+        assert_eq!(picture.as_rgb(), expected.as_flattened(), "{transparent:?}");
+        let alpha = if transparent.is_some() { 0 } else { 255 };
+        let rgba = decode_rgba(&bytes, &LIMITS).expect("it decodes");
+        assert_eq!(rgba.as_rgba()[..3], outside);
+        assert_eq!(rgba.as_rgba()[3], alpha);
+    }
+}
+
 #[test]
 fn a_jpeg_that_ends_early_is_broken() {
     let bytes = encoded(ImageFormat::Jpeg, 31, 17);
