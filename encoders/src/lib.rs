@@ -16,6 +16,7 @@ mod builtin;
 mod complement;
 mod error;
 mod folder;
+mod keys;
 mod model;
 pub mod nn;
 mod picture;

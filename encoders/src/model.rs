@@ -31,7 +31,7 @@ pub struct ModelInfo {
     pub context_length: usize,
     /// Side of the square pictures that it sees, in pixels.
     pub image_size: usize,
-    /// Number of weights.
+    /// Number of weights that were learned: neither running statistics nor position ids count.
     pub parameters: usize,
     /// Factor from cosines to logits.
     pub logit_scale: f32,
@@ -182,7 +182,8 @@ impl Specific {
     fn new(source: &mut FileSource<'_>, tower: &str, shared: &Tensor) -> Result<Self, ModelError> {
         let name = format!("{tower}_specific_projection.weight");
         if let Some(shape) = source.shape(&name) {
-            let rows = shape.first().copied().unwrap_or_default();
+            // As many rows as the file has, but at least one: an embedding has elements.
+            let rows = shape.first().copied().unwrap_or_default().max(1);
             let shape = [rows, shared.dim(1)?];
             return Ok(Self::Projection(source.tensor(
                 &name,

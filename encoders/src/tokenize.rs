@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use tokenizers::{Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy};
+use tokenizers::{
+    PostProcessor, Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy,
+};
 
 use crate::ModelError;
 
@@ -28,6 +30,18 @@ impl TextTokenizer {
             problem: source.to_string(),
         };
         let mut tokenizer = Tokenizer::from_bytes(contents).map_err(error)?;
+        // The subtraction in `with_truncation` and `encode` is unchecked.
+        let added = tokenizer
+            .get_post_processor()
+            .map_or(0, |template| template.added_tokens(false));
+        if added > context_length {
+            return Err(ModelError::Tokenizer {
+                file: PathBuf::from(file),
+                problem: format!(
+                    "its template adds {added} ids, the text tower takes {context_length}"
+                ),
+            });
+        }
         let truncation = TruncationParams {
             direction: TruncationDirection::Right,
             max_length: context_length,
@@ -63,6 +77,36 @@ impl TextTokenizer {
         match self.tokenizer.encode_fast(text, true) {
             Ok(encoding) => Ok(encoding.get_ids().to_vec()),
             Err(source) => Err(source.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The tokenizers crate subtracts the template from the length without looking: a panic in a
+    /// debug build, texts of any length in a release build.
+    #[test]
+    fn a_context_shorter_than_the_template_is_refused() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("builtin/tokenizer.json");
+        let contents = fs_err::read(&file).expect("it is committed");
+        for context in [0, 1] {
+            let error = TextTokenizer::from_json(&contents, &file, context)
+                .expect_err("there is no room for start and end");
+            let expected = format!("its template adds 2 ids, the text tower takes {context}");
+            assert!(error.to_string().ends_with(&expected), "{error}");
+        }
+        for context in 2..5 {
+            let tokenizer = TextTokenizer::from_json(&contents, &file, context);
+            let tokenizer = tokenizer.expect("there is room");
+            for text in ["", "a", "a red heart on a white ground"] {
+                let ids = tokenizer.encode(text).expect("it tokenizes");
+                assert!(
+                    (2..=context).contains(&ids.len()),
+                    "{context}: {text:?}: {ids:?}"
+                );
+            }
         }
     }
 }

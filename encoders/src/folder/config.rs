@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::keys::Keys;
 use crate::{
     ModelError,
+    keys::Keys,
     nn::{
         Activation, ImageConfig, NetworkConfig, Pooling, ResidualConfig, TextConfig,
         TransformerConfig, VitConfig,
@@ -53,7 +53,8 @@ fn vit(keys: &Keys<'_>) -> Result<ImageConfig, ModelError> {
     if patch_size > image_size {
         return Err(keys.bad("patch_size", "at most image_size"));
     }
-    if keys.count("num_channels")? != 3 {
+    // Older files leave it out; the shape of the patches says the same.
+    if keys.is_set("num_channels") && keys.count("num_channels")? != 3 {
         return Err(keys.bad("num_channels", "3"));
     }
     Ok(ImageConfig::Vit(VitConfig {
@@ -104,8 +105,8 @@ fn transformer(keys: &Keys<'_>) -> Result<TransformerConfig, ModelError> {
 }
 
 /// The contents of a `config.json` that [`read`], and for a vision transformer also transformers,
-/// reads back. `start` is the id of the start-of-text token.
-pub(super) fn write(config: &NetworkConfig, start: u32) -> Value {
+/// reads back. `start` is the id of the start-of-text token; `file` is for messages.
+pub(super) fn write(config: &NetworkConfig, start: u32, file: &Path) -> Result<Value, ModelError> {
     let transformer = |t: &TransformerConfig, kind: &str| {
         json!({
             "model_type": kind,
@@ -122,6 +123,14 @@ pub(super) fn write(config: &NetworkConfig, start: u32) -> Value {
     let mut text = transformer(&config.text.transformer, "clip_text_model");
     let end = match config.text.pooling {
         Pooling::LargestId => LEGACY_END,
+        Pooling::FirstOf(LEGACY_END) => {
+            return Err(ModelError::BadValue {
+                file: file.to_owned(),
+                key: "text_config.eos_token_id".to_owned(),
+                value: LEGACY_END.to_string(),
+                expected: format!("another id: {LEGACY_END} means the largest id of a text"),
+            });
+        }
         Pooling::FirstOf(id) => id,
     };
     text["vocab_size"] = config.text.vocabulary.into();
@@ -150,12 +159,12 @@ pub(super) fn write(config: &NetworkConfig, start: u32) -> Value {
             ("diptych", "Diptych", image)
         }
     };
-    json!({
+    Ok(json!({
         "model_type": kind,
         "architectures": [architecture],
         "projection_dim": config.dim,
         "logit_scale_init_value": 2.6592,
         "text_config": text,
         "vision_config": image,
-    })
+    }))
 }

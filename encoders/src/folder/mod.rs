@@ -5,7 +5,6 @@
 //! others ignore. Nothing else in the project reads or writes these files.
 
 mod config;
-mod keys;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -13,12 +12,11 @@ use std::path::{Path, PathBuf};
 use embedding::Fingerprint;
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 pub use write::{Export, Precision};
 
 use crate::{
-    ModelError, PreprocessConfig, TextTokenizer,
+    ModelError, PreprocessConfig, TextTokenizer, keys,
     nn::{ImageConfig, NetworkConfig, Pooling},
 };
 
@@ -90,10 +88,9 @@ impl Files<'_> {
     /// Reads everything but the weights.
     pub(crate) fn describe(&self) -> Result<Description, ModelError> {
         let file = self.folder.join(CONFIG);
-        let network = config::read(&json(self.config, &file)?, &file)?;
+        let network = config::read(&keys::parse(self.config, &file)?, &file)?;
         let file = self.folder.join(PREPROCESSOR);
-        let contents = String::from_utf8_lossy(self.preprocessor);
-        let preprocess = PreprocessConfig::from_json(&contents, &file)?;
+        let preprocess = PreprocessConfig::from_json(self.preprocessor, &file)?;
         let side = network.image.image_size();
         let size = preprocess.size();
         if (size.width.get() as usize, size.height.get() as usize) != (side, side) {
@@ -110,7 +107,7 @@ impl Files<'_> {
         check_tokenizer(&tokenizer, &network, &file)?;
         let card = if let Some(contents) = self.card {
             let file = self.folder.join(CARD);
-            serde_json::from_value(json(contents, &file)?)
+            serde_json::from_value(keys::parse(contents, &file)?)
                 .map_err(|source| ModelError::Json { file, source })?
         } else {
             let name = self
@@ -150,8 +147,8 @@ impl Files<'_> {
     }
 }
 
-/// Refuses a tokenizer that can give ids the text tower does not have, or that never gives the
-/// token that is pooled.
+/// Refuses a tokenizer that gives no ids, ids the text tower does not have, or not the token that
+/// is pooled.
 fn check_tokenizer(
     tokenizer: &TextTokenizer,
     network: &NetworkConfig,
@@ -162,29 +159,29 @@ fn check_tokenizer(
         file: file.to_owned(),
         problem,
     };
-    if let Some(id) = tokenizer
-        .largest_id()
-        .filter(|id| *id as usize >= vocabulary)
-    {
-        return Err(problem(format!(
+    let within = |id: Option<u32>| match id.filter(|id| *id as usize >= vocabulary) {
+        Some(id) => Err(problem(format!(
             "it gives id {id}, but {CONFIG} has vocab_size {vocabulary}"
-        )));
-    }
-    let ids = tokenizer.encode("a").map_err(problem)?;
-    if let Pooling::FirstOf(end) = network.text.pooling
-        && !ids.contains(&end)
-    {
-        let message = format!("it never adds id {end}, the eos_token_id of {CONFIG}");
-        return Err(problem(message));
+        ))),
+        None => Ok(()),
+    };
+    within(tokenizer.largest_id())?;
+    // What the template adds need not be in the vocabulary, and may be nothing.
+    for text in ["", "a"] {
+        let ids = tokenizer.encode(text).map_err(problem)?;
+        if ids.is_empty() {
+            return Err(problem(format!("it gives no ids for {text:?}")));
+        }
+        within(ids.iter().max().copied())?;
+        if let Pooling::FirstOf(end) = network.text.pooling
+            && !ids.contains(&end)
+        {
+            return Err(problem(format!(
+                "it does not add id {end}, the eos_token_id of {CONFIG}, to {text:?}"
+            )));
+        }
     }
     Ok(())
-}
-
-fn json(contents: &[u8], file: &Path) -> Result<Value, ModelError> {
-    serde_json::from_slice(contents).map_err(|source| ModelError::Json {
-        file: file.to_owned(),
-        source,
-    })
 }
 
 /// `"clip"` or `"diptych"`.
@@ -194,3 +191,6 @@ pub(crate) fn family(network: &NetworkConfig) -> &'static str {
         ImageConfig::Residual(_) => "diptych",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -42,8 +42,10 @@ impl Export<'_> {
     /// Writes all files into `folder`, which is made where it does not exist.
     ///
     /// # Errors
-    /// When a file cannot be written.
+    /// When a file cannot be written, or the pooled token has the id 2, which in `config.json` means
+    /// another; then nothing is written.
     pub fn write(&self, folder: &Path) -> Result<(), ModelError> {
+        let config = config::write(self.network, self.start, &folder.join(CONFIG))?;
         fs::create_dir_all(folder)?;
         let mut stored = Vec::new();
         for (name, tensor) in &self.tensors {
@@ -78,7 +80,7 @@ impl Export<'_> {
         fs::write(&file, bytes)?;
         fs::write(folder.join(TOKENIZER), self.tokenizer)?;
         fs::write(folder.join(PREPROCESSOR), self.preprocess.to_json())?;
-        write_json(folder, CONFIG, &config::write(self.network, self.start))?;
+        write_json(folder, CONFIG, &config)?;
         write_json(folder, CARD, &json!(self.card))
     }
 }

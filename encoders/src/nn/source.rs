@@ -58,10 +58,15 @@ impl<'a> FileSource<'a> {
         self.tensors.tensor(name).ok().map(|t| t.shape().to_vec())
     }
 
-    /// Number of elements in the whole file.
+    /// Number of learned elements in the whole file: those of floats that are no running statistics.
     pub fn parameters(&self) -> usize {
+        let learned = |name: &str, kind| {
+            let own = name.rsplit('.').next().unwrap_or(name);
+            matches!(kind, Dtype::F32 | Dtype::F16 | Dtype::BF16) && !own.starts_with("running_")
+        };
         self.tensors
             .iter()
+            .filter(|(name, t)| learned(name, t.dtype()))
             .map(|(_, t)| t.shape().iter().product::<usize>())
             .sum()
     }

@@ -3,6 +3,9 @@
 //! The header is read first and the budget checked against it; only then are pixels allocated.
 //! Of an animation one frame is decoded. Colors become RGB as Pillow's `convert("RGB")` does it.
 
+mod gif;
+mod webp;
+
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -14,6 +17,7 @@ use image::codecs::tiff::TiffDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageBuffer, ImageDecoder, ImageFormat, ImageResult, Limits};
+use tiff::tags::{CompressionMethod, Tag};
 
 use super::convert;
 use super::rgb::Picture;
@@ -51,13 +55,16 @@ impl Default for DecodeLimits {
 /// as its EXIF orientation says.
 ///
 /// Gray is replicated, a palette looked up, alpha dropped (not blended), 16-bit color reduced to
-/// its high byte and 16-bit gray clipped to 255: all as Pillow's `convert("RGB")` does it, and
-/// transformers up to version 4 with it. (Version 5 blends transparency onto white.) Lossless formats give
-/// Pillow's bytes; JPEG and lossy WebP may differ by a few gray levels, since the inverse
-/// transform and the chroma upsampling are up to the decoder.
+/// its high byte and 16-bit gray clipped to 255, the screen around the first frame of a GIF filled
+/// from its palette: all as Pillow's `convert("RGB")` does it, and transformers up to version 4 with
+/// it. (Version 5 blends transparency onto white.) Lossless formats give Pillow's bytes, but for a GIF
+/// whose first frame reaches beyond its screen: that is cut here, where Pillow enlarges the screen.
+/// JPEG and lossy WebP may differ by a few gray levels, since the inverse transform and the chroma
+/// upsampling are up to the decoder.
 ///
 /// # Errors
-/// When the picture is over the budget, in no known format, or broken.
+/// When the picture is over the budget, in no known format, or broken; also a TIFF of floating-point
+/// colors or with JPEG inside.
 pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Picture, PictureError> {
     let raw = read(bytes, limits)?;
     let rgb = convert::to_rgb(raw.color, raw.data).ok_or_else(|| unsupported_color(raw.format))?;
@@ -120,11 +127,17 @@ fn read_as(
         ImageFormat::Jpeg if !jpeg_has_end(bytes) => {
             return Err(undecodable(format, "the data ends early"));
         }
-        // The canvas of an extended file says nothing about the stream inside it.
+        // The canvas of an extended file says nothing about the streams inside it.
         ImageFormat::WebP => {
-            for (width, height) in webp_streams(bytes) {
+            for (width, height) in webp::streams(bytes) {
                 check_budget(width, height, limits)?;
             }
+        }
+        ImageFormat::Tiff if tiff_holds_jpeg(bytes) => {
+            return Err(undecodable(
+                format,
+                "JPEG compression inside TIFF is not read",
+            ));
         }
         _ => {}
     }
@@ -134,6 +147,10 @@ fn read_as(
     if width == 0 || height == 0 {
         return Err(undecodable(format, "a side is zero"));
     }
+    let color = decoder.color_type();
+    if matches!(color, ColorType::Rgb32F | ColorType::Rgba32F) {
+        return Err(unsupported_color(format));
+    }
     let total = decoder.total_bytes();
     let mut allowed = Limits::default();
     allowed.max_alloc = Some(total.saturating_mul(2).saturating_add(SCRATCH_BYTES));
@@ -142,13 +159,15 @@ fn read_as(
     decoder.set_limits(allowed).map_err(broken)?;
     // Damaged metadata is no reason to refuse the pixels.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let color = decoder.color_type();
     let size = usize::try_from(total).map_err(|source| undecodable(format, source))?;
     let mut data = Vec::new();
     data.try_reserve_exact(size)
         .map_err(|source| undecodable(format, source))?;
     data.resize(size, 0);
     decoder.read_image_boxed(&mut data).map_err(broken)?;
+    if guessed == ImageFormat::Gif {
+        gif::fill_around(bytes, width, &mut data);
+    }
     Ok(Raw {
         format,
         width,
@@ -242,37 +261,18 @@ fn jpeg_has_end(bytes: &[u8]) -> bool {
     true
 }
 
-/// Sides of the `VP8 ` and `VP8L` streams at the top level of a WebP file.
-fn webp_streams(bytes: &[u8]) -> Vec<(u32, u32)> {
-    let mut sides = Vec::new();
-    let mut at = 12;
-    while let Some(header) = bytes.get(at..at + 8) {
-        let size = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
-        let body = &bytes[at + 8..];
-        match (&header[..4], body) {
-            (b"VP8 ", [_, _, _, _, _, _, w0, w1, h0, h1, ..]) => {
-                let side = |low, high| u32::from(u16::from_le_bytes([low, high]) & 0x3fff);
-                sides.push((side(*w0, *w1), side(*h0, *h1)));
-            }
-            (b"VP8L", [_, a, b, c, d, ..]) => {
-                let packed = u32::from_le_bytes([*a, *b, *c, *d]);
-                sides.push(((packed & 0x3fff) + 1, ((packed >> 14) & 0x3fff) + 1));
-            }
-            _ => {}
-        }
-        // Chunks are padded to an even size.
-        let Some(next) = (at + 8)
-            .checked_add(size)
-            .and_then(|n| n.checked_add(size % 2))
-        else {
-            break;
-        };
-        at = next;
-        if at >= bytes.len() {
-            break;
-        }
-    }
-    sides
+/// Whether the strips of a TIFF are JPEG files. The decoder gives them to another that knows no
+/// budget, and looks at their sides only afterwards.
+fn tiff_holds_jpeg(bytes: &[u8]) -> bool {
+    let compression = tiff::decoder::Decoder::new(Cursor::new(bytes))
+        .and_then(|mut decoder| decoder.find_tag_unsigned::<u16>(Tag::Compression));
+    matches!(
+        compression
+            .ok()
+            .flatten()
+            .and_then(CompressionMethod::from_u16),
+        Some(CompressionMethod::JPEG | CompressionMethod::ModernJPEG)
+    )
 }
 
 #[cfg(test)]

@@ -91,12 +91,189 @@ fn a_webp_canvas_cannot_hide_a_larger_stream() {
     bytes.extend_from_slice(b"VP8L\x08\0\0\0\x2f\xff\xff\xff\x0f\0\0\0");
     let length = (bytes.len() - 8) as u32;
     bytes[4..8].copy_from_slice(&length.to_le_bytes());
-    assert_eq!(webp_streams(&bytes), [(16_384, 16_384)]);
+    assert_eq!(webp::streams(&bytes), [(16_384, 16_384)]);
     let error = decode(&bytes, &LIMITS).expect_err("over the budget");
     assert!(
         matches!(error, PictureError::TooLong { width: 16_384, .. }),
         "{error}"
     );
+}
+
+/// A RIFF chunk, padded to an even size.
+fn chunk(name: [u8; 4], data: &[u8]) -> Vec<u8> {
+    let mut bytes = name.to_vec();
+    bytes.extend_from_slice(&(data.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(data);
+    bytes.resize(bytes.len().next_multiple_of(2), 0);
+    bytes
+}
+
+/// An animation of 16 x 16 whose frames hold these chunks.
+fn animation(frames: &[Vec<u8>]) -> Vec<u8> {
+    let mut body = b"WEBP".to_vec();
+    body.extend(chunk(*b"VP8X", &[2, 0, 0, 0, 15, 0, 0, 15, 0, 0]));
+    body.extend(chunk(*b"ANIM", &[0; 6]));
+    for chunks in frames {
+        let mut frame = vec![0, 0, 0, 0, 0, 0, 15, 0, 0, 15, 0, 0, 100, 0, 0, 0];
+        frame.extend(chunks);
+        body.extend(chunk(*b"ANMF", &frame));
+    }
+    chunk(*b"RIFF", &body)
+}
+
+/// The head of a lossy stream of 16383 x 16383.
+fn large_lossy() -> Vec<u8> {
+    chunk(*b"VP8 ", b"\x10\0\0\x9d\x01\x2a\xff\x3f\xff\x3f\0\0")
+}
+
+/// An uncompressed alpha channel for a frame of 16 x 16.
+fn alpha() -> Vec<u8> {
+    chunk(*b"ALPH", &[0; 257])
+}
+
+/// The decoder compares the sides of a frame's stream with those of the frame only after it has
+/// decoded the stream: 800 MB for a file of a hundred bytes.
+#[test]
+fn a_frame_of_an_animation_cannot_hide_a_larger_stream() {
+    let lossless = chunk(*b"VP8L", b"\x2f\xff\xff\xff\x0f\0\0\0");
+    for frames in [
+        vec![large_lossy()],
+        vec![[alpha(), large_lossy()].concat()],
+        vec![alpha(), large_lossy()],
+        vec![lossless],
+    ] {
+        let error = decode(&animation(&frames), &LIMITS).expect_err("over the budget");
+        assert!(
+            matches!(
+                error,
+                PictureError::TooLong {
+                    width: 16_383..,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    }
+    // Behind the frames the walk goes on.
+    let mut bytes = animation(&[alpha()]);
+    bytes.extend(large_lossy());
+    assert_eq!(webp::streams(&bytes), [(16_383, 16_383)]);
+}
+
+/// A TIFF of one strip, 16 x 16 pixels.
+fn tiff(compression: u32, bits: u32, samples: u32, strip: &[u8]) -> Vec<u8> {
+    const SHORT: u16 = 3;
+    const LONG: u16 = 4;
+    const FLOAT: u32 = 3;
+    let photometric = if samples == 1 { 1 } else { 2 };
+    let format = if bits == 32 { FLOAT } else { 1 };
+    let mut entries = vec![
+        (256_u16, SHORT, 16),
+        (257, SHORT, 16),
+        (258, SHORT, bits),
+        (259, SHORT, compression),
+        (262, SHORT, photometric),
+        (273, LONG, 0),
+        (277, SHORT, samples),
+        (278, SHORT, 16),
+        (279, LONG, strip.len() as u32),
+        (339, SHORT, format),
+    ];
+    if samples == 4 {
+        const UNASSOCIATED_ALPHA: u32 = 2;
+        entries.insert(9, (338, SHORT, UNASSOCIATED_ALPHA));
+    }
+    let start = 8 + 2 + 12 * entries.len() + 4;
+    let mut bytes = b"II*\0\x08\0\0\0".to_vec();
+    bytes.extend_from_slice(&(entries.len() as u16).to_le_bytes());
+    for (tag, kind, value) in entries {
+        let value = if tag == 273 { start as u32 } else { value };
+        bytes.extend_from_slice(&tag.to_le_bytes());
+        bytes.extend_from_slice(&kind.to_le_bytes());
+        bytes.extend_from_slice(&1_u32.to_le_bytes());
+        bytes.extend_from_slice(&value.to_le_bytes());
+    }
+    bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(strip);
+    bytes
+}
+
+fn cause(error: &PictureError) -> String {
+    let source = std::error::Error::source(error).expect("it says why");
+    source.to_string()
+}
+
+/// Strips are handed to a JPEG decoder that no budget reaches: it decodes whatever sides the strip
+/// says, 16 x 16 pixels or a gigabyte.
+#[test]
+fn a_tiff_cannot_hide_a_larger_jpeg() {
+    let mut strip = Cursor::new(Vec::new());
+    image::GrayImage::new(200, 200)
+        .write_to(&mut strip, ImageFormat::Jpeg)
+        .expect("memory takes every byte");
+    let strip = strip.into_inner();
+    for compression in [6, 7] {
+        let error = decode(&tiff(compression, 8, 1, &strip), &LIMITS).expect_err("JPEG inside");
+        assert_eq!(error.to_string(), "the TIFF data cannot be decoded");
+        assert_eq!(cause(&error), "JPEG compression inside TIFF is not read");
+    }
+    let plain = decode(&tiff(1, 8, 1, &[77; 256]), &LIMITS).expect("it decodes");
+    assert_eq!(plain.as_rgb(), [77; 3 * 256]);
+}
+
+#[test]
+fn a_floating_point_picture_is_refused_before_its_pixels() {
+    for samples in [3, 4] {
+        // There are no pixels to decode.
+        let error = decode(&tiff(1, 32, samples, &[]), &LIMITS).expect_err("floats");
+        assert_eq!(cause(&error), "its kind of color is not supported");
+    }
+}
+
+/// A GIF of 5 x 4 with a frame of 2 x 1 at (1, 2) that shows its palette's colors 1 and 2.
+fn gif(transparent: Option<u8>, local: Option<&[u8]>, global: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = ::gif::Encoder::new(&mut bytes, 5, 4, global).expect("a small palette");
+    let frame = ::gif::Frame {
+        top: 2,
+        left: 1,
+        width: 2,
+        height: 1,
+        transparent,
+        palette: local.map(<[u8]>::to_vec),
+        buffer: vec![1, 2].into(),
+        ..::gif::Frame::default()
+    };
+    encoder
+        .write_frame(&frame)
+        .expect("memory takes every byte");
+    drop(encoder);
+    bytes
+}
+
+/// Pillow 13 gives these colors for such files.
+#[test]
+fn around_the_first_frame_of_a_gif_is_a_color_of_its_palette() {
+    let global = [10, 11, 12, 20, 21, 22, 30, 31, 32, 40, 41, 42];
+    let local = [50, 51, 52, 60, 61, 62, 70, 71, 72, 80, 81, 82];
+    for (transparent, palette, outside) in [
+        (None, None, [10, 11, 12]),
+        (None, Some(&local[..]), [50, 51, 52]),
+        (Some(2), None, [30, 31, 32]),
+        (Some(3), Some(&local[..]), [80, 81, 82]),
+    ] {
+        let bytes = gif(transparent, palette, &global);
+        let colors = palette.unwrap_or(&global);
+        let mut expected = [outside; 20];
+        expected[11].copy_from_slice(&colors[3..6]);
+        expected[12].copy_from_slice(&colors[6..9]);
+        let picture = decode(&bytes, &LIMITS).expect("it decodes");
+        assert_eq!(picture.as_rgb(), expected.as_flattened(), "{transparent:?}");
+        let alpha = if transparent.is_some() { 0 } else { 255 };
+        let rgba = decode_rgba(&bytes, &LIMITS).expect("it decodes");
+        assert_eq!(rgba.as_rgba()[..3], outside);
+        assert_eq!(rgba.as_rgba()[3], alpha);
+    }
 }
 
 #[test]
@@ -118,8 +295,10 @@ fn what_is_no_picture_is_told_what_is_read() {
     }
 }
 
+/// A decoder that panics is caught, so what is seen here is that damage costs an error or a picture
+/// within the budget, not more.
 #[test]
-fn damaged_bytes_never_panic() {
+fn damaged_bytes_give_an_error_or_a_picture_within_the_budget() {
     let limits = DecodeLimits {
         max_pixels: 4_000,
         ..LIMITS
@@ -131,8 +310,15 @@ fn damaged_bytes_never_panic() {
             .wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize
     };
-    for format in FORMATS_READ {
-        let whole = encoded(format, 33, 19);
+    let whole = FORMATS_READ.map(|format| encoded(format, 33, 19));
+    // What hides a larger picture, too: damage must not open a way around the checks.
+    let hiding = [
+        animation(&[large_lossy()]),
+        animation(&[[alpha(), large_lossy()].concat()]),
+        tiff(7, 8, 1, &encoded(ImageFormat::Jpeg, 200, 200)),
+        tiff(1, 32, 3, &[0; 16 * 16 * 12]),
+    ];
+    for (number, whole) in whole.into_iter().chain(hiding).enumerate() {
         let step = (whole.len() / 150).max(1);
         for length in (0..whole.len()).step_by(step) {
             let _ = decode(&whole[..length], &limits);
@@ -151,7 +337,7 @@ fn damaged_bytes_never_panic() {
             }
             if let Ok(picture) = decode(&bytes, &limits) {
                 let pixels = u64::from(picture.width()) * u64::from(picture.height());
-                assert!(pixels <= limits.max_pixels, "{format:?} round {round}");
+                assert!(pixels <= limits.max_pixels, "file {number} round {round}");
             }
         }
     }

@@ -3,10 +3,11 @@
 use std::num::NonZeroU32;
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{Normalization, PreprocessConfig, Resize, ResizeTo, Size};
 use crate::ModelError;
+use crate::keys::{self, Keys};
 use crate::picture::resize::Filter;
 
 /// Largest side that a configuration may ask for.
@@ -53,27 +54,18 @@ impl PreprocessConfig {
     ///
     /// # Errors
     /// When it is not JSON, a key is missing, or one has a value or name that is not understood.
-    pub fn from_json(contents: &str, file: &Path) -> Result<Self, ModelError> {
-        let keys: Map<String, Value> =
-            serde_json::from_str(contents).map_err(|source| ModelError::Json {
-                file: file.to_owned(),
-                source,
-            })?;
-        let reader = Reader { keys: &keys, file };
+    pub fn from_json(contents: &[u8], file: &Path) -> Result<Self, ModelError> {
+        let value = keys::parse(contents, file)?;
+        let reader = Reader(Keys::root(file, &value)?);
         reader.refuse_unknown()?;
         let family = reader.family()?;
         if !reader.flag("do_convert_rgb", Some(true))? && family == Family::Clip {
-            return Err(reader.bad("do_convert_rgb", "true (towers take RGB)"));
+            return Err(reader.0.bad("do_convert_rgb", "true (towers take RGB)"));
         }
         let resize = if reader.flag("do_resize", None)? {
-            let code = reader
-                .present("resample", "0 to 5, a filter of Pillow")?
-                .as_u64();
-            let filter = code.and_then(Filter::from_code);
-            let filter = filter.ok_or_else(|| reader.bad("resample", "0 to 5, a filter of Pillow"));
             Some(Resize {
+                filter: reader.filter()?,
                 to: reader.resize_to(family)?,
-                filter: filter?,
             })
         } else {
             None
@@ -88,7 +80,7 @@ impl PreprocessConfig {
             (crop, resize.map(|resize| resize.to))
         else {
             let expected = "true unless `size` is an exact height and width";
-            return Err(reader.bad("do_center_crop", expected));
+            return Err(reader.0.bad("do_center_crop", expected));
         };
         let rescale = if reader.flag("do_rescale", Some(true))? {
             Some(reader.rescale_factor()?)
@@ -142,58 +134,24 @@ impl PreprocessConfig {
     }
 }
 
-/// Typed access to the keys, with errors that name file and key.
-struct Reader<'a> {
-    keys: &'a Map<String, Value>,
-    file: &'a Path,
-}
+/// The keys, read as the image processors of transformers do.
+struct Reader<'a>(Keys<'a>);
 
 impl Reader<'_> {
-    fn missing(&self, key: &str, expected: &'static str) -> ModelError {
-        ModelError::MissingKey {
-            file: self.file.to_owned(),
-            key: key.to_owned(),
-            expected,
-        }
-    }
-
-    fn bad(&self, key: &str, expected: &str) -> ModelError {
-        let value = self
-            .keys
-            .get(key)
-            .map_or_else(|| "missing".to_owned(), Value::to_string);
-        let (file, key, expected) = (self.file.to_owned(), key.to_owned(), expected.to_owned());
-        ModelError::BadValue {
-            file,
-            key,
-            value,
-            expected,
-        }
-    }
-
-    /// The value of a key that must be there; null counts as absent, as in transformers.
-    fn present(&self, key: &str, expected: &'static str) -> Result<&Value, ModelError> {
-        let value = self.keys.get(key).filter(|value| !value.is_null());
-        value.ok_or_else(|| self.missing(key, expected))
-    }
-
     fn flag(&self, key: &str, default: Option<bool>) -> Result<bool, ModelError> {
-        if let (None | Some(Value::Null), Some(default)) = (self.keys.get(key), default) {
-            return Ok(default);
+        match default {
+            Some(default) if !self.0.is_set(key) => Ok(default),
+            _ => self.0.flag(key),
         }
-        let value = self.present(key, "true or false")?;
-        value
-            .as_bool()
-            .ok_or_else(|| self.bad(key, "true or false"))
     }
 
     fn refuse_unknown(&self) -> Result<(), ModelError> {
-        for (key, value) in self.keys {
-            let known = READ.contains(&key.as_str()) || HARMLESS.contains(&key.as_str());
+        for (key, value) in self.0.iter() {
+            let known = READ.contains(&key) || HARMLESS.contains(&key);
             // A step that is switched off, such as `do_pad: false`, changes nothing.
             let off = matches!(value, Value::Null | Value::Bool(false));
             if !known && !off {
-                return Err(self.bad(key, "no such key: it may change the pixels"));
+                return Err(self.0.bad(key, "no such key: it may change the pixels"));
             }
         }
         Ok(())
@@ -201,32 +159,35 @@ impl Reader<'_> {
 
     fn family(&self) -> Result<Family, ModelError> {
         const EXPECTED: &str = "CLIPImageProcessor or SiglipImageProcessor";
-        let key = if self.keys.contains_key("image_processor_type") {
+        let old = "feature_extractor_type";
+        let key = if self.0.is_set("image_processor_type") || !self.0.is_set(old) {
             "image_processor_type"
         } else {
-            "feature_extractor_type"
+            old
         };
-        let Some(value) = self.keys.get(key) else {
-            return Err(self.missing("image_processor_type", EXPECTED));
-        };
-        match value.as_str() {
-            Some(
-                "CLIPImageProcessor"
-                | "CLIPImageProcessorFast"
-                | "CLIPImageProcessorPil"
-                | "CLIPFeatureExtractor",
-            ) => Ok(Family::Clip),
-            Some(
-                "SiglipImageProcessor" | "SiglipImageProcessorFast" | "SiglipImageProcessorPil",
-            ) => Ok(Family::Siglip),
-            _ => Err(self.bad(key, EXPECTED)),
+        match self.0.text(key, EXPECTED)? {
+            "CLIPImageProcessor"
+            | "CLIPImageProcessorFast"
+            | "CLIPImageProcessorPil"
+            | "CLIPFeatureExtractor" => Ok(Family::Clip),
+            "SiglipImageProcessor" | "SiglipImageProcessorFast" | "SiglipImageProcessorPil" => {
+                Ok(Family::Siglip)
+            }
+            _ => Err(self.0.bad(key, EXPECTED)),
         }
+    }
+
+    fn filter(&self) -> Result<Filter, ModelError> {
+        const EXPECTED: &str = "0 to 5, a filter of Pillow";
+        let code = self.0.get("resample", EXPECTED)?.as_u64();
+        let filter = code.and_then(Filter::from_code);
+        filter.ok_or_else(|| self.0.bad("resample", EXPECTED))
     }
 
     fn resize_to(&self, family: Family) -> Result<ResizeTo, ModelError> {
         const EXPECTED: &str = "shortest_edge, or height and width, 1 to 16384";
-        let value = self.present("size", EXPECTED)?;
-        let bad = || self.bad("size", EXPECTED);
+        let value = self.0.get("size", EXPECTED)?;
+        let bad = || self.0.bad("size", EXPECTED);
         if let Some(edge) = side(value) {
             return Ok(match family {
                 Family::Clip => ResizeTo::ShortestEdge(edge),
@@ -243,40 +204,38 @@ impl Reader<'_> {
 
     fn crop_size(&self) -> Result<Size, ModelError> {
         const EXPECTED: &str = "height and width, 1 to 16384";
-        let value = self.present("crop_size", EXPECTED)?;
+        let value = self.0.get("crop_size", EXPECTED)?;
         let size = match side(value) {
             Some(edge) => Some(Size::square(edge)),
             None => set_keys(value).and_then(|keys| exact_size(&keys)),
         };
-        size.ok_or_else(|| self.bad("crop_size", EXPECTED))
+        size.ok_or_else(|| self.0.bad("crop_size", EXPECTED))
     }
 
     fn rescale_factor(&self) -> Result<f64, ModelError> {
-        match self.keys.get("rescale_factor") {
-            None | Some(Value::Null) => Ok(1.0 / 255.0),
-            Some(value) => {
-                let factor = value
-                    .as_f64()
-                    .filter(|f| *f != 0.0 && (*f * 255.0).abs() < 1e9);
-                factor.ok_or_else(|| self.bad("rescale_factor", "a number other than zero"))
-            }
+        const EXPECTED: &str = "a number other than zero";
+        if !self.0.is_set("rescale_factor") {
+            return Ok(1.0 / 255.0);
         }
+        let factor = self.0.get("rescale_factor", EXPECTED)?.as_f64();
+        let factor = factor.filter(|f| *f != 0.0 && (*f * 255.0).abs() < 1e9);
+        factor.ok_or_else(|| self.0.bad("rescale_factor", EXPECTED))
     }
 
     fn normalization(&self) -> Result<Normalization, ModelError> {
         let triple = |key| {
             let expected = "a number, or three, red first";
-            let value = self.present(key, expected)?;
+            let value = self.0.get(key, expected)?;
             let values: Option<Vec<f64>> = match value {
                 Value::Array(values) => values.iter().map(Value::as_f64).collect(),
                 value => value.as_f64().map(|v| vec![v; 3]),
             };
             let triple = values.and_then(|v| <[f64; 3]>::try_from(v).ok());
-            triple.ok_or_else(|| self.bad(key, expected))
+            triple.ok_or_else(|| self.0.bad(key, expected))
         };
         let (mean, std) = (triple("image_mean")?, triple("image_std")?);
         Normalization::new(mean, std)
-            .ok_or_else(|| self.bad("image_std", "three finite numbers above zero"))
+            .ok_or_else(|| self.0.bad("image_std", "three finite numbers above zero"))
     }
 }
 

@@ -8,7 +8,7 @@ use crate::ModelError;
 const FILE: &str = "model/preprocessor_config.json";
 
 fn parse(keys: &Value) -> Result<PreprocessConfig, ModelError> {
-    PreprocessConfig::from_json(&keys.to_string(), Path::new(FILE))
+    PreprocessConfig::from_json(keys.to_string().as_bytes(), Path::new(FILE))
 }
 
 /// What `CLIPImageProcessor` writes, at a small size.
@@ -114,7 +114,7 @@ fn what_is_not_understood_is_refused() {
             "{error}"
         );
     }
-    let error = PreprocessConfig::from_json("{", Path::new(FILE)).expect_err("cut");
+    let error = PreprocessConfig::from_json(b"{", Path::new(FILE)).expect_err("cut");
     assert_eq!(error.to_string(), format!("{FILE} is not valid JSON"));
 }
 
@@ -136,7 +136,7 @@ fn what_is_written_is_read_back() {
         PreprocessConfig::shortest_edge(side(32), Filter::Bicubic, Normalization::CLIP),
         PreprocessConfig::squash(side(24), Filter::Bilinear, Normalization::HALF),
     ] {
-        let read = PreprocessConfig::from_json(&config.to_json(), Path::new(FILE));
+        let read = PreprocessConfig::from_json(config.to_json().as_bytes(), Path::new(FILE));
         assert_eq!(read.expect("our own file"), config);
     }
 }
