@@ -75,9 +75,9 @@ pub fn run(places: &Places, args: &SearchArgs) -> Result<()> {
         })?);
     }
     if args.explain {
-        shards
-            .iter()
-            .for_each(|shard| output::note(&in_words(shard)));
+        for shard in &shards {
+            output::note(&in_words(shard));
+        }
     }
     let rows: Vec<_> = hits.iter().enumerate().map(row).collect();
     Ok(output::table(["rank", "score", "name", "where"], &rows)?)

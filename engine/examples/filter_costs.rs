@@ -66,7 +66,7 @@ fn scans(len: usize, dim: usize) {
     let all = per_row(least_ns(|| flat.search(&query, k, &params, Live::all(len))));
     let ordinals: Vec<u32> = (0..len as u32).rev().collect();
     let few: RoaringBitmap = (0..len as u32)
-        .filter(|i| mix(u64::from(*i)) % 1000 == 0)
+        .filter(|i| mix(u64::from(*i)).is_multiple_of(1000))
         .collect();
     let is_live = |row: Row| few.contains(ordinals[row.0 as usize]);
     let test = per_row(least_ns(|| {
@@ -153,7 +153,7 @@ fn distinct_values(
             );
             let value = mix(i as u64) >> 1;
             item.payload.insert("n".into(), json!(value));
-            item.payload.insert("even".into(), json!(value % 2 == 0));
+            item.payload.insert("even".into(), json!(value.is_multiple_of(2)));
             Ok(item)
         });
         collection.upsert(items.collect::<Result<_, engine::EngineError>>()?)?;
