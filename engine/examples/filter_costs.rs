@@ -153,7 +153,8 @@ fn distinct_values(
             );
             let value = mix(i as u64) >> 1;
             item.payload.insert("n".into(), json!(value));
-            item.payload.insert("even".into(), json!(value.is_multiple_of(2)));
+            item.payload
+                .insert("even".into(), json!(value.is_multiple_of(2)));
             Ok(item)
         });
         collection.upsert(items.collect::<Result<_, engine::EngineError>>()?)?;

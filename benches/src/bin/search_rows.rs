@@ -18,8 +18,8 @@ use benches::{ClipLike, recall};
 use clap::{Parser, Subcommand};
 use embedding::{Embedding, Modality};
 use engine::{
-    HnswParams,
-    index::{Flat, Hnsw, Index, Live, Neighbor, Rows, SearchParams},
+    GraphBuilder, HnswParams,
+    index::{Flat, Hnsw, Index, Live, Neighbor, Rows, SearchParams, kernel_name},
 };
 use fs_err::File;
 use serde_json::json;
@@ -61,6 +61,9 @@ enum Command {
         /// Rows to find for each query
         #[arg(long, default_value = "10")]
         k: NonZeroUsize,
+        /// What links the nodes: `own` or `hnsw_rs`
+        #[arg(long, default_value = "own", value_parser = builder)]
+        builder: GraphBuilder,
     },
 }
 
@@ -72,7 +75,12 @@ fn main() -> Result<(), Box<dyn Error>> {
             dim,
             queries,
         } => generate(&dir, rows, dim, queries),
-        Command::Measure { dir, dim, k } => measure(&dir, dim, k),
+        Command::Measure {
+            dir,
+            dim,
+            k,
+            builder,
+        } => measure(&dir, dim, k, builder),
     }
 }
 
@@ -92,12 +100,39 @@ fn generate(dir: &Path, rows: usize, dim: usize, queries: usize) -> Result<(), B
     Ok(())
 }
 
-fn measure(dir: &Path, dim: usize, k: NonZeroUsize) -> Result<(), Box<dyn Error>> {
+fn builder(name: &str) -> Result<GraphBuilder, String> {
+    match name {
+        "own" => Ok(GraphBuilder::Own),
+        "hnsw_rs" => Ok(GraphBuilder::HnswRs),
+        _ => Err("expected own or hnsw_rs".to_owned()),
+    }
+}
+
+fn measure(
+    dir: &Path,
+    dim: usize,
+    k: NonZeroUsize,
+    builder: GraphBuilder,
+) -> Result<(), Box<dyn Error>> {
     let mut rows = Rows::new(dim);
     read(&dir.join(ROWS), dim, |row| rows.push(row.as_slice()))?;
     let rows = Arc::new(rows);
-    let params = HnswParams::default();
-    let resident_before = resident_bytes();
+    // Before the build is told, so that nobody who waits for it is disturbed afterwards.
+    let flat = Flat::new(Arc::clone(&rows));
+    let sides = Modality::ALL.map(|modality| -> Result<_, Box<dyn Error>> {
+        let mut queries = Vec::new();
+        read(&queries_file(dir, modality), dim, |query| {
+            queries.push(query);
+        })?;
+        let exact = search_all(&flat, &queries, k, 0);
+        Ok((modality.to_string(), queries, exact))
+    });
+    let sides = sides.into_iter().collect::<Result<Vec<_>, _>>()?;
+
+    let params = HnswParams {
+        builder,
+        ..HnswParams::default()
+    };
     let start = Instant::now();
     let graph = Hnsw::build(Arc::clone(&rows), &params, SEED, &|| false)
         .map_err(|_| "the build was stopped")?;
@@ -108,20 +143,10 @@ fn measure(dir: &Path, dim: usize, k: NonZeroUsize) -> Result<(), Box<dyn Error>
         "dim": dim,
         "build_s": build_s,
         "params": params,
-        "bytes_per_row": bytes_per_row(rows.len(), resident_before),
-        "bytes_per_row_is": "resident growth during the build",
+        "bytes_per_row": graph.bytes() as f64 / rows.len() as f64,
+        "bytes_per_row_is": "codes and graph, beside the f32 rows",
+        "kernel": kernel_name(),
     }))?;
-
-    let flat = Flat::new(rows);
-    let sides = Modality::ALL.map(|modality| -> Result<_, Box<dyn Error>> {
-        let mut queries = Vec::new();
-        read(&queries_file(dir, modality), dim, |query| {
-            queries.push(query);
-        })?;
-        let exact = search_all(&flat, &queries, k, 0);
-        Ok((modality.to_string(), queries, exact))
-    });
-    let sides = sides.into_iter().collect::<Result<Vec<_>, _>>()?;
     for line in std::io::stdin().lock().lines() {
         let asked = Asked::parse(&line?)?;
         let side = sides.iter().find(|side| side.0 == asked.queries);
@@ -172,25 +197,6 @@ impl Asked {
 
 fn not_asked(line: &str) -> String {
     format!("{line:?} is not `image EF`, `text EF`, or one of them with a number of threads")
-}
-
-/// What the index takes per row beside the f32 rows.
-///
-/// The engine does not tell it, so that this is how much memory became resident while it was
-/// built: at least what the index takes, and more where the build leaves free memory behind.
-/// `None` where the system does not tell either.
-fn bytes_per_row(rows: usize, resident_before: Option<u64>) -> Option<f64> {
-    let growth = resident_bytes()?.saturating_sub(resident_before?);
-    Some(growth as f64 / rows as f64)
-}
-
-/// Resident memory of this process without mapped files, on Linux. Unlike `/proc/self/statm` this
-/// needs no page size, and leaves out the pages of files that happen to be in memory.
-fn resident_bytes() -> Option<u64> {
-    let status = fs_err::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("RssAnon:"))?;
-    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kib * 1024)
 }
 
 /// All queries, in equal parts on as many threads as asked for.

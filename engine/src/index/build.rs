@@ -12,7 +12,7 @@ use super::{
     codes::Codes,
     graph::{Graph, Layer, NONE},
     kernel::{self, Kernel, Task},
-    walk::{Candidate, Scratch, descend, walk},
+    walk::{Candidate, Distance, Scratch, descend, walk},
 };
 use crate::{GraphBuilder, HnswParams};
 
@@ -54,7 +54,8 @@ fn link(
         (std::cmp::Reverse(level), mix(seed ^ u64::from(*row)), *row)
     });
     let singles: Vec<&[u32]> = order.chunks(1).collect();
-    let codes = codes.arranged(&singles);
+    let mut codes = codes.arranged(&singles);
+    codes.rows = codes.rows.settled();
     let levels: Vec<usize> = order.iter().map(|row| levels[*row as usize]).collect();
     let task = Link {
         codes: &codes,
@@ -125,6 +126,27 @@ fn square(codes: &[i8]) -> i32 {
     codes.iter().map(|c| i32::from(*c) * i32::from(*c)).sum()
 }
 
+/// Squared lengths from a node.
+#[derive(Clone, Copy)]
+struct ToNode<'a, K> {
+    kernel: K,
+    codes: &'a Codes,
+    squares: &'a [i32],
+    row: &'a [i8],
+    sum: i32,
+    square: i32,
+}
+
+impl<K: Kernel> Distance for ToNode<'_, K> {
+    #[inline(always)]
+    fn to(self, node: u32) -> i32 {
+        let product = self
+            .kernel
+            .dot_codes(self.codes.row(node), self.row, self.sum);
+        self.square + self.squares[node as usize] - 2 * product
+    }
+}
+
 struct Linker<'a> {
     codes: &'a Codes,
     levels: &'a [usize],
@@ -173,15 +195,16 @@ impl<'a> Linker<'a> {
     fn add<K: Kernel>(&mut self, kernel: K, node: u32, ef: usize, scratch: &mut Scratch) {
         let level = self.levels[node as usize];
         let codes = self.codes;
-        let row = codes.row(node);
-        let sum = self.sums[node as usize];
-        let square = self.squares[node as usize];
         let squares = std::mem::take(&mut self.squares);
-        let distance = |other: u32| {
-            let product = kernel.dot_codes(codes.row(other), row, sum);
-            square + squares[other as usize] - 2 * product
+        let distance = ToNode {
+            kernel,
+            codes,
+            squares: &squares,
+            row: codes.row(node),
+            sum: self.sums[node as usize],
+            square: squares[node as usize],
         };
-        let mut best = Candidate::new(distance(0), 0);
+        let mut best = Candidate::new(distance.to(0), 0);
         for layer in self.graph.upper[level..].iter().rev() {
             best = descend(layer, best, distance);
         }
@@ -214,16 +237,23 @@ impl<'a> Linker<'a> {
                 return;
             }
             let node = candidate.node();
-            let row = self.codes.row(node);
-            let sum = self.sums[node as usize];
-            let square = squares[node as usize];
-            let apart = |other: &Candidate| {
-                let other = other.node();
-                let product = kernel.dot_codes(self.codes.row(other), row, sum);
-                // Of equal nodes only one is linked: many of them would leave no place for others.
-                square + squares[other as usize] - 2 * product > candidate.distance
+            let distance = ToNode {
+                kernel,
+                codes: self.codes,
+                squares,
+                row: self.codes.row(node),
+                sum: self.sums[node as usize],
+                square: squares[node as usize],
             };
-            if self.chosen.iter().all(apart) {
+            let mut apart = true;
+            for other in &self.chosen {
+                // Of equal nodes only one is linked: many of them would leave no place for others.
+                if distance.to(other.node()) <= candidate.distance {
+                    apart = false;
+                    break;
+                }
+            }
+            if apart {
                 self.chosen.push(Candidate::new(candidate.distance, node));
             }
         }

@@ -7,12 +7,14 @@ use embedding::Embedding;
 use super::{
     Coded, Index, Live, Neighbor, Rows, SearchParams, TopK,
     build::build,
-    codes::CodedQuery,
+    codes::{CodedQuery, Codes},
     graph::Graph,
     kernel::{self, Kernel, Task},
-    walk::{Candidate, Scratch, descend, walk, walk_live},
+    walk::{Candidate, Distance, Scratch, descend, walk, walk_live},
 };
 use crate::HnswParams;
+#[cfg(doc)]
+use crate::column::Column;
 
 /// A walk stops and scans instead once it has looked at this part of all nodes: a scan reads
 /// memory in order and is about this much cheaper per row.
@@ -76,13 +78,23 @@ impl Hnsw {
         Ok(Self {
             coded: Arc::new(coded.arranged(&order)),
             graph,
-        })
+        }
+        .settled())
     }
 
     /// An index with a graph that was built before; `None` when it does not fit the rows.
     pub(crate) fn from_graph(coded: Arc<Coded>, graph: Graph) -> Option<Self> {
         let nodes = coded.codes().len();
         graph.is_sound(nodes).then_some(Self { coded, graph })
+    }
+
+    /// The same with codes and links in memory of their own, for walks: see [`Column::settled`].
+    pub(crate) fn settled(mut self) -> Self {
+        self.coded = Arc::new(self.coded.settled());
+        for layer in std::iter::once(&mut self.graph.base).chain(&mut self.graph.upper) {
+            layer.links = layer.links.settled();
+        }
+        self
     }
 
     pub(crate) fn graph(&self) -> &Graph {
@@ -157,6 +169,21 @@ struct Search<'a> {
     live: Live<'a>,
 }
 
+/// The smaller, the greater the score.
+#[derive(Clone, Copy)]
+struct ToQuery<'a, K> {
+    kernel: K,
+    codes: &'a Codes,
+    query: &'a CodedQuery,
+}
+
+impl<K: Kernel> Distance for ToQuery<'_, K> {
+    #[inline(always)]
+    fn to(self, node: u32) -> i32 {
+        -self.query.product(self.kernel, self.codes.row(node))
+    }
+}
+
 struct Walk<'a> {
     search: Search<'a>,
     scratch: &'a mut Scratch,
@@ -178,8 +205,12 @@ impl Task for Walk<'_> {
         let scratch = self.scratch;
         let Hnsw { coded, graph } = index;
         let codes = coded.codes();
-        let distance = |node: u32| -coded_query.product(kernel, codes.row(node));
-        let mut start = Candidate::new(distance(0), 0);
+        let distance = ToQuery {
+            kernel,
+            codes,
+            query: coded_query,
+        };
+        let mut start = Candidate::new(distance.to(0), 0);
         for layer in graph.upper.iter().rev() {
             start = descend(layer, start, distance);
         }

@@ -61,6 +61,13 @@ impl Coded {
         }
     }
 
+    /// The same with the codes in memory of their own.
+    pub(super) fn settled(&self) -> Self {
+        let mut settled = self.clone();
+        settled.codes.rows = self.codes.rows.settled();
+        settled
+    }
+
     pub(crate) fn rows(&self) -> &Arc<Rows> {
         &self.rows
     }

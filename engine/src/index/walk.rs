@@ -9,7 +9,7 @@ use super::{
 };
 
 /// Rows of codes that are on their way to the cache while one is compared.
-const AHEAD: usize = 6;
+const AHEAD: usize = 3;
 /// Marks a candidate whose links have been followed. So an index has at most 2^31 nodes.
 const FOLLOWED: u32 = 1 << 31;
 
@@ -106,20 +106,23 @@ impl Scratch {
     }
 }
 
+/// Distances from where a walk wants to go. A trait and no closure: only a method can be made part
+/// of the loop that calls it, whatever the compiler thinks of its size.
+pub(super) trait Distance: Copy {
+    /// To a node; less is nearer.
+    fn to(self, node: u32) -> i32;
+}
+
 /// Goes to the nearest node from link to link, until none is nearer.
 #[inline(always)]
-pub(super) fn descend(
-    layer: &Layer,
-    mut best: Candidate,
-    distance: impl Fn(u32) -> i32,
-) -> Candidate {
+pub(super) fn descend(layer: &Layer, mut best: Candidate, distance: impl Distance) -> Candidate {
     loop {
         let mut nearest = best;
         for target in layer.places(best.node) {
             if *target == NONE {
                 break;
             }
-            let next = Candidate::new(distance(*target), *target);
+            let next = Candidate::new(distance.to(*target), *target);
             if next.distance < nearest.distance {
                 nearest = next;
             }
@@ -138,7 +141,7 @@ pub(super) fn walk<K: Kernel>(
     (codes, layer): (&Codes, &Layer),
     start: Candidate,
     ef: usize,
-    distance: impl Fn(u32) -> i32,
+    distance: impl Distance,
     scratch: &mut Scratch,
 ) {
     scratch.begin(layer.len());
@@ -162,7 +165,7 @@ pub(super) fn walk<K: Kernel>(
                 kernel.prefetch(codes.row(*ahead));
             }
             let node = scratch.fresh[i];
-            let stands = scratch.take(Candidate::new(distance(node), node), ef);
+            let stands = scratch.take(Candidate::new(distance.to(node), node), ef);
             next = next.min(stands);
         }
         at = next;
@@ -180,7 +183,7 @@ pub(super) fn walk_live<K: Kernel>(
     (codes, layer): (&Codes, &Layer),
     start: Candidate,
     (ef, budget): (usize, usize),
-    distance: impl Fn(u32) -> i32,
+    distance: impl Distance,
     live: impl Fn(u32) -> bool,
     scratch: &mut Scratch,
 ) -> bool {
@@ -209,7 +212,7 @@ pub(super) fn walk_live<K: Kernel>(
         }
         for i in 0..scratch.fresh.len() {
             let node = scratch.fresh[i];
-            let next = Candidate::new(distance(node), node);
+            let next = Candidate::new(distance.to(node), node);
             let worst = scratch.pool.last().filter(|_| scratch.pool.len() >= ef);
             if worst.is_some_and(|worst| next.distance >= worst.distance) {
                 continue;
