@@ -14,6 +14,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::{
     EngineError, Explained, Hit, Item, ItemId, ItemMeta, SearchRequest, Stats, Upserted,
+    budget::Budget,
     catalog::{self, Description, item_key, item_prefix},
     config::EngineConfig,
     filter::{checked::Checked, ordinals::Ordinals, postings::FieldIndex},
@@ -56,6 +57,8 @@ pub(crate) struct Core {
     pub(crate) index_dir: Option<PathBuf>,
     pub(crate) config: EngineConfig,
     pub(crate) queue: SealQueue,
+    /// For the codes and links of sealed indexes.
+    pub(crate) budget: Arc<Budget>,
 }
 
 /// What is in memory of a collection, all of it derived from the store.

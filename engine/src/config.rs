@@ -24,6 +24,10 @@ pub struct EngineConfig {
     pub shards: Option<NonZeroUsize>,
     /// The graph.
     pub hnsw: HnswParams,
+    /// Memory that the codes and links of sealed indexes may take, about 700 bytes for each row of
+    /// 512 numbers; `None` for no limit. Indexes beyond it stay in their mapped files, where walks
+    /// take longer; the rows themselves always do.
+    pub index_memory_bytes: Option<u64>,
     /// Memory that the store may use as a cache.
     pub store_cache_bytes: u64,
 }
@@ -71,6 +75,7 @@ impl Default for EngineConfig {
             graph_rows: 4096,
             shards: None,
             hnsw: HnswParams::default(),
+            index_memory_bytes: None,
             store_cache_bytes: 64 << 20,
         }
     }

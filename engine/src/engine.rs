@@ -15,6 +15,7 @@ use parking_lot::RwLock;
 
 use crate::{
     EngineConfig, EngineError, Fields,
+    budget::Budget,
     catalog::{self, Description},
     collection::{Collection, Core},
     filter::field::FieldSet,
@@ -82,6 +83,7 @@ impl Engine {
         let core = Arc::new(Core {
             store,
             index_dir,
+            budget: Budget::new(config.index_memory_bytes),
             config,
             queue: queue.clone(),
         });

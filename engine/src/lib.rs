@@ -40,6 +40,7 @@
 //! [`Head`], [`Prompts`] and [`metrics`] stand beside.
 
 mod bits;
+mod budget;
 mod catalog;
 mod collection;
 mod column;

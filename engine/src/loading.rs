@@ -33,7 +33,7 @@ pub(crate) fn load(
     if let Some(dir) = &dir {
         segment_file::remove_aside(dir);
     }
-    let mut state = State::new(parts(dir.as_ref(), &description));
+    let mut state = State::new(parts(dir.as_ref(), &description, core));
     let fields = Arc::new(description.fields.clone());
     let store = core.store.as_ref();
     let mut found = FieldIndex::open(store, name.clone(), description.number, fields.clone())?;
@@ -92,11 +92,12 @@ pub(crate) fn load(
     Ok(collection)
 }
 
-fn parts(dir: Option<&PathBuf>, description: &Description) -> Vec<Part> {
+fn parts(dir: Option<&PathBuf>, description: &Description, core: &Core) -> Vec<Part> {
     let spaces = &description.spaces;
     let shard = |key: ShardKey, dim: usize| {
         let owner = owner(description.number, spaces, key);
-        Shard::loaded(segment(index_path(dir.cloned(), key), &owner, dim))
+        let segment = segment(index_path(dir.cloned(), key), &owner, dim);
+        Shard::loaded(segment.settled(&core.budget))
     };
     let slots = Modality::ALL
         .into_iter()

@@ -226,7 +226,7 @@ fn build(collection: &Collection, key: ShardKey, taken: &View) -> Option<Segment
             .and_then(|()| segment_file::read(&path, &owner, dim));
         match kept {
             // Mapped, it takes no memory that the system cannot have back.
-            Ok(Some(mapped)) => return Some(mapped),
+            Ok(Some(mapped)) => return Some(mapped.settled(&collection.core.budget)),
             Ok(None) => {}
             // The file only saves memory, and work at the next open.
             Err(error) => tracing::warn!("cannot keep the index {}: {error}", path.display()),

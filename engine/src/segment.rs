@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::{
+    budget::{Budget, Lease},
     column::Column,
     config::EngineConfig,
     index::{Coded, Hnsw, Index, Rows, Stopped},
@@ -88,6 +89,8 @@ pub(crate) struct Segment {
     graph: Option<Hnsw>,
     /// Rows in the order of their ordinals; made when a filter first needs it.
     by_ordinal: OnceLock<Vec<u32>>,
+    /// For codes and links in memory of their own.
+    lease: Option<Lease>,
 }
 
 impl Segment {
@@ -113,6 +116,7 @@ impl Segment {
             coded,
             graph,
             by_ordinal: OnceLock::new(),
+            lease: None,
         }
     }
 
@@ -133,6 +137,22 @@ impl Segment {
             Arc::clone(graph.coded()),
             Some(graph),
         ))
+    }
+
+    /// Has the codes and links of a mapped graph in memory of their own, if there is room.
+    pub(crate) fn settled(mut self, budget: &Arc<Budget>) -> Self {
+        let Some(graph) = self.graph.take() else {
+            return self;
+        };
+        self.lease = budget.take(graph.bytes());
+        let graph = if self.lease.is_some() {
+            graph.settled()
+        } else {
+            graph
+        };
+        self.coded = Arc::clone(graph.coded());
+        self.graph = Some(graph);
+        self
     }
 
     /// Number of rows.

@@ -357,6 +357,21 @@ mod tests {
     }
 
     #[test]
+    fn a_segment_answers_alike_from_its_file_and_from_memory() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("a.idx");
+        write(&path, "a", &segment(0)).expect("writes");
+        for limit in [None, Some(0)] {
+            let back = read(&path, "a", 4).expect("reads").expect("is there");
+            let settled = back.settled(&crate::budget::Budget::new(limit));
+            let expected = segment(0);
+            let graph = |segment: &Segment| segment.graph().map(Hnsw::graph).cloned();
+            assert_eq!(graph(&settled), graph(&expected));
+            assert_eq!(settled.coded().codes(), expected.coded().codes());
+        }
+    }
+
+    #[test]
     fn a_file_that_is_cut_or_has_a_flipped_bit_anywhere_is_refused() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join("a.idx");

@@ -34,6 +34,7 @@ fn small() -> EngineConfig {
             ef_search: 64,
             ..HnswParams::default()
         },
+        index_memory_bytes: None,
         store_cache_bytes: 8 << 20,
     }
 }

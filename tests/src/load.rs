@@ -27,6 +27,7 @@ pub fn config() -> EngineConfig {
             ef_search: 32,
             ..HnswParams::default()
         },
+        index_memory_bytes: None,
         store_cache_bytes: 16 << 20,
     }
 }

@@ -135,7 +135,8 @@ fn measure(
     };
     let start = Instant::now();
     let graph = Hnsw::build(Arc::clone(&rows), &params, SEED, &|| false)
-        .map_err(|_| "the build was stopped")?;
+        .map_err(|_| "the build was stopped")?
+        .settled();
     let build_s = start.elapsed().as_secs_f64();
     say(&json!({
         "version": env!("CARGO_PKG_VERSION"),

@@ -13,8 +13,6 @@ use super::{
     walk::{Candidate, Distance, Scratch, descend, walk, walk_live},
 };
 use crate::HnswParams;
-#[cfg(doc)]
-use crate::column::Column;
 
 /// A walk stops and scans instead once it has looked at this part of all nodes: a scan reads
 /// memory in order and is about this much cheaper per row.
@@ -78,8 +76,7 @@ impl Hnsw {
         Ok(Self {
             coded: Arc::new(coded.arranged(&order)),
             graph,
-        }
-        .settled())
+        })
     }
 
     /// An index with a graph that was built before; `None` when it does not fit the rows.
@@ -88,8 +85,10 @@ impl Hnsw {
         graph.is_sound(nodes).then_some(Self { coded, graph })
     }
 
-    /// The same with codes and links in memory of their own, for walks: see [`Column::settled`].
-    pub(crate) fn settled(mut self) -> Self {
+    /// The same with codes and links in memory of their own, in large pages where the system has
+    /// them. Walks are faster there.
+    #[must_use]
+    pub fn settled(mut self) -> Self {
         self.coded = Arc::new(self.coded.settled());
         for layer in std::iter::once(&mut self.graph.base).chain(&mut self.graph.upper) {
             layer.links = layer.links.settled();
