@@ -21,7 +21,7 @@ use crate::{config::Limits, reply::ApiError, state::AppState};
 const DRAIN: Duration = Duration::from_secs(1);
 
 /// Bodies of full size for which there is room at once, all requests together.
-pub(crate) const BODIES: usize = 4;
+const BODIES: usize = 4;
 
 /// The media type without parameters, in lower case; empty when none is said.
 pub(crate) fn media_type(request: &HttpRequest) -> String {
@@ -156,6 +156,12 @@ pub(crate) async fn refuse_rest<T, E>(
     answer
 }
 
+/// Bytes that all bodies may hold together.
+pub(crate) fn room(limits: &Limits) -> usize {
+    let bytes = limits.body_bytes.saturating_mul(BODIES);
+    bytes.min(Semaphore::MAX_PERMITS)
+}
+
 /// Room for bytes of bodies, of which all requests share [`Limits::body_bytes`] times
 /// [`BODIES`]. It is taken for what has arrived, not for what is announced: a client that sends
 /// slowly holds little.
@@ -171,6 +177,11 @@ impl BodyRoom {
             all: Arc::clone(&state.bodies),
             held: None,
         }
+    }
+
+    /// Bytes that all requests hold.
+    pub(crate) fn held_by_all(state: &AppState) -> usize {
+        room(&state.limits).saturating_sub(state.bodies.available_permits())
     }
 
     /// Room for `bytes` more, now.

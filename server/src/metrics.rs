@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus::{
-    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 
 use crate::reply::ApiError;
@@ -24,6 +24,7 @@ pub(crate) struct Metrics {
     requests: IntCounterVec,
     request_seconds: HistogramVec,
     waiting: IntGaugeVec,
+    body_bytes: IntGauge,
     items: IntGaugeVec,
     pass_seconds: HistogramVec,
     pass_inputs: HistogramVec,
@@ -63,6 +64,10 @@ impl Metrics {
                 ),
                 &["tower"],
             )?,
+            body_bytes: IntGauge::new(
+                "diptych_body_bytes",
+                "Bytes of request bodies that are held.",
+            )?,
             items: IntGaugeVec::new(
                 Opts::new("diptych_items", "Items of a collection."),
                 &["collection", "modality"],
@@ -79,6 +84,7 @@ impl Metrics {
         this.registry
             .register(Box::new(this.request_seconds.clone()))?;
         this.registry.register(Box::new(this.waiting.clone()))?;
+        this.registry.register(Box::new(this.body_bytes.clone()))?;
         this.registry.register(Box::new(this.items.clone()))?;
         this.registry
             .register(Box::new(this.pass_seconds.clone()))?;
@@ -108,6 +114,11 @@ impl Metrics {
     /// Sets how many inputs hold room in the queue of `tower`.
     pub(crate) fn set_waiting(&self, tower: &str, inputs: usize) {
         self.waiting.with_label_values(&[tower]).set(inputs as i64);
+    }
+
+    /// Sets how many bytes of request bodies are held.
+    pub(crate) fn set_body_bytes(&self, bytes: usize) {
+        self.body_bytes.set(bytes as i64);
     }
 
     /// Everything, as text, with the number of items of every collection: (collection, modality,

@@ -72,8 +72,6 @@ impl AppState {
         )?;
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let cached = NonZeroUsize::new(limits.cached_prompts).unwrap_or(NonZeroUsize::MIN);
-        let bodies = limits.body_bytes.saturating_mul(body::BODIES);
-        let bodies = bodies.min(Semaphore::MAX_PERMITS);
         // A root that does not exist cannot hold a picture; it may appear before the next start.
         let media_roots = config
             .media_roots
@@ -85,7 +83,7 @@ impl AppState {
             model,
             texts,
             images,
-            bodies: Arc::new(Semaphore::new(bodies)),
+            bodies: Arc::new(Semaphore::new(body::room(&limits))),
             decoders: Arc::new(Semaphore::new(cores)),
             prompts: Mutex::new(LruCache::new(cached)),
             limits,

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use actix_web::{HttpResponse, web::Data};
 use serde_json::json;
 
-use crate::{reply::ApiError, state::AppState};
+use crate::{body::BodyRoom, reply::ApiError, state::AppState};
 
 /// `GET /healthz`: the process answers.
 pub(crate) async fn alive() -> HttpResponse {
@@ -28,6 +28,7 @@ pub(crate) async fn ready(state: Data<AppState>) -> Result<HttpResponse, ApiErro
 pub(crate) async fn metrics(state: Data<AppState>) -> Result<HttpResponse, ApiError> {
     state.metrics.set_waiting("text", state.texts.waiting());
     state.metrics.set_waiting("image", state.images.waiting());
+    state.metrics.set_body_bytes(BodyRoom::held_by_all(&state));
     let mut items = Vec::new();
     for collection in state.engine.collections() {
         let stats = collection.stats();
