@@ -1,4 +1,7 @@
 //! A named set of items of one model.
+//!
+//! Over 400 lines, for it is the one face of all that a collection does: each method checks, takes
+//! its turn, and hands on.
 
 use std::{
     collections::{BTreeSet, HashMap},

@@ -1,5 +1,7 @@
 //! The trainer as a whole, on drawings that it makes itself: every parameter moves, both forms of
 //! a network agree, a small set is learned by heart, and a resumed run is the same run.
+//!
+//! Over 400 lines: the tests share the drawings, the configurations and the runs made here.
 
 use std::{collections::BTreeMap, path::Path};
 

@@ -21,6 +21,9 @@
 //! Which pages there are is kept in memory. A writer holds the lock while it reads, changes and
 //! applies pages, not while it waits for the disk; a search holds it while it reads them, so that
 //! it sees whole batches.
+//!
+//! Over 400 lines, since what is read, changed, evaluated and checked is one layout: a change of it
+//! must meet all four.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

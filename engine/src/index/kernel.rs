@@ -1,5 +1,4 @@
-//! Dot products, in the widest form that this processor has. The only module of the engine with
-//! `unsafe`.
+//! Dot products, in the widest form that this processor has.
 //!
 //! A loop that is to be fast is written once, as a [`Task`] generic over [`Kernel`], and [`run`]
 //! compiles it once per instruction set, so that the dot product is part of the loop and not a

@@ -1,4 +1,7 @@
 //! Filters through the public face, against a plain reading of payloads.
+//!
+//! Over 400 lines: half of them are that plain reading and what makes random filters and operations,
+//! which all the tests below share.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
