@@ -73,7 +73,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         embedding: items[0].shared.clone(),
         space: collection.spaces().shared(),
     };
-    let hits = collection.search(&SearchRequest::new(query, Target::Both, NonZeroUsize::MIN))?;
+    let request = SearchRequest::new(query, Target::Both, NonZeroUsize::MIN);
+    let hits = collection.search(&request)?.hits;
     let answered = start.elapsed();
     assert_eq!(hits[0].id, items[0].id, "a row is nearest to itself");
     println!("open of {} items", collection.stats().items);

@@ -118,6 +118,7 @@ fn line(
     for hits in hits {
         found.push(
             hits?
+                .hits
                 .into_iter()
                 .map(|hit| hit.id.as_str().to_owned())
                 .collect(),

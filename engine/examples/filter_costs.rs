@@ -120,10 +120,13 @@ fn graph(len: usize) -> Result<(), Box<dyn std::error::Error>> {
         let mut request = SearchRequest::new(query, Target::Text, NonZeroUsize::MIN);
         // So few that the graph is chosen however few rows there are.
         request.ef_search = Some(32);
-        let plan = collection.explain(&request)?.shards.remove(0);
+        request.explain = true;
+        let mut how = collection.search(&request)?.explanation;
+        let plan = how.as_mut().map(|how| how.shards.remove(0));
+        let plan = plan.ok_or("the search is explained")?;
         distances += plan.distances;
         candidates += plan.ef_search;
-        ns += least_ns(|| collection.search(&request).map(|hits| hits.len()));
+        ns += least_ns(|| collection.search(&request).map(|answer| answer.hits.len()));
     }
     println!(
         "graph of {len} rows of {dim}: {:.1} ns per distance, {:.1} distances per candidate",
@@ -184,8 +187,10 @@ fn distinct_values(
         // There are no images: what is left is the filter itself.
         let mut request = SearchRequest::new(query, Target::Image, NonZeroUsize::MIN);
         request.filter = Some(Filter::from_json(&filter)?);
-        let matching = collection.explain(&request)?.matching_items;
-        let ns = least_ns(|| collection.search(&request).map(|hits| hits.len()));
+        request.explain = true;
+        let how = collection.search(&request)?.explanation;
+        let matching = how.ok_or("the search is explained")?.matching_items;
+        let ns = least_ns(|| collection.search(&request).map(|answer| answer.hits.len()));
         println!("  {name}: {matching} items in {:.2} ms", ns / 1e6);
     }
     Ok(())

@@ -16,16 +16,16 @@ use embedding::{Aspect, Embedding, Modality, Spaces};
 use parking_lot::{Mutex, RwLock};
 
 use crate::{
-    EngineError, Explained, Hit, Item, ItemId, ItemMeta, SearchRequest, Stats, Upserted,
+    Answer, EngineError, Item, ItemId, ItemMeta, SearchRequest, Stats, Upserted,
     budget::Budget,
     catalog::{self, Description, item_key, item_prefix},
     config::EngineConfig,
-    filter::{checked::Checked, ordinals::Ordinals, postings::FieldIndex},
+    filter::{ordinals::Ordinals, postings::FieldIndex},
     indexing::Write,
     record::{self, Record, Stamp},
     sealing::{self, SealQueue},
     searching,
-    shard::{Found, ShardKey},
+    shard::ShardKey,
     state::{Part, State, slot_of},
     store::{Batch, Store},
     turns::Turns,
@@ -279,64 +279,21 @@ impl Collection {
         }))
     }
 
+    /// The item with this id without its embeddings.
+    pub(crate) fn meta(&self, id: &str) -> Result<Option<ItemMeta>, EngineError> {
+        let id = ItemId::new(id)?;
+        self.read(&id, |record| record.meta(id.clone()))
+    }
+
     /// The nearest items, best first, ties by id.
     ///
     /// # Errors
-    /// When the query comes from another model or has another dim, when its space holds no items
-    /// of the target, when the filter does not fit the declared fields, when a found record is
-    /// damaged, or when the store fails.
-    pub fn search(&self, request: &SearchRequest) -> Result<Vec<Hit>, EngineError> {
-        let nearest = searching::nearest(self, request)?;
-        self.hits(nearest.found, nearest.filter.as_ref())
-    }
-
-    /// The same hits as from [`Collection::search`], and how they were found.
-    ///
-    /// # Errors
-    /// As for [`Collection::search`].
-    pub fn explain(&self, request: &SearchRequest) -> Result<Explained, EngineError> {
-        let (nearest, matching_items, shards) = searching::explained(self, request)?;
-        Ok(Explained {
-            hits: self.hits(nearest.found, nearest.filter.as_ref())?,
-            matching_items,
-            shards,
-        })
-    }
-
-    fn hits(
-        &self,
-        found: Vec<Found<String>>,
-        filter: Option<&Checked>,
-    ) -> Result<Vec<Hit>, EngineError> {
-        let mut hits = Vec::new();
-        for found in found {
-            let id = ItemId::new(found.id)?;
-            // A found item that is no longer in the store was deleted a moment ago.
-            let Some(meta) = self.read(&id, |record| record.meta(id.clone()))? else {
-                continue;
-            };
-            // Nor is one that passed, but was changed since, and passes no more.
-            if filter.is_some_and(|filter| !filter.passes(&meta.payload)) {
-                continue;
-            }
-            let ItemMeta {
-                id,
-                modality,
-                payload,
-                source,
-                text,
-                ..
-            } = meta;
-            hits.push(Hit {
-                id,
-                modality,
-                score: found.score,
-                payload,
-                source,
-                text,
-            });
-        }
-        Ok(hits)
+    /// When a query comes from another model or has another dim, when its space holds no items of
+    /// the target, when something in the request is out of its range or does not go with the rest
+    /// ([`EngineError::BadSearch`]), when the filter does not fit the declared fields, when a found
+    /// record is damaged, or when the store fails.
+    pub fn search(&self, request: &SearchRequest) -> Result<Answer, EngineError> {
+        searching::answer(self, request)
     }
 
     /// Seals every tail, and returns when that is done. Sealing also happens by itself in the

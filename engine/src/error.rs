@@ -109,6 +109,14 @@ pub enum EngineError {
         /// What was to be searched.
         target: Target,
     },
+    /// Something that a search asks for does not go, or not with the rest.
+    #[error("{field}: {reason}")]
+    BadSearch {
+        /// Which part of the request.
+        field: &'static str,
+        /// What is wrong with it, and what was expected.
+        reason: String,
+    },
     /// A stored record does not read back as it was written.
     #[error("item {id} of collection {collection} is damaged in the store: {reason}")]
     DamagedItem {

@@ -27,8 +27,8 @@
 //! notes.upsert(items.collect::<Result<_, engine::EngineError>>()?)?;
 //!
 //! let query = Query { embedding: encoded[0].shared.clone(), space: spaces.shared() };
-//! let hits = notes.search(&SearchRequest::new(query, Target::Both, NonZeroUsize::MIN))?;
-//! assert_eq!(hits[0].id.as_str(), "bicycle");
+//! let answer = notes.search(&SearchRequest::new(query, Target::Both, NonZeroUsize::MIN))?;
+//! assert_eq!(answer.hits[0].id.as_str(), "bicycle");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -81,7 +81,10 @@ pub use filter::{
 pub use head::{Head, Prediction};
 pub use item::{Item, ItemId, ItemMeta, Payload, Stats, Upserted};
 pub use prompts::Prompts;
-pub use request::{Explained, Hit, Query, Score, SearchRequest, Target};
+pub use request::{
+    Answer, Cursor, Explanation, GroupBy, Hit, MAX_PARTS, Mix, Page, Part, Query, Score,
+    SearchRequest, Target,
+};
 
 /// The examples of the page about filters run as tests.
 #[cfg(doctest)]

@@ -1,172 +1,179 @@
-//! One search over the shards of a collection.
+//! One search over the shards of a collection: each modality that is searched is a [`Leg`], which
+//! gives its nearest items in order; their lists are merged (`merge`), and what is not wanted or
+//! stands for the same thing is left out (`select`). When too few are left, the legs are asked for
+//! more.
 
-use std::num::NonZeroUsize;
+mod check;
+mod compose;
+mod leg;
+mod merge;
+mod mmr;
+mod select;
+
+use std::collections::HashMap;
 
 use embedding::{Aspect, Modality};
-use rayon::prelude::*;
+use roaring::RoaringBitmap;
 
+use self::{
+    check::Checked,
+    leg::{Candidate, How, Leg, Side},
+    select::Selection,
+};
 use crate::{
-    EngineError, Filter, SearchRequest, ShardPlan,
+    Answer, EngineError, Explanation, Filter, ItemMeta, Page, SearchRequest, ShardPlan,
     collection::Collection,
-    filter::checked::Checked,
+    filter,
     index::SearchParams,
-    shard::{Answer, Found, ShardKey, View, Wanted},
+    shard::{ShardKey, View},
 };
 
-/// Numbers compared by one search from which the shards are searched in parallel; below, waking
-/// other threads takes longer than it saves.
-const PARALLEL_NUMBERS: usize = 1 << 21;
+/// Items that a search looks at to fill groups, or to get past duplicates, in each leg.
+const MAX_DEPTH: usize = 16_384;
 
-/// The nearest items of a request.
-pub(crate) struct Nearest {
-    /// Best first, ties by id.
-    pub(crate) found: Vec<Found<String>>,
-    /// What their payloads must pass.
-    pub(crate) filter: Option<Checked>,
-}
-
-/// The `k` nearest items.
-pub(crate) fn nearest(
+/// The answer to a request.
+pub(crate) fn answer(
     collection: &Collection,
     request: &SearchRequest,
-) -> Result<Nearest, EngineError> {
-    if request.filter.is_some() {
-        return Ok(filtered(collection, request, Explain::No)?.0);
-    }
-    let (views, filter) = (views(collection, request)?, None);
-    let SearchRequest { query, exact, .. } = request;
-    let params = params(collection, request);
-    let search = |(_, view): &(ShardKey, View)| {
-        view.search(&query.embedding, wanted(request), params, *exact)
-    };
-    let found: Vec<Found<String>> = if is_parallel(&views, request) {
-        views.par_iter().flat_map_iter(search).collect()
-    } else {
-        views.iter().flat_map(search).collect()
-    };
-    let found = best(found, request);
-    Ok(Nearest { found, filter })
-}
-
-/// The same, how many items match, and what was done in each shard.
-pub(crate) fn explained(
-    collection: &Collection,
-    request: &SearchRequest,
-) -> Result<(Nearest, u64, Vec<ShardPlan>), EngineError> {
-    filtered(collection, request, Explain::Yes)
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Explain {
-    Yes,
-    No,
-}
-
-/// A search among the items that pass the request's filter; without one all do.
-fn filtered(
-    collection: &Collection,
-    request: &SearchRequest,
-    explain: Explain,
-) -> Result<(Nearest, u64, Vec<ShardPlan>), EngineError> {
-    let everything = Filter::default();
-    let filter = request.filter.as_ref().unwrap_or(&everything);
-    let filter = collection.check_filter(filter)?;
+) -> Result<Answer, EngineError> {
+    let checked = check::check(collection, request)?;
+    let filter = filter_of(collection, request)?;
     // Before the filter is evaluated: an ordinal that changes hands between the two then belongs
     // to a row that is not looked at.
-    let views = views(collection, request)?;
-    let matching = collection.matching(&filter)?;
-    let asked = Wanted {
-        query: &request.query.embedding,
-        k: wanted(request),
-        params: params(collection, request),
+    let legs = legs(collection, request, &checked)?;
+    let matching = filter.as_ref().map(|f| collection.matching(f));
+    let matching: Option<RoaringBitmap> = matching.transpose()?;
+    let ef_search = request.ef_search;
+    let ef_search = ef_search.unwrap_or(collection.core.config.hnsw.ef_search);
+    let how = How {
+        params: SearchParams { ef_search },
         exact: request.exact,
-        matching: &matching,
-        explain: explain == Explain::Yes,
+        matching: matching.as_ref(),
+        explain: request.explain,
     };
-    let search = |(key, view): &(ShardKey, View)| view.search_matching(&asked, key.to_string());
-    let answers: Vec<Answer> = if is_parallel(&views, request) {
-        views.par_iter().map(search).collect()
-    } else {
-        views.iter().map(search).collect()
-    };
-    let (found, plans): (Vec<_>, Vec<_>) = answers.into_iter().map(|a| (a.found, a.plan)).unzip();
-    let nearest = Nearest {
-        found: best(found.into_iter().flatten().collect(), request),
-        filter: Some(filter),
-    };
-    Ok((nearest, matching.len(), plans))
-}
-
-fn params(collection: &Collection, request: &SearchRequest) -> SearchParams {
-    let ef_search = request
-        .ef_search
-        .unwrap_or(collection.core.config.hnsw.ef_search);
-    SearchParams { ef_search }
-}
-
-/// One more, in case the excluded one is among them.
-fn wanted(request: &SearchRequest) -> NonZeroUsize {
-    let one_more = usize::from(request.exclude.is_some());
-    request.k.saturating_add(one_more)
-}
-
-fn is_parallel(views: &[(ShardKey, View)], request: &SearchRequest) -> bool {
-    let dim = request.query.embedding.dim();
-    let numbers: usize = views.iter().map(|(_, view)| view.rows() * dim).sum();
-    views.len() > 1 && numbers >= PARALLEL_NUMBERS
-}
-
-fn best(mut found: Vec<Found<String>>, request: &SearchRequest) -> Vec<Found<String>> {
-    if let Some(exclude) = &request.exclude {
-        found.retain(|found| found.id != exclude.as_str());
+    let mut metas = Metas::new(collection, filter.as_ref());
+    let mut depth = select::first_depth(request);
+    loop {
+        let (found, plans): (Vec<_>, Vec<_>) =
+            legs.iter().map(|leg| leg.nearest(depth, &how)).unzip();
+        let ended = found.iter().all(|leg: &Vec<Candidate>| leg.len() < depth);
+        let ranked = merge::merge(&found);
+        let selection = Selection {
+            request,
+            legs: &legs,
+            found: &found,
+            ranked: &ranked,
+        };
+        let selected = selection.select(&mut metas)?;
+        let beyond = selection.is_beyond_threshold();
+        if !selected.is_filled && !ended && !beyond && depth < MAX_DEPTH.max(request.k.get()) {
+            depth = depth.saturating_mul(2);
+            continue;
+        }
+        let has_next = selected.is_full && !(ended && selected.took_all);
+        let next = has_next.then(|| selection.cursor(&selected)).flatten();
+        let shards: Vec<ShardPlan> = plans.into_iter().flatten().collect();
+        return Ok(Answer {
+            next,
+            hits: selection.hits(selected, &mut metas),
+            explanation: request.explain.then(|| Explanation {
+                matching_items: matching.as_ref().map_or(0, RoaringBitmap::len),
+                shards,
+            }),
+        });
     }
-    found.sort_unstable_by(Found::rank);
-    found.truncate(request.k.get());
-    found
 }
 
-/// The shards that a request is about, all as they were at one moment.
-fn views(
+/// The request's filter; one that everything passes where the answer is to be explained.
+fn filter_of(
     collection: &Collection,
     request: &SearchRequest,
-) -> Result<Vec<(ShardKey, View)>, EngineError> {
-    let SearchRequest { query, target, .. } = request;
-    let spaces = collection.spaces();
-    let specific = |modality: &Modality| spaces.specific(*modality);
-    let meets_specific = |m: &Modality| specific(m).is_some_and(|s| s.meets(&query.space));
-    let aspect = if spaces.shared().meets(&query.space) {
-        Aspect::Shared
-    } else if let Some(modality) = Modality::ALL.into_iter().find(meets_specific) {
-        Aspect::Specific(modality)
-    } else {
-        return Err(EngineError::AnotherModel {
-            collection: collection.name.clone(),
-            made_by: spaces.shared().to_string(),
-            got: query.space.to_string(),
-        });
-    };
-    if query.embedding.dim() != query.space.dim {
-        return Err(EngineError::WrongDim {
-            collection: collection.name.clone(),
-            aspect,
-            expected: query.space.dim,
-            got: query.embedding.dim(),
-            what: "the query".into(),
-        });
-    }
-    if let Aspect::Specific(modality) = aspect
-        && !target.includes(modality)
-    {
-        return Err(EngineError::NoSuchTarget {
-            aspect,
-            target: *target,
-        });
-    }
+) -> Result<Option<filter::checked::Checked>, EngineError> {
+    let everything = Filter::default();
+    let explained = request.explain.then_some(&everything);
+    let filter = request.filter.as_ref().or(explained);
+    filter.map(|f| collection.check_filter(f)).transpose()
+}
+
+/// The modalities that a request is about, with their shards as they all were at one moment.
+fn legs(
+    collection: &Collection,
+    request: &SearchRequest,
+    checked: &Checked,
+) -> Result<Vec<Leg>, EngineError> {
     let state = collection.state.read();
-    let wanted = state
-        .shards()
-        .filter(|(key, _)| key.aspect == aspect && target.includes(key.modality));
-    Ok(wanted
-        .map(|(key, shard)| (key, shard.view.clone()))
-        .collect())
+    let views = |modality: Modality, aspect: Aspect| -> Vec<(ShardKey, View)> {
+        let wanted = state
+            .shards()
+            .filter(|(key, _)| (key.modality, key.aspect) == (modality, aspect));
+        wanted
+            .map(|(key, shard)| (key, shard.view.clone()))
+            .collect()
+    };
+    // Images first: where nothing else decides, they come before texts.
+    let modalities = [Modality::Image, Modality::Text];
+    let taken: Vec<_> = modalities
+        .into_iter()
+        .filter(|modality| checked.searches(request.target, *modality))
+        .map(|modality| {
+            let mix = request
+                .mix
+                .as_ref()
+                .map(|mix| (mix, views(modality, Aspect::Specific(modality))));
+            (modality, views(modality, checked.aspect), mix)
+        })
+        .collect();
+    drop(state);
+    let cursor = match &request.page {
+        Page::After(cursor) => Some(cursor),
+        Page::First | Page::Offset(_) => None,
+    };
+    let leg = |(modality, views, mix): (Modality, Vec<_>, Option<(_, Vec<_>)>)| {
+        let passed = cursor.and_then(|c| c.legs.iter().find(|leg| leg.modality == modality));
+        let before = passed.map(|passed| passed.factors.as_slice());
+        let base = Side::new(&request.parts, views, before)?;
+        let mix = mix.map(|(mix, views): (&crate::Mix, _)| {
+            let before = passed.map(|passed| passed.mix_factors.as_slice());
+            Ok::<_, EngineError>((Side::new(&mix.parts, views, before)?, mix.share))
+        });
+        Ok(Leg {
+            modality,
+            base,
+            mix: mix.transpose()?,
+        })
+    };
+    taken.into_iter().map(leg).collect()
+}
+
+/// What the store says of found items, read once each.
+struct Metas<'a> {
+    collection: &'a Collection,
+    /// What payloads must still pass.
+    filter: Option<&'a filter::checked::Checked>,
+    read: HashMap<String, Option<ItemMeta>>,
+}
+
+impl<'a> Metas<'a> {
+    fn new(collection: &'a Collection, filter: Option<&'a filter::checked::Checked>) -> Self {
+        Self {
+            collection,
+            filter,
+            read: HashMap::new(),
+        }
+    }
+
+    /// The item; `None` when it was deleted a moment ago, or was changed and passes no more.
+    fn get(&mut self, id: &str) -> Result<Option<&ItemMeta>, EngineError> {
+        if !self.read.contains_key(id) {
+            let meta = self.collection.meta(id)?;
+            let passes = |meta: &ItemMeta| self.filter.is_none_or(|f| f.passes(&meta.payload));
+            self.read.insert(id.to_owned(), meta.filter(passes));
+        }
+        Ok(self.read.get(id).and_then(Option::as_ref))
+    }
+
+    /// Gives an item away.
+    fn take(&mut self, id: &str) -> Option<ItemMeta> {
+        self.read.remove(id).flatten()
+    }
 }

@@ -73,6 +73,18 @@ struct Chunk {
 pub(crate) struct Found<S> {
     pub(crate) score: Score,
     pub(crate) id: S,
+    /// Where in the view.
+    pub(crate) row: usize,
+}
+
+impl Found<&str> {
+    fn to_owned(&self) -> Found<String> {
+        Found {
+            score: self.score,
+            id: self.id.to_owned(),
+            row: self.row,
+        }
+    }
 }
 
 impl<S: AsRef<str>> Found<S> {
@@ -101,6 +113,7 @@ impl View {
         let sealed = sealed.iter().map(|n| Found {
             score: n.score,
             id: self.sealed.ids.get(n.row.0 as usize),
+            row: n.row.0 as usize,
         });
         let mut found: Vec<Found<&str>> = sealed.collect();
         for Piece { start, chunk } in &self.tail {
@@ -111,13 +124,18 @@ impl View {
                 found.extend(nearest.iter().map(|Neighbor { row, score }| Found {
                     score: *score,
                     id: &*chunk.ids[row.0 as usize],
+                    row: start + row.0 as usize,
                 }));
                 continue;
             }
             for (i, id) in chunk.ids.iter().enumerate() {
                 if alive(Row(i as u32)) {
                     let score = Score(dot(query.as_slice(), chunk.rows.row(i)));
-                    found.push(Found { score, id });
+                    found.push(Found {
+                        score,
+                        id,
+                        row: start + i,
+                    });
                 }
             }
         }
@@ -126,13 +144,7 @@ impl View {
             found.truncate(k.get());
         }
         found.sort_unstable_by(Found::rank);
-        found
-            .iter()
-            .map(|f| Found {
-                score: f.score,
-                id: f.id.to_owned(),
-            })
-            .collect()
+        found.iter().map(Found::to_owned).collect()
     }
 
     /// Number of rows, dead ones too.
@@ -161,12 +173,33 @@ impl View {
         chunk.stamps[i]
     }
 
-    fn row(&self, row: usize) -> &[f32] {
+    /// The embedding of a row.
+    pub(crate) fn row(&self, row: usize) -> &[f32] {
         if row < self.sealed.len() {
             return self.sealed.rows.row(row);
         }
         let (chunk, i) = self.piece(row);
         chunk.rows.row(i)
+    }
+
+    /// Whether the row is alive.
+    pub(crate) fn is_alive(&self, row: usize) -> bool {
+        !self.dead.get(row)
+    }
+
+    /// The live row of a sealed item.
+    pub(crate) fn find_sealed(&self, id: &str) -> Option<usize> {
+        let row = self.sealed.ids.find(id)?;
+        self.is_alive(row).then_some(row)
+    }
+
+    /// The live rows of the tail with their ids.
+    pub(crate) fn tail_rows(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.tail.iter().flat_map(move |Piece { start, chunk }| {
+            let ids = chunk.ids.iter().enumerate();
+            ids.filter(move |(i, _)| self.is_alive(start + i))
+                .map(move |(i, id)| (&**id, start + i))
+        })
     }
 
     /// The live rows, sorted by id: what a new segment is built from.

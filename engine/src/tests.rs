@@ -4,6 +4,7 @@ mod damage;
 mod filters;
 mod graph;
 mod model;
+mod searches;
 
 use std::num::NonZeroUsize;
 
@@ -65,8 +66,12 @@ fn count(n: usize) -> NonZeroUsize {
 }
 
 fn ids(collection: &Collection, request: &SearchRequest) -> Vec<String> {
-    let hits = collection.search(request).expect("searches");
-    hits.into_iter().map(|hit| hit.id.to_string()).collect()
+    let answer = collection.search(request).expect("searches");
+    answer
+        .hits
+        .into_iter()
+        .map(|hit| hit.id.to_string())
+        .collect()
 }
 
 #[test]
@@ -231,7 +236,7 @@ fn a_specific_query_searches_its_own_modality_only() {
     assert_eq!(ids(&both, &request(Target::Both)), [""; 0]);
     let mut request = SearchRequest::new(shared(&text.shared), Target::Both, count(9));
     assert_eq!(ids(&both, &request), ["i", "t"]);
-    request.exclude = Some(id("i"));
+    request.exclude = vec![id("i")];
     request.k = count(1);
     assert_eq!(ids(&both, &request), ["t"]);
     let stats = both.stats();
@@ -331,10 +336,10 @@ fn writers_searchers_and_seals_at_the_same_time_leave_what_the_store_holds() {
         SearchRequest::new(query, Target::Text, count(100))
     };
     let before = notes.search(&request).expect("searches");
-    assert_eq!(before.len(), notes.stats().items);
-    for hit in &before {
+    assert_eq!(before.hits.len(), notes.stats().items);
+    for hit in &before.hits {
         let stored = notes.get(&hit.id).expect("reads").expect("is there");
-        let score = stored.shared.cosine(&request.query.embedding);
+        let score = stored.shared.cosine(&request.parts[0].query.embedding);
         assert!(
             (score - hit.score.0).abs() < 1e-5,
             "memory and store hold one version"

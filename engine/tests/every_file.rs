@@ -198,8 +198,8 @@ fn best(photos: &Collection, wanted: &Item) -> Result<Option<ItemId>, EngineErro
         space: spaces().shared(),
     };
     let request = SearchRequest::new(query, Target::Image, NonZeroUsize::MIN);
-    let hits = photos.search(&request)?;
-    Ok(hits.into_iter().next().map(|hit| hit.id))
+    let answer = photos.search(&request)?;
+    Ok(answer.hits.into_iter().next().map(|hit| hit.id))
 }
 
 /// Whether an error says which folder or item it is about, and what to do.

@@ -209,9 +209,9 @@ fn check_search(collection: &Collection, model: &Model, context: &str) {
             Modality::Image => Target::Image,
         };
         let mut request = SearchRequest::new(query, target, k);
-        let hits = collection.search(&request).expect("searches");
+        let hits = collection.search(&request).expect("searches").hits;
         request.exact = true;
-        let exact = collection.search(&request).expect("searches");
+        let exact = collection.search(&request).expect("searches").hits;
         assert_eq!(
             exact[0].id, wanted.id,
             "{context}: an item is nearest to itself"
@@ -221,7 +221,7 @@ fn check_search(collection: &Collection, model: &Model, context: &str) {
                 .get(&hit.id)
                 .expect("reads")
                 .expect("a hit is an item");
-            let score = stored.shared.cosine(&request.query.embedding);
+            let score = stored.shared.cosine(&request.parts[0].query.embedding);
             assert!(
                 (score - hit.score.0).abs() < 1e-5,
                 "{context}: {} is stale",

@@ -66,6 +66,7 @@ impl View {
             .map(|n| Found {
                 score: n.score,
                 id: self.sealed.ids.get(n.row.0 as usize),
+                row: n.row.0 as usize,
             })
             .collect();
         let mut matching_tail = 0;
@@ -74,7 +75,11 @@ impl View {
                 if !self.dead.get(start + i) && wanted.matching.contains(stamp.ordinal) {
                     matching_tail += 1;
                     let score = Score(dot(wanted.query.as_slice(), chunk.rows.row(i)));
-                    found.push(Found { score, id });
+                    found.push(Found {
+                        score,
+                        id,
+                        row: start + i,
+                    });
                 }
             }
         }
@@ -93,12 +98,8 @@ impl View {
             distances,
             ef_search: chosen.ef,
         };
-        let owned = |f: &Found<&str>| Found {
-            score: f.score,
-            id: f.id.to_owned(),
-        };
         Answer {
-            found: found.iter().map(owned).collect(),
+            found: found.iter().map(Found::to_owned).collect(),
             plan,
         }
     }

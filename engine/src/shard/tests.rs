@@ -135,6 +135,7 @@ fn a_long_tail_is_searched_exactly_around_its_dead_rows() {
             .map(|i| Found {
                 score: Score(dot(query.as_slice(), rows.row(*i))),
                 id: format!("{i:03}"),
+                row: *i,
             })
             .collect();
         expected.sort_by(Found::rank);

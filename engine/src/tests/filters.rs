@@ -63,12 +63,15 @@ fn request(filter: &Value) -> SearchRequest {
 
 /// Ids that a search with the filter finds, in order of ids; the explanation must agree.
 fn passing(collection: &Collection, filter: &Value) -> Vec<String> {
-    let found = collection.explain(&request(filter)).expect("searches");
+    let mut request = request(filter);
+    request.explain = true;
+    let found = collection.search(&request).expect("searches");
+    let how = found.explanation.expect("is asked for");
     let mut ids: Vec<String> = found.hits.iter().map(|hit| hit.id.to_string()).collect();
     ids.sort();
-    assert_eq!(found.matching_items as usize, ids.len(), "{filter}");
-    let matching: usize = found.shards.iter().map(|shard| shard.matching).sum();
-    assert_eq!(matching, ids.len(), "{filter}: {:?}", found.shards);
+    assert_eq!(how.matching_items as usize, ids.len(), "{filter}");
+    let matching: usize = how.shards.iter().map(|shard| shard.matching).sum();
+    assert_eq!(matching, ids.len(), "{filter}: {:?}", how.shards);
     ids
 }
 

@@ -60,11 +60,11 @@ fn a_walk_finds_no_deleted_or_replaced_row_and_nearly_all_others_with_their_cosi
     let (mut same, mut found) = (0, 0);
     for query in queries {
         let mut request = SearchRequest::new(query, Target::Image, count(K));
-        let walked = photos.search(&request).expect("searches");
+        let walked = photos.search(&request).expect("searches").hits;
         assert_eq!(walked.len(), K);
         for hit in &walked {
             let live = model.get(&hit.id).expect("only live items are found");
-            let cosine = live.shared.cosine(&request.query.embedding);
+            let cosine = live.shared.cosine(&request.parts[0].query.embedding);
             let Score(score) = hit.score;
             assert!(
                 (score - cosine).abs() < 1e-5,

@@ -108,27 +108,28 @@ fn check(collection: &Collection, model: &Model) {
         ("nothing", Target::Text),
     ] {
         let query = shared(&item("query", Modality::Text, content).shared);
-        let mut expected: Vec<(f32, &ItemId)> = model
-            .values()
-            .filter(|item| target.includes(item.modality))
-            .map(|item| (item.shared.cosine(&query.embedding), &item.id))
-            .collect();
-        expected.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
-        let mut request = SearchRequest::new(query, target, count(20));
-        let all = collection.search(&request).expect("searches");
-        let found: Vec<&ItemId> = all.iter().map(|hit| &hit.id).collect();
-        assert_eq!(
-            found,
-            expected.iter().map(|(_, id)| *id).collect::<Vec<_>>()
-        );
-        for (hit, (score, _)) in all.iter().zip(&expected) {
-            assert!((hit.score.0 - score).abs() < 1e-5);
+        let mut request = SearchRequest::new(query.clone(), target, count(20));
+        let all = collection.search(&request).expect("searches").hits;
+        for modality in Modality::ALL.into_iter().filter(|m| target.includes(*m)) {
+            let mut expected: Vec<(f32, &ItemId)> = model
+                .values()
+                .filter(|item| item.modality == modality)
+                .map(|item| (item.shared.cosine(&query.embedding), &item.id))
+                .collect();
+            expected.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
+            let of_modality = || all.iter().filter(|hit| hit.modality == modality);
+            let found: Vec<&ItemId> = of_modality().map(|hit| &hit.id).collect();
+            let ids: Vec<&ItemId> = expected.iter().map(|(_, id)| *id).collect();
+            assert_eq!(found, ids);
+            for (hit, (score, _)) in of_modality().zip(&expected) {
+                assert!((hit.score.0 - score).abs() < 1e-5);
+            }
         }
         request.exact = true;
         for k in 1..=all.len() {
             request.k = count(k);
             assert_eq!(
-                collection.search(&request).expect("searches"),
+                collection.search(&request).expect("searches").hits,
                 all[..k],
                 "k = {k}"
             );

@@ -173,7 +173,7 @@ fn check_search(collection: &Collection, found: &BTreeMap<u32, Items>) {
             let mut request = SearchRequest::new(query, target, k);
             for exact in [true, false] {
                 request.exact = exact;
-                let hits = collection.search(&request).expect("searches");
+                let hits = collection.search(&request).expect("searches").hits;
                 assert!(
                     !exact || hits[0].id == id(*writer, *number),
                     "{} is nearest to itself, got {}",
@@ -183,7 +183,7 @@ fn check_search(collection: &Collection, found: &BTreeMap<u32, Items>) {
                 for hit in hits {
                     let stored = collection.get(&hit.id).expect("reads");
                     let stored = stored.expect("a hit is an item");
-                    let score = stored.shared.cosine(&request.query.embedding);
+                    let score = stored.shared.cosine(&request.parts[0].query.embedding);
                     assert!((score - hit.score.0).abs() < 1e-5, "{} is stale", hit.id);
                 }
             }

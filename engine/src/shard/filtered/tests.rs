@@ -145,6 +145,7 @@ fn the_graph_with_a_filter_inside_keeps_its_recall_when_few_rows_match() {
                 .map(|n| Found {
                     score: n.score,
                     id: view.id(n.row.0 as usize).to_owned(),
+                    row: n.row.0 as usize,
                 })
                 .collect();
             recall += part_found(&found, &truth.found) / QUERIES as f64;
