@@ -103,17 +103,26 @@ pub struct IndexArgs {
 #[derive(Debug, Args)]
 pub struct SearchArgs {
     /// What to search for, in words
-    #[arg(required_unless_present = "image", conflicts_with = "image")]
+    #[arg(required_unless_present_any = ["image", "like"])]
     pub text: Option<String>,
-    /// What to search for, as a picture
+    /// What to search for, as a picture; may be given again, and beside words
     #[arg(long, value_name = "FILE")]
-    pub image: Option<PathBuf>,
+    pub image: Vec<PathBuf>,
+    /// Search for what is like the item with this id; may be given again
+    #[arg(long, value_name = "ID")]
+    pub like: Vec<String>,
+    /// Avoid what is like these words; may be given again
+    #[arg(long, value_name = "TEXT")]
+    pub not: Vec<String>,
     /// The collection
     #[arg(long, default_value = DEFAULT_COLLECTION, value_name = "NAME")]
     pub collection: String,
     /// How many hits
     #[arg(short, long, default_value = "10")]
     pub k: NonZeroUsize,
+    /// How many hits to leave out, from the best on
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub offset: usize,
     /// What to find
     #[arg(long, value_enum, default_value_t = TargetArg::Image)]
     pub target: TargetArg,
@@ -124,6 +133,18 @@ pub struct SearchArgs {
     /// `{"must": [{"field": "size", "gte": 3}]}`
     #[arg(long, value_name = "JSON")]
     pub filter: Option<String>,
+    /// Least score of a hit
+    #[arg(long, value_name = "COSINE", allow_negative_numbers = true)]
+    pub min_score: Option<f32>,
+    /// Show one hit for each value of this field of the payloads
+    #[arg(long, value_name = "FIELD")]
+    pub group_by: Option<String>,
+    /// Show one of those items whose cosine is at least this, for instance 0.98
+    #[arg(long, value_name = "COSINE")]
+    pub collapse: Option<f32>,
+    /// Prefer hits that are unlike each other, from 0 (hardly) to 1 (whatever they are)
+    #[arg(long, value_name = "SHARE")]
+    pub diversity: Option<f32>,
     /// Also print how each part of the collection was searched
     #[arg(long)]
     pub explain: bool,
@@ -152,6 +173,8 @@ pub enum SpaceArg {
     Shared,
     /// What only pictures, or only texts, know; for a query and a target of one kind.
     Specific,
+    /// Both, half and half.
+    Mixed,
 }
 
 /// Options of `classify`.
@@ -241,12 +264,14 @@ mod tests {
     }
 
     #[test]
-    fn a_search_needs_words_or_a_picture_but_not_both() {
+    fn a_search_needs_words_a_picture_or_an_item() {
         let parse = |rest: &[&str]| Cli::try_parse_from(["diptych", "search"].iter().chain(rest));
         assert!(parse(&["red bicycle"]).is_ok());
         assert!(parse(&["--image", "cat.jpg"]).is_ok());
         assert!(parse(&[]).is_err());
-        assert!(parse(&["red bicycle", "--image", "cat.jpg"]).is_err());
+        assert!(parse(&["red bicycle", "--image", "cat.jpg", "--image", "dog.jpg"]).is_ok());
+        assert!(parse(&["--like", "cat.jpg", "--not", "a dog"]).is_ok());
+        assert!(parse(&["--not", "a dog"]).is_err());
         assert!(parse(&["red bicycle", "-k", "0"]).is_err());
     }
 }

@@ -1,10 +1,14 @@
 //! `diptych search`: hits in a table or as JSON.
 
-use std::{num::NonZeroUsize, path::Path, time::Instant};
+use std::{path::Path, time::Instant};
 
 use anyhow::{Context, Result, bail};
-use embedding::{Aspect, Encoded, Modality, Spaces};
-use engine::{Collection, Explained, Filter, Hit, Plan, Query, SearchRequest, ShardPlan, Target};
+use embedding::{Aspect, Encoded, Modality, Space, Spaces};
+use encoders::Model;
+use engine::{
+    Collection, Filter, GroupBy, Hit, ItemId, Mix, Page, Part, Plan, Query, Score, SearchRequest,
+    ShardPlan, Target,
+};
 use serde::Serialize;
 
 use crate::{
@@ -12,6 +16,12 @@ use crate::{
     home::{self, Home},
     inputs, output,
 };
+
+/// What `--not` counts beside what is searched for: enough to tell two good hits apart, not so
+/// much that what is merely unlike it comes first.
+const NOT_WEIGHT: f32 = -0.5;
+/// The specific space's part of a score in `--space mixed`.
+const SPECIFIC_SHARE: f32 = 0.5;
 
 #[derive(Debug, Serialize)]
 struct Answer<'a> {
@@ -31,6 +41,10 @@ struct Found {
     payload: engine::Payload,
     source: Option<String>,
     text: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<serde_json::Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    duplicates: Vec<ItemId>,
 }
 
 /// Searches and prints.
@@ -42,26 +56,35 @@ pub fn run(places: &Places, args: &SearchArgs) -> Result<()> {
     let model = home::model(places)?;
     let collection = home::collection(&engine, &args.collection, &model)?;
     let start = Instant::now();
-    let (modality, encoded) = match (&args.image, &args.text) {
-        (Some(file), _) => (Modality::Image, inputs::encode_picture(file, &model)?),
-        (None, Some(text)) => (Modality::Text, inputs::encode_text(text, &model)?),
-        (None, None) => bail!("nothing to search for: give words, or a picture with --image"),
+    let asked = asked(args, &model, &collection)?;
+    let target = match args.target {
+        TargetArg::Image => Target::Image,
+        TargetArg::Text => Target::Text,
+        TargetArg::Both => Target::Both,
     };
-    let query = query(model.spaces(), modality, encoded, args)?;
-    let space = if query.space.aspect == Aspect::Shared {
-        "shared"
-    } else {
-        "specific"
-    };
-    let filter = args.filter.as_deref().map(filter).transpose()?;
-    let asked = Asked {
-        collection: &collection,
-        query: &query,
-        k: args.k,
-        filter: filter.as_ref(),
+    let (parts, mix, space) = in_spaces(model.spaces(), &asked, target, args.space)?;
+    let like = args.like.iter().map(|id| Ok(ItemId::new(id.as_str())?));
+    let request = SearchRequest {
+        mix,
+        exclude: like.collect::<Result<_>>()?,
+        filter: args.filter.as_deref().map(filter).transpose()?,
+        min_score: args.min_score.map(Score),
+        page: match args.offset {
+            0 => Page::First,
+            offset => Page::Offset(offset),
+        },
+        group_by: args.group_by.clone().map(|field| GroupBy {
+            field,
+            hits: std::num::NonZeroUsize::MIN,
+        }),
+        collapse: args.collapse.map(Score),
+        diversity: args.diversity,
         explain: args.explain,
+        ..SearchRequest::of(parts, target, args.k)
     };
-    let (hits, shards) = asked.hits(args.target)?;
+    let answer = collection.search(&request)?;
+    let (hits, how) = (answer.hits, answer.explanation);
+    let shards = how.map(|how| how.shards);
     let took_ms = start.elapsed().as_secs_f64() * 1e3;
     if args.json {
         let collection = collection.name();
@@ -71,88 +94,120 @@ pub fn run(places: &Places, args: &SearchArgs) -> Result<()> {
             space,
             took_ms,
             hits,
-            explain: args.explain.then_some(shards),
+            explain: shards,
         })?);
     }
-    if args.explain {
-        for shard in &shards {
-            output::note(&in_words(shard));
-        }
+    for shard in shards.iter().flatten() {
+        output::note(&in_words(shard));
     }
     let rows: Vec<_> = hits.iter().enumerate().map(row).collect();
     Ok(output::table(["rank", "score", "name", "where"], &rows)?)
 }
 
-/// The query in the space that was asked for. On its own it is the shared one: where pictures and
-/// texts meet, pictures are also near pictures that mean the same.
-fn query(spaces: &Spaces, from: Modality, encoded: Encoded, args: &SearchArgs) -> Result<Query> {
-    if args.space != SpaceArg::Specific {
-        return Ok(Query {
-            embedding: encoded.shared,
-            space: spaces.shared(),
+/// One of the things that are searched for.
+struct Asked {
+    encoded: Encoded,
+    modality: Modality,
+    weight: f32,
+}
+
+fn asked(args: &SearchArgs, model: &Model, collection: &Collection) -> Result<Vec<Asked>> {
+    let mut asked = Vec::new();
+    let mut add = |encoded, modality, weight| {
+        asked.push(Asked {
+            encoded,
+            modality,
+            weight,
         });
-    }
-    let same_kind = match from {
-        Modality::Image => args.target == TargetArg::Image,
-        Modality::Text => args.target == TargetArg::Text,
     };
-    if !same_kind {
-        bail!("--space specific finds only {from} items by {from}: add --target {from}");
+    if let Some(text) = &args.text {
+        add(inputs::encode_text(text, model)?, Modality::Text, 1.0);
     }
-    match (encoded.specific, spaces.specific(from)) {
-        (Some(embedding), Some(space)) => Ok(Query { embedding, space }),
-        _ => bail!(
-            "the model {} keeps nothing specific to {from} items",
-            spaces.model
-        ),
+    for file in &args.image {
+        add(inputs::encode_picture(file, model)?, Modality::Image, 1.0);
     }
+    for id in &args.like {
+        let id = ItemId::new(id.as_str()).context("--like")?;
+        let Some(item) = collection.get(&id)? else {
+            bail!("collection {} has no item {id}", collection.name());
+        };
+        let (shared, specific) = (item.shared, item.specific);
+        add(Encoded { shared, specific }, item.modality, 1.0);
+    }
+    for text in &args.not {
+        add(
+            inputs::encode_text(text, model)?,
+            Modality::Text,
+            NOT_WEIGHT,
+        );
+    }
+    Ok(asked)
+}
+
+/// The parts of the search in the spaces that were asked for, and what these are called. On its
+/// own it is the shared one: where pictures and texts meet, pictures are also near pictures that
+/// mean the same.
+fn in_spaces(
+    spaces: &Spaces,
+    asked: &[Asked],
+    target: Target,
+    wanted: SpaceArg,
+) -> Result<(Vec<Part>, Option<Mix>, &'static str)> {
+    let shared = || in_space(asked, &spaces.shared());
+    if matches!(wanted, SpaceArg::Auto | SpaceArg::Shared) {
+        return Ok((shared()?, None, "shared"));
+    }
+    let own = asked[0].modality;
+    let is_alike = asked.iter().all(|part| part.modality == own);
+    let is_target = target.includes(own) && target != Target::Both;
+    if !is_alike || !is_target {
+        bail!(
+            "a specific space compares only {own} items with {own} items: add --target {own}, \
+             and search for nothing else"
+        );
+    }
+    let space = spaces.specific(own);
+    let space = space.with_context(|| nothing_specific(spaces, own))?;
+    let specific = in_space(asked, &space)?;
+    Ok(match wanted {
+        SpaceArg::Mixed => {
+            let mix = Mix {
+                parts: specific,
+                share: SPECIFIC_SHARE,
+            };
+            (shared()?, Some(mix), "mixed")
+        }
+        _ => (specific, None, "specific"),
+    })
+}
+
+fn nothing_specific(spaces: &Spaces, modality: Modality) -> String {
+    let model = &spaces.model;
+    format!("the model {model} keeps nothing specific to {modality} items")
+}
+
+fn in_space(asked: &[Asked], space: &Space) -> Result<Vec<Part>> {
+    let part = |asked: &Asked| {
+        let row = match space.aspect {
+            Aspect::Shared => Some(&asked.encoded.shared),
+            Aspect::Specific(_) => asked.encoded.specific.as_ref(),
+        };
+        let Some(embedding) = row.cloned() else {
+            bail!("there is nothing specific to what is searched for: use --space shared");
+        };
+        let space = space.clone();
+        Ok(Part {
+            query: Query { embedding, space },
+            modality: Some(asked.modality),
+            weight: asked.weight,
+        })
+    };
+    asked.iter().map(part).collect()
 }
 
 fn filter(json: &str) -> Result<Filter> {
     let value = serde_json::from_str(json).context("--filter is not JSON")?;
     Filter::from_json(&value).context("--filter")
-}
-
-/// What is searched for, whatever the kind of what is found.
-struct Asked<'a> {
-    collection: &'a Collection,
-    query: &'a Query,
-    k: NonZeroUsize,
-    filter: Option<&'a Filter>,
-    explain: bool,
-}
-
-impl Asked<'_> {
-    /// Hits, and how they were found. Texts lie nearer to texts than to pictures, so that one list
-    /// by score would hide one kind behind the other: for both, the best of each kind take turns.
-    fn hits(&self, target: TargetArg) -> Result<(Vec<Hit>, Vec<ShardPlan>)> {
-        let search = |target| {
-            let mut request = SearchRequest::new(self.query.clone(), target, self.k);
-            request.filter = self.filter.cloned();
-            if !self.explain {
-                return anyhow::Ok((self.collection.search(&request)?, Vec::new()));
-            }
-            let Explained { hits, shards, .. } = self.collection.explain(&request)?;
-            Ok((hits, shards))
-        };
-        match target {
-            TargetArg::Image => search(Target::Image),
-            TargetArg::Text => search(Target::Text),
-            TargetArg::Both => {
-                let (images, mut shards) = search(Target::Image)?;
-                let (texts, of_texts) = search(Target::Text)?;
-                shards.extend(of_texts);
-                let mut kinds = [images.into_iter(), texts.into_iter()];
-                // Ends when both have ended, however many hits were asked for.
-                let turns = std::iter::from_fn(|| {
-                    let turn = kinds.each_mut().map(Iterator::next);
-                    turn.iter().any(Option::is_some).then_some(turn)
-                });
-                let hits = turns.flatten().flatten().take(self.k.get());
-                Ok((hits.collect(), shards))
-            }
-        }
-    }
 }
 
 fn in_words(shard: &ShardPlan) -> String {
@@ -180,6 +235,8 @@ fn found(hit: Hit) -> Found {
         payload: hit.payload,
         source: hit.source,
         text: hit.text,
+        group: hit.group,
+        duplicates: hit.duplicates,
     }
 }
 
@@ -195,10 +252,13 @@ fn row((i, hit): (usize, &Hit)) -> [String; 4] {
         .get("name")
         .and_then(|name| name.as_str())
         .map(str::to_owned);
-    let name = named
+    let mut name = named
         .or_else(|| hit.text.clone())
         .or_else(file_name)
         .unwrap_or_default();
+    if !hit.duplicates.is_empty() {
+        name = format!("{name} (and {} alike)", hit.duplicates.len());
+    }
     [
         (i + 1).to_string(),
         format!("{:.3}", hit.score.0),

@@ -33,6 +33,7 @@ mod wire;
 mod body;
 mod classify;
 mod content;
+mod cursor;
 mod ingest;
 mod query;
 mod thumbnails;

@@ -1,6 +1,6 @@
 //! What requests and answers look like as JSON. Unknown fields are refused by name.
 
-use engine::{Fields, Payload, Target};
+use engine::{Fields, MAX_PARTS, Payload, Target};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::reply::ApiError;
@@ -18,30 +18,108 @@ pub(crate) struct ItemIn {
     pub(crate) payload: Option<Payload>,
 }
 
-/// What is looked for: exactly one of `text`, `image`, `id` and `embedding`.
-#[derive(Debug, Deserialize)]
+/// A search: exactly one of `text`, `image`, `id` and `embedding`, or several of them in `parts`.
+/// What is written again as JSON stands for the search, whichever page of it is asked for.
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SearchIn {
     pub(crate) text: Option<String>,
     pub(crate) image: Option<String>,
     pub(crate) id: Option<String>,
     pub(crate) embedding: Option<RowIn>,
+    pub(crate) parts: Option<Vec<PartIn>>,
     pub(crate) target: Option<Target>,
+    #[serde(skip_serializing)]
     pub(crate) k: Option<usize>,
     #[serde(default)]
     pub(crate) space: SpaceIn,
+    /// The specific space's part of a score when `space` is `mixed`.
+    pub(crate) specific_share: Option<f32>,
     #[serde(default)]
     pub(crate) exact: bool,
     pub(crate) ef_search: Option<usize>,
     /// Read by the engine, which names what is wrong by its path.
     pub(crate) filter: Option<serde_json::Value>,
-    /// Whether the answer says how it was found.
+    /// Ids of items that must not come back.
     #[serde(default)]
+    pub(crate) exclude: Vec<String>,
+    pub(crate) min_score: Option<f32>,
+    /// Hits to leave out, from the best on.
+    #[serde(default)]
+    pub(crate) offset: usize,
+    /// `next` of the page before.
+    #[serde(skip_serializing)]
+    pub(crate) cursor: Option<String>,
+    pub(crate) group_by: Option<GroupByIn>,
+    /// Cosine from which items are nearly the same.
+    pub(crate) collapse: Option<f32>,
+    pub(crate) diversity: Option<f32>,
+    /// Whether the answer says how it was found.
+    #[serde(default, skip_serializing)]
     pub(crate) explain: bool,
 }
 
+/// One of the things that are looked for: exactly one of `text`, `image`, `id` and `embedding`.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PartIn {
+    pub(crate) text: Option<String>,
+    pub(crate) image: Option<String>,
+    pub(crate) id: Option<String>,
+    pub(crate) embedding: Option<RowIn>,
+    /// How much it counts; below 0, how much what is like it is avoided.
+    pub(crate) weight: Option<f32>,
+}
+
+/// A field of payloads that hits are put together by.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct GroupByIn {
+    pub(crate) field: String,
+    /// Most hits of one group.
+    #[serde(default = "one")]
+    pub(crate) hits: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+impl SearchIn {
+    /// Takes out what is looked for, each with its path in the request.
+    pub(crate) fn parts(&mut self) -> Result<Vec<(String, PartIn)>, ApiError> {
+        let alone = PartIn {
+            text: self.text.take(),
+            image: self.image.take(),
+            id: self.id.take(),
+            embedding: self.embedding.take(),
+            weight: None,
+        };
+        let Some(parts) = self.parts.take() else {
+            return Ok(vec![(String::new(), alone)]);
+        };
+        let others = [
+            ("text", alone.text.is_some()),
+            ("image", alone.image.is_some()),
+            ("id", alone.id.is_some()),
+            ("embedding", alone.embedding.is_some()),
+        ];
+        if let Some((field, _)) = others.into_iter().find(|(_, is)| *is) {
+            let message = format!("`parts` and `{field}` do not go together: make it one of them");
+            return Err(ApiError::invalid(field, message));
+        }
+        if !(1..=MAX_PARTS).contains(&parts.len()) {
+            let message = format!("{} parts, expected 1 to {MAX_PARTS}", parts.len());
+            return Err(ApiError::invalid("parts", message));
+        }
+        let path = |i| format!("parts[{i}]");
+        let parts = parts.into_iter().enumerate();
+        Ok(parts.map(|(i, part)| (path(i), part)).collect())
+    }
+}
+
 /// A row of numbers, or base64 of little-endian f32.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(
     untagged,
     expecting = "expected an array of numbers or base64 of little-endian f32"
@@ -52,7 +130,7 @@ pub(crate) enum RowIn {
 }
 
 /// Which embeddings are compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum SpaceIn {
     /// The server chooses, and says what it chose.
@@ -62,6 +140,19 @@ pub(crate) enum SpaceIn {
     Shared,
     /// What only one modality knows.
     Specific,
+    /// Both, by a weighted mean of the two cosines.
+    Mixed,
+}
+
+impl SpaceIn {
+    /// What was chosen.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Auto | Self::Shared => "shared",
+            Self::Specific => "specific",
+            Self::Mixed => "mixed",
+        }
+    }
 }
 
 /// What is classified: exactly one of `text` and `image`, among `labels`.

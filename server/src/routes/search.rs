@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 
 use super::{picture, took_ms};
 use crate::{
-    body, query,
+    body,
+    query::{self, Found},
     reply::ApiError,
     state::{AppState, block},
     wire::{SearchIn, parse},
@@ -32,25 +33,30 @@ pub(crate) async fn search(
     drop(sent.bytes);
     // What was asked may be a picture as large as the body.
     let room = sent.room;
-    let mut found = query::search(&state, collection, asked).await?;
+    let found = query::search(&state, collection, asked).await?;
     drop(room);
-    let shards = found.shards.take();
+    let Found {
+        answer,
+        next,
+        target,
+        space,
+    } = found;
     let hits = block("describing hits", move || {
-        Ok(found
-            .hits
-            .into_iter()
+        let hits = answer.hits.into_iter();
+        Ok(hits
             .map(|hit| describe(&state, &name, hit))
             .collect::<Vec<_>>())
     })
     .await?;
     let mut out = json!({
         "hits": hits,
-        "target": found.target,
-        "space": found.space,
+        "next": next,
+        "target": target,
+        "space": space,
         "took_ms": took_ms(started),
     });
-    if let Some(shards) = shards {
-        out["explain"] = json!({ "shards": shards });
+    if let Some(how) = answer.explanation {
+        out["explain"] = json!({ "shards": how.shards });
     }
     Ok(HttpResponse::Ok().json(out))
 }
@@ -62,6 +68,12 @@ fn describe(state: &AppState, collection: &str, hit: Hit) -> Value {
         "score": hit.score,
         "payload": hit.payload,
     });
+    if let Some(group) = hit.group {
+        out["group"] = group;
+    }
+    if !hit.duplicates.is_empty() {
+        out["duplicates"] = json!(hit.duplicates);
+    }
     if let Some(text) = hit.text {
         out["text"] = json!(text);
     }

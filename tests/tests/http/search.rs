@@ -168,6 +168,49 @@ fn what_is_wrong_with_a_search_is_named() {
         (json!({ "embedding": "AAA=" }), "embedding"),
         (json!({ "embedding": true }), "embedding"),
         (json!({ "id": "" }), "id"),
+        (json!({ "parts": [] }), "parts"),
+        (json!({ "parts": [{ "text": "a" }], "text": "a" }), "text"),
+        (json!({ "parts": [{ "text": "a" }, {}] }), "parts[1].text"),
+        (json!({ "parts": [{ "text": "a", "weight": 0 }] }), "weight"),
+        (
+            json!({ "parts": [{ "text": "a", "weight": -1 }] }),
+            "weight",
+        ),
+        (
+            json!({ "parts": [{ "text": "a", "wait": 1 }] }),
+            "parts[0].wait",
+        ),
+        (json!({ "text": "a", "offset": 10_001 }), "offset"),
+        (json!({ "text": "a", "cursor": "x" }), "cursor"),
+        (json!({ "text": "a", "min_score": 2 }), "min_score"),
+        (json!({ "text": "a", "collapse": -2 }), "collapse"),
+        (json!({ "text": "a", "diversity": 1.5 }), "diversity"),
+        (
+            json!({ "text": "a", "diversity": 0.5, "offset": 1 }),
+            "diversity",
+        ),
+        (json!({ "text": "a", "group_by": {} }), "group_by.field"),
+        (
+            json!({ "text": "a", "group_by": { "field": "n", "hits": 0 } }),
+            "group_by.hits",
+        ),
+        (
+            json!({ "text": "a", "specific_share": 0.5 }),
+            "specific_share",
+        ),
+        (
+            json!({ "text": "a", "space": "mixed", "specific_share": 1 }),
+            "mix",
+        ),
+        (
+            json!({ "text": "a", "space": "mixed", "target": "both" }),
+            "target",
+        ),
+        (
+            json!({ "embedding": vec![1.0; 32], "space": "mixed" }),
+            "space",
+        ),
+        (json!({ "text": "a", "exclude": [""] }), "id"),
     ];
     for (query, field) in cases {
         let reply = service.post("/v1/collections/c/search", &query);
@@ -175,4 +218,106 @@ fn what_is_wrong_with_a_search_is_named() {
     }
     let none = service.post("/v1/collections/none/search", &json!({ "text": "a" }));
     none.refused(404, "collection_not_found");
+}
+
+/// A collection of 30 texts in three groups.
+fn many() -> Service {
+    let service = Service::with_collection();
+    let text = |i: usize| json!({ "id": format!("{i:02}"), "text": format!("text {i}"), "payload": { "n": i % 3 } });
+    service.add(&(0..30).map(text).collect::<Vec<_>>().into());
+    service
+}
+
+#[test]
+fn several_parts_with_weights_are_one_search_and_items_asked_by_id_stay_away() {
+    let service = many();
+    let parts = json!([{ "text": "text 4" }, { "id": "07" }, { "text": "text 9", "weight": -0.5 }]);
+    let found = service.search(&json!({ "parts": parts, "target": "text", "k": 30 }));
+    assert_eq!(ids(&found).len(), 29);
+    assert!(!ids(&found).contains(&"07"));
+    assert_eq!(ids(&found)[0], "04");
+    let place = ids(&found).iter().position(|id| *id == "09");
+    assert!(place > Some(14), "what is to be avoided is at {place:?}");
+    let one = service.search(&json!({ "parts": [{ "text": "text 4" }], "target": "text" }));
+    let alone = service.search(&json!({ "text": "text 4", "target": "text" }));
+    assert_eq!(one["hits"], alone["hits"]);
+}
+
+#[test]
+fn pages_follow_each_other_by_cursor_and_a_cursor_goes_with_its_search_only() {
+    let service = many();
+    let query = |more: Value| {
+        let mut query = json!({ "text": "text 4", "target": "text", "k": 7 });
+        let more = more.as_object().expect("an object").clone();
+        query.as_object_mut().expect("an object").extend(more);
+        query
+    };
+    let all = service.search(&query(json!({ "k": 30 })));
+    let (mut found, mut page) = (Vec::new(), service.search(&query(json!({}))));
+    let first = page["next"].clone();
+    loop {
+        found.extend(ids(&page).into_iter().map(str::to_owned));
+        if page["next"].is_null() {
+            break;
+        }
+        // Of any size, and written to meanwhile.
+        let k = 3 + found.len() % 4;
+        service.add(&json!({ "id": format!("new {k}"), "text": "text 4" }));
+        page = service.search(&query(json!({ "cursor": page["next"], "k": k })));
+    }
+    assert_eq!(found, ids(&all));
+    let other = service.post(
+        "/v1/collections/c/search",
+        &json!({ "text": "text 5", "target": "text", "k": 7, "cursor": first }),
+    );
+    assert_eq!(other.refused(400, "invalid_field"), "cursor");
+    let offset = service.search(&query(json!({ "offset": 25, "k": 30 })));
+    assert!((5..=9).contains(&ids(&offset).len()), "{offset}");
+}
+
+#[test]
+fn hits_are_grouped_collapsed_and_kept_apart() {
+    let service = many();
+    let grouped = service.search(&json!({
+        "text": "text 4", "target": "text", "group_by": { "field": "n", "hits": 2 }
+    }));
+    let groups: Vec<&Value> = grouped["hits"]
+        .as_array()
+        .expect("hits")
+        .iter()
+        .map(|hit| &hit["group"])
+        .collect();
+    assert_eq!(groups.len(), 6);
+    assert!(
+        groups.chunks(2).all(|pair| pair[0] == pair[1]),
+        "{groups:?}"
+    );
+    assert_eq!(groups[0], &json!(1), "the best hit is text 4");
+
+    service.add(&json!({ "id": "copy", "text": "text 4" }));
+    let collapsed =
+        service.search(&json!({ "text": "text 4", "target": "text", "collapse": 0.999 }));
+    let first = &collapsed["hits"][0];
+    assert_eq!(
+        (&first["id"], &first["duplicates"]),
+        (&json!("04"), &json!(["copy"]))
+    );
+
+    let diverse =
+        service.search(&json!({ "text": "text 4", "target": "text", "k": 3, "diversity": 1 }));
+    assert_eq!(ids(&diverse)[0], "04");
+    assert!(!ids(&diverse).contains(&"copy"), "it is the same");
+    assert!(diverse["next"].is_null());
+    let good = service.search(&json!({ "text": "text 4", "target": "text", "min_score": 0.999 }));
+    assert_eq!(ids(&good), ["04", "copy"]);
+}
+
+#[test]
+fn both_spaces_are_compared_at_once() {
+    let service = filled();
+    let found =
+        service.search(&json!({ "image": png_base64(2), "space": "mixed", "specific_share": 0.3 }));
+    assert_eq!((ids(&found)[0], &found["space"]), ("blue", &json!("mixed")));
+    let score = found["hits"][0]["score"].as_f64().expect("a number");
+    assert!((score - 1.0).abs() < 1e-5, "{score}");
 }
