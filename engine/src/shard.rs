@@ -145,7 +145,8 @@ impl View {
         (&self.tail[i].chunk, row - self.tail[i].start)
     }
 
-    fn id(&self, row: usize) -> &str {
+    /// Id of a row.
+    pub(crate) fn id(&self, row: usize) -> &str {
         if row < self.sealed.len() {
             return self.sealed.ids.get(row);
         }
@@ -161,7 +162,8 @@ impl View {
         chunk.stamps[i]
     }
 
-    fn row(&self, row: usize) -> &[f32] {
+    /// The numbers of a row.
+    pub(crate) fn row(&self, row: usize) -> &[f32] {
         if row < self.sealed.len() {
             return self.sealed.rows.row(row);
         }
