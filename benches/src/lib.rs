@@ -15,11 +15,13 @@
 mod clip_like;
 mod items;
 mod measure;
+mod npy;
 mod picture;
 mod random;
 
 pub use clip_like::{ClipLike, LEAST_DIM};
 pub use items::{item, spaces};
 pub use measure::{Latencies, recall};
+pub use npy::read_npy;
 pub use picture::photo_like;
 pub use random::Random;

@@ -5,6 +5,7 @@
 //! | `c` name | description of the collection, JSON |
 //! | `d` number | name of a deleted collection whose items are still being removed |
 //! | `f` number field block value | a page of a field's index, see [`crate::filter::postings`] |
+//! | `k` number | the calibration of confidence, JSON, see [`crate::confidence`] |
 //! | `i` number id | an item's record, see [`crate::record`] |
 //!
 //! A collection's number is big-endian `u32`, and never that of another collection whose items are
@@ -111,6 +112,11 @@ pub(crate) fn page_prefix(number: u32) -> Vec<u8> {
     [b"f".as_slice(), &number.to_be_bytes()].concat()
 }
 
+/// Key of the calibration of a collection.
+pub(crate) fn calibration_key(number: u32) -> Vec<u8> {
+    [b"k".as_slice(), &number.to_be_bytes()].concat()
+}
+
 fn collection_key(name: &str) -> Vec<u8> {
     [COLLECTIONS, name.as_bytes()].concat()
 }
@@ -175,6 +181,7 @@ pub(crate) fn remove_deleted(store: &dyn Store) -> Result<(), EngineError> {
         if let Some(number) = key[DELETED.len()..].first_chunk() {
             let number = u32::from_be_bytes(*number);
             remove_all(store, &page_prefix(number))?;
+            remove_all(store, &calibration_key(number))?;
             remove_all(store, &item_prefix(number))?;
         }
         let mut batch = Batch::default();

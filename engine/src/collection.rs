@@ -19,6 +19,7 @@ use crate::{
     Answer, EngineError, Item, ItemId, ItemMeta, SearchRequest, Stats, Upserted,
     budget::Budget,
     catalog::{self, Description, item_key, item_prefix},
+    confidence::Confidence,
     config::EngineConfig,
     filter::{ordinals::Ordinals, postings::FieldIndex},
     indexing::Write,
@@ -48,6 +49,8 @@ pub struct Collection {
     writes: Turns<ItemId>,
     /// Shards that are being sealed.
     pub(crate) seals: Turns<ShardKey>,
+    /// What says how sure a hit is.
+    pub(crate) confidence: Confidence,
     /// Set when builds under way must end.
     pub(crate) stopping: AtomicBool,
     deleted: AtomicBool,
@@ -69,6 +72,8 @@ pub(crate) struct Derived {
     pub(crate) state: State,
     pub(crate) index: FieldIndex,
     pub(crate) ordinals: Ordinals,
+    /// Not derived, but dispensable.
+    pub(crate) confidence: Confidence,
 }
 
 impl Collection {
@@ -82,6 +87,7 @@ impl Collection {
             state,
             index,
             ordinals,
+            confidence,
         } = derived;
         Self {
             name,
@@ -93,6 +99,7 @@ impl Collection {
             declaring: Turns::new(),
             writes: Turns::new(),
             seals: Turns::new(),
+            confidence,
             stopping: AtomicBool::new(false),
             deleted: AtomicBool::new(false),
         }
@@ -195,6 +202,7 @@ impl Collection {
             }
             state.insert(item, *slot, *stamp);
         }
+        self.confidence.changed(items.iter().map(|item| &item.id));
         drop(state);
         sealing::request(self);
         Ok(upserted)
@@ -238,6 +246,7 @@ impl Collection {
         for id in &there {
             state.remove(id, self.slot(id));
         }
+        self.confidence.changed(there.iter().copied());
         drop(state);
         let mut free = self.ordinals.lock();
         for ordinal in ordinals.into_iter().flatten() {

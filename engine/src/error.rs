@@ -227,6 +227,14 @@ pub enum EngineError {
         /// Name of the field.
         field: String,
     },
+    /// The confidence of hits cannot be calibrated.
+    #[error("collection {collection} cannot be calibrated: {reason}")]
+    CannotCalibrate {
+        /// Name of the collection.
+        collection: String,
+        /// What is missing or wrong, with the values.
+        reason: String,
+    },
     /// The collection has as many items as there are numbers for them.
     #[error("collection {collection} is full")]
     Full {

@@ -36,7 +36,8 @@
 //! what is called. Below them a collection is a few shards (`shard`), each one sealed, immutable
 //! `segment` with an [`index`], plus a tail that is scanned exactly, plus tombstones; `sealing`
 //! builds new segments in the background; `record` and `catalog` say how things lie in the
-//! [`store`]; [`Fields`] and [`Filter`] (`filter`, `indexing`) choose among items by their payloads.
+//! [`store`]; [`Fields`] and [`Filter`] (`filter`, `indexing`) choose among items by their payloads; `confidence` says how
+//! sure a hit is.
 //! [`Head`], [`Prompts`] and [`metrics`] stand beside.
 
 mod bits;
@@ -44,6 +45,7 @@ mod budget;
 mod catalog;
 mod collection;
 mod column;
+mod confidence;
 mod config;
 mod engine;
 mod error;
@@ -67,6 +69,7 @@ pub mod store;
 mod turns;
 
 pub use collection::Collection;
+pub use confidence::{CalibrationKind, CalibrationReport, DirectionReport};
 pub use config::{EngineConfig, GraphBuilder, HnswParams};
 pub use engine::Engine;
 pub use error::EngineError;

@@ -10,6 +10,7 @@ use crate::{
     EngineError,
     catalog::{Description, item_prefix},
     collection::{Collection, Core, Derived, id_of},
+    confidence::{Confidence, keeping},
     filter::{
         ordinals::Ordinals,
         postings::{Digests, FieldIndex},
@@ -79,7 +80,10 @@ pub(crate) fn load(
     }
     let damaged = found.damaged.iter().copied();
     let damaged: Vec<u16> = damaged.filter(|number| fields.has(*number)).collect();
+    let (of, fingerprint) = ((&*name, description.number), description.spaces.fingerprint);
+    let calibration = keeping::read(store, of, fingerprint)?;
     let derived = Derived {
+        confidence: Confidence::with(calibration),
         state,
         index: found.index,
         ordinals: Ordinals::without(&used),

@@ -5,6 +5,9 @@ use rayon::prelude::*;
 
 use crate::index::dot;
 
+/// Bins of [`calibration_error`].
+const CALIBRATION_BINS: usize = 10;
+
 /// Name of the text-to-image figure: `image_retrieval_recall@k`.
 pub fn image_retrieval_recall(k: usize) -> String {
     format!("image_retrieval_recall@{k}")
@@ -75,6 +78,40 @@ pub fn recall_of_ranks(ranks: &[Option<usize>], ks: &[usize]) -> Vec<f64> {
         .collect()
 }
 
+/// Area under the ROC curve: how often one of `positive` is above one of `negative`, with ties as
+/// halves. 0.5 is what guessing gives, and what an empty side gives.
+pub fn roc_auc(positive: &[f64], negative: &[f64]) -> f64 {
+    if positive.is_empty() || negative.is_empty() {
+        return 0.5;
+    }
+    let mut sorted = negative.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let wins = positive.iter().map(|x| {
+        let below = sorted.partition_point(|y| y.total_cmp(x).is_lt());
+        let level = sorted.partition_point(|y| y.total_cmp(x).is_le()) - below;
+        below as f64 + level as f64 / 2.0
+    });
+    wins.sum::<f64>() / (positive.len() as f64 * negative.len() as f64)
+}
+
+/// Expected calibration error over ten bins of equal width (Guo et al. 2017, equation 3): how far
+/// the mean probability of a bin is from the part of it that came true. Pairs are a probability in
+/// `[0, 1]` and whether it came true. None at all give 0.
+pub fn calibration_error(predicted: &[(f64, bool)]) -> f64 {
+    let mut bins = [(0.0, 0.0); CALIBRATION_BINS];
+    for (probability, came_true) in predicted {
+        let bin = (probability * CALIBRATION_BINS as f64) as usize;
+        let (expected, seen) = &mut bins[bin.min(CALIBRATION_BINS - 1)];
+        *expected += probability;
+        *seen += f64::from(u8::from(*came_true));
+    }
+    let off: f64 = bins
+        .iter()
+        .map(|(expected, seen)| f64::abs(expected - seen))
+        .sum();
+    off / predicted.len().max(1) as f64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,6 +143,24 @@ mod tests {
         assert_eq!(rank(&[1.0, 1.0, 1.0, 0.5], &[0, 1, 1]), Some(1));
         assert_eq!(rank(&[1.0, 2.0], &[1]), Some(0));
         assert_eq!(rank(&[1.0], &[]), None);
+    }
+
+    #[test]
+    fn the_area_under_the_curve_counts_pairs_in_the_right_order_and_ties_as_halves() {
+        let close = |a: f64, b: f64| (a - b).abs() < 1e-12;
+        assert!(close(roc_auc(&[2.0, 3.0], &[0.0, 1.0]), 1.0));
+        assert!(close(roc_auc(&[0.0], &[1.0, 2.0]), 0.0));
+        assert!(close(roc_auc(&[1.0, 3.0], &[1.0, 2.0]), 0.625));
+        assert!(close(roc_auc(&[1.0], &[]), 0.5));
+    }
+
+    #[test]
+    fn a_probability_that_comes_true_as_often_as_it_says_has_no_error() {
+        let good = [(0.25, true), (0.25, false), (0.25, false), (0.25, false)];
+        assert!(calibration_error(&good).abs() < 1e-12);
+        let bad = [(1.0, false), (1.0, true), (0.0, false), (0.0, false)];
+        assert!((calibration_error(&bad) - 0.25).abs() < 1e-12);
+        assert!(calibration_error(&[]).abs() < 1e-12);
     }
 
     #[test]

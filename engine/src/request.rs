@@ -5,7 +5,7 @@ use std::{fmt, num::NonZeroUsize};
 use embedding::{Embedding, Modality, Space};
 use serde::{Deserialize, Serialize};
 
-use crate::{Filter, ItemId, Payload, ShardPlan};
+use crate::{CalibrationKind, Filter, ItemId, Payload, ShardPlan};
 
 /// Which items a search looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -148,6 +148,11 @@ pub struct SearchRequest {
     pub filter: Option<Filter>,
     /// Least score of a hit.
     pub min_score: Option<Score>,
+    /// Least confidence of a hit, 0 to 1; for a search for one thing in one space. A hit whose
+    /// confidence cannot be told comes back.
+    pub min_confidence: Option<f32>,
+    /// Whether hits say how sure they are, which may take longer than the search itself.
+    pub confidence: bool,
     /// Which hits of all come back.
     pub page: Page,
     /// Puts hits together.
@@ -196,6 +201,8 @@ impl SearchRequest {
             exclude: Vec::new(),
             filter: None,
             min_score: None,
+            min_confidence: None,
+            confidence: true,
             page: Page::First,
             group_by: None,
             collapse: None,
@@ -216,6 +223,10 @@ pub struct Hit {
     /// spaces are mixed. Scores of different modalities do not compare: in a two-tower model texts
     /// lie nearer to texts than to images.
     pub score: Score,
+    /// Probability that it is what was looked for, of queries that have an answer in the
+    /// collection as often as not. Of several parts or spaces, and among fewer than 16 items, it
+    /// cannot be told.
+    pub confidence: Option<f32>,
     /// What the user stored with it.
     pub payload: Payload,
     /// Where it came from.
@@ -235,6 +246,8 @@ pub struct Answer {
     pub hits: Vec<Hit>,
     /// For the next page, when there may be one. With `diversity` there is none.
     pub next: Option<Cursor>,
+    /// What the confidence of hits rests on that are not of the query's own modality.
+    pub calibration: Option<CalibrationKind>,
     /// How the hits were found, when the request asks for it.
     pub explanation: Option<Explanation>,
 }

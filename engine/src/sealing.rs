@@ -1,4 +1,5 @@
-//! Building new segments aside and putting them in place, in the background or on demand.
+//! Building new segments aside and putting them in place, in the background or on demand. The
+//! background thread also has collections calibrate themselves.
 
 use std::{
     collections::VecDeque,
@@ -13,13 +14,15 @@ use parking_lot::{Condvar, Mutex};
 use crate::{
     EngineError,
     collection::Collection,
+    confidence::fit_if_due,
     error::panic_text,
     segment::Segment,
     segment_file,
     shard::{Shard, ShardKey, View},
 };
 
-/// Shards that want to be sealed. Each is in it at most once, so it is bounded by their number.
+/// Shards that want to be sealed, and collections that want to calibrate themselves. Each is in it
+/// at most once, so it is bounded by their number.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SealQueue {
     shared: Arc<(Mutex<Waiting>, Condvar)>,
@@ -27,31 +30,37 @@ pub(crate) struct SealQueue {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    shards: VecDeque<(Weak<Collection>, ShardKey)>,
+    tasks: VecDeque<(Weak<Collection>, Task)>,
     closed: bool,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Task {
+    Seal(ShardKey),
+    Calibrate,
+}
+
 impl SealQueue {
-    fn push(&self, collection: &Arc<Collection>, key: ShardKey) {
+    fn push(&self, collection: &Arc<Collection>, task: Task) {
         let (waiting, changed) = &*self.shared;
         let mut waiting = waiting.lock();
-        let shard = (Arc::downgrade(collection), key);
+        let task = (Arc::downgrade(collection), task);
         // A seal on demand may have taken up what waits here, and the shard may ask again.
-        let is_it = |(of, key): &(Weak<_>, _)| of.ptr_eq(&shard.0) && *key == shard.1;
-        if !waiting.shards.iter().any(is_it) {
-            waiting.shards.push_back(shard);
+        let is_it = |(of, other): &(Weak<_>, _)| of.ptr_eq(&task.0) && *other == task.1;
+        if !waiting.tasks.iter().any(is_it) {
+            waiting.tasks.push_back(task);
             changed.notify_one();
         }
     }
 
-    fn next(&self) -> Option<(Weak<Collection>, ShardKey)> {
+    fn next(&self) -> Option<(Weak<Collection>, Task)> {
         let (waiting, changed) = &*self.shared;
         let mut waiting = waiting.lock();
         loop {
             if waiting.closed {
                 return None;
             }
-            if let Some(next) = waiting.shards.pop_front() {
+            if let Some(next) = waiting.tasks.pop_front() {
                 return Some(next);
             }
             changed.wait(&mut waiting);
@@ -73,9 +82,16 @@ impl Sealer {
         let thread = std::thread::Builder::new()
             .name("engine-seal".into())
             .spawn(move || {
-                while let Some((collection, key)) = work.next() {
+                while let Some((collection, task)) = work.next() {
                     let Some(collection) = collection.upgrade() else {
                         continue;
+                    };
+                    let key = match task {
+                        Task::Seal(key) => key,
+                        Task::Calibrate => {
+                            fit_if_due(&collection);
+                            continue;
+                        }
                     };
                     match seal(&collection, key, When::Due) {
                         Ok(()) => {}
@@ -106,8 +122,12 @@ impl Sealer {
     }
 }
 
-/// Has the background thread seal what is due.
+/// Has the background thread seal, and calibrate, what is due.
 pub(crate) fn request(collection: &Arc<Collection>) {
+    if collection.wants_fit() {
+        collection.confidence.fitting.store(true, SeqCst);
+        collection.core.queue.push(collection, Task::Calibrate);
+    }
     let config = &collection.core.config;
     let due = |shard: &Shard| !shard.sealing && shard.wants_seal(config);
     if !collection
@@ -127,7 +147,7 @@ pub(crate) fn request(collection: &Arc<Collection>) {
     for key in keys {
         if let Some(shard) = state.shard_mut(&key) {
             shard.sealing = true;
-            collection.core.queue.push(collection, key);
+            collection.core.queue.push(collection, Task::Seal(key));
         }
     }
 }
@@ -266,14 +286,14 @@ mod tests {
         let queue = SealQueue::default();
         for _ in 0..3 {
             for collection in &collections {
-                queue.push(collection, key(0));
-                queue.push(collection, key(1));
+                queue.push(collection, Task::Seal(key(0)));
+                queue.push(collection, Task::Seal(key(1)));
             }
         }
-        assert_eq!(queue.shared.0.lock().shards.len(), 4);
+        assert_eq!(queue.shared.0.lock().tasks.len(), 4);
         let (first, of) = queue.next().expect("open");
-        assert!(first.ptr_eq(&Arc::downgrade(&collections[0])) && of == key(0));
-        queue.push(&collections[0], key(0));
-        assert_eq!(queue.shared.0.lock().shards.len(), 4, "it may ask again");
+        assert!(first.ptr_eq(&Arc::downgrade(&collections[0])) && of == Task::Seal(key(0)));
+        queue.push(&collections[0], Task::Seal(key(0)));
+        assert_eq!(queue.shared.0.lock().tasks.len(), 4, "it may ask again");
     }
 }

@@ -9,6 +9,7 @@ mod leg;
 mod merge;
 mod mmr;
 mod select;
+mod sure;
 
 use std::collections::HashMap;
 
@@ -17,11 +18,12 @@ use roaring::RoaringBitmap;
 
 use self::{
     check::Checked,
+    compose::Factors,
     leg::{Candidate, How, Leg, Side},
     select::Selection,
 };
 use crate::{
-    Answer, EngineError, Explanation, Filter, ItemMeta, Page, SearchRequest, ShardPlan,
+    Answer, EngineError, Explanation, Filter, ItemMeta, Mix, Page, SearchRequest, ShardPlan,
     collection::Collection,
     filter,
     index::SearchParams,
@@ -51,18 +53,26 @@ pub(crate) fn answer(
         matching: matching.as_ref(),
         explain: request.explain,
     };
+    let judge = sure::judge(collection, request, checked.aspect);
     let mut metas = Metas::new(collection, filter.as_ref());
-    let mut depth = select::first_depth(request);
+    let mut depth = select::first_depth(request, legs.len());
     loop {
         let (found, plans): (Vec<_>, Vec<_>) =
             legs.iter().map(|leg| leg.nearest(depth, &how)).unzip();
         let ended = found.iter().all(|leg: &Vec<Candidate>| leg.len() < depth);
-        let ranked = merge::merge(&found);
+        let ranked = merge::merge(collection, &legs, &found);
+        let judged = judge.as_ref().filter(|_| request.min_confidence.is_some());
+        let confidences = judged.map(|judge| {
+            let legs = legs.iter().zip(&found);
+            legs.map(|(leg, found)| sure::confidences(judge, leg, found))
+                .collect()
+        });
         let selection = Selection {
             request,
             legs: &legs,
             found: &found,
             ranked: &ranked,
+            confidences,
         };
         let selected = selection.select(&mut metas)?;
         let beyond = selection.is_beyond_threshold();
@@ -75,7 +85,8 @@ pub(crate) fn answer(
         let shards: Vec<ShardPlan> = plans.into_iter().flatten().collect();
         return Ok(Answer {
             next,
-            hits: selection.hits(selected, &mut metas),
+            calibration: judge.as_ref().map(|judge| sure::calibration(judge, &legs)),
+            hits: selection.hits(selected, &mut metas, judge.as_ref()),
             explanation: request.explain.then(|| Explanation {
                 matching_items: matching.as_ref().map_or(0, RoaringBitmap::len),
                 shards,
@@ -130,14 +141,24 @@ fn legs(
     };
     let leg = |(modality, views, mix): (Modality, Vec<_>, Option<(_, Vec<_>)>)| {
         let passed = cursor.and_then(|c| c.legs.iter().find(|leg| leg.modality == modality));
-        let before = passed.map(|passed| passed.factors.as_slice());
-        let base = Side::new(&request.parts, views, before)?;
-        let mix = mix.map(|(mix, views): (&crate::Mix, _)| {
-            let before = passed.map(|passed| passed.mix_factors.as_slice());
-            Ok::<_, EngineError>((Side::new(&mix.parts, views, before)?, mix.share))
+        let sample = |aspect| collection.confidence.sample(collection, (modality, aspect));
+        let of_base = || sample(checked.aspect);
+        let factors = match passed {
+            Some(passed) => Factors::Known(&passed.factors),
+            None => Factors::Of(&of_base),
+        };
+        let base = Side::new(&request.parts, views, factors)?;
+        let mix = mix.map(|(mix, views): (&Mix, _)| {
+            let of_mix = || sample(Aspect::Specific(modality));
+            let factors = match passed {
+                Some(passed) => Factors::Known(&passed.mix_factors),
+                None => Factors::Of(&of_mix),
+            };
+            Ok::<_, EngineError>((Side::new(&mix.parts, views, factors)?, mix.share))
         });
         Ok(Leg {
             modality,
+            aspect: checked.aspect,
             base,
             mix: mix.transpose()?,
         })

@@ -157,7 +157,8 @@ impl View {
         (&self.tail[i].chunk, row - self.tail[i].start)
     }
 
-    fn id(&self, row: usize) -> &str {
+    /// Id of a row.
+    pub(crate) fn id(&self, row: usize) -> &str {
         if row < self.sealed.len() {
             return self.sealed.ids.get(row);
         }

@@ -63,6 +63,15 @@ pub(super) fn check(
             check_range(field, score.0, "-1 to 1", |x| (-1.0..=1.0).contains(&x))?;
         }
     }
+    if let Some(least) = request.min_confidence {
+        check_range("min_confidence", least, "0 to 1", |x| {
+            (0.0..=1.0).contains(&x)
+        })?;
+        if request.parts.len() > 1 || request.mix.is_some() {
+            let reason = "how sure a hit is can be told of one part in one space only";
+            return Err(bad("min_confidence", reason));
+        }
+    }
     if let Some(diversity) = request.diversity {
         let expected = "more than 0 and at most 1";
         check_range("diversity", diversity, expected, |x| x > 0.0 && x <= 1.0)?;

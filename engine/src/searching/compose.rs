@@ -1,20 +1,23 @@
 //! Several embeddings made into one.
 
+use std::sync::Arc;
+
 use embedding::Embedding;
 
 use super::check::bad;
 use crate::{
     EngineError, Part,
-    index::dot,
-    shard::{ShardKey, View},
+    confidence::sample::{Sample, Spread},
 };
 
-/// Rows that say how wide the cosines of a part spread.
-const SAMPLE_ROWS: usize = 256;
-/// Fewer rows say nothing.
-const MIN_SAMPLE_ROWS: usize = 8;
-/// Smallest standard deviation that is divided by; less is rounding.
-const MIN_SPREAD: f64 = 1e-4;
+/// Where the factors of parts come from.
+pub(super) enum Factors<'a> {
+    /// An earlier page of the same search.
+    Known(&'a [f32]),
+    /// How wide the cosines of each part spread over a sample of the items. It is taken when it is
+    /// needed.
+    Of(&'a dyn Fn() -> Arc<Sample>),
+}
 
 /// The sum of the parts, each divided by the spread of its cosines, and what the parts were
 /// multiplied with: nothing for a single part, which is taken as it is.
@@ -23,19 +26,20 @@ const MIN_SPREAD: f64 = 1e-4;
 /// the part's embedding, since a cosine is linear in it; their means move all scores alike.
 pub(super) fn compose(
     parts: &[Part],
-    views: &[(ShardKey, View)],
-    known: Option<&[f32]>,
+    factors: Factors<'_>,
 ) -> Result<(Embedding, Vec<f32>), EngineError> {
     if let [part] = parts {
         return Ok((part.query.embedding.clone(), Vec::new()));
     }
-    let factors: Vec<f32> = match known {
-        Some(known) => known.to_vec(),
-        None => {
-            let sample = sample(views);
+    let factors: Vec<f32> = match factors {
+        Factors::Known(known) => known.to_vec(),
+        Factors::Of(sample) => {
+            let sample = sample();
             let factor = |part: &Part| {
-                let spread = spread(part.query.embedding.as_slice(), &sample);
-                part.weight / spread.unwrap_or(1.0) as f32
+                let cosines = sample.cosines(part.query.embedding.as_slice());
+                // Of too few items nothing is known: then all parts count alike as they are.
+                let spread = Spread::of(&cosines).map_or(1.0, |spread| spread.deviation);
+                part.weight / spread
             };
             parts.iter().map(factor).collect()
         }
@@ -49,30 +53,4 @@ pub(super) fn compose(
     let whole = Embedding::normalized(sum);
     let whole = whole.map_err(|error| bad("parts", format!("they cancel out: {error}")))?;
     Ok((whole, factors))
-}
-
-/// Live rows at even distances.
-fn sample(views: &[(ShardKey, View)]) -> Vec<&[f32]> {
-    let rows: usize = views.iter().map(|(_, view)| view.rows()).sum();
-    let step = rows.div_ceil(SAMPLE_ROWS).max(1);
-    let of_view = |(_, view): &'_ (ShardKey, View)| (0..view.rows()).step_by(step);
-    let all = views
-        .iter()
-        .flat_map(|view| of_view(view).map(move |row| (&view.1, row)));
-    let live = all.filter(|(view, row)| view.is_alive(*row));
-    live.map(|(view, row)| view.row(row)).collect()
-}
-
-fn spread(query: &[f32], sample: &[&[f32]]) -> Option<f64> {
-    if sample.len() < MIN_SAMPLE_ROWS {
-        return None;
-    }
-    let scores: Vec<f64> = sample
-        .iter()
-        .map(|row| f64::from(dot(query, row)))
-        .collect();
-    let mean = scores.iter().sum::<f64>() / scores.len() as f64;
-    let squares = scores.iter().map(|score| (score - mean).powi(2));
-    let deviation = (squares.sum::<f64>() / scores.len() as f64).sqrt();
-    Some(deviation.max(MIN_SPREAD))
 }

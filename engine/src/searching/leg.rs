@@ -6,11 +6,11 @@ use std::{
     num::NonZeroUsize,
 };
 
-use embedding::{Embedding, Modality};
+use embedding::{Aspect, Embedding, Modality};
 use rayon::prelude::*;
 use roaring::RoaringBitmap;
 
-use super::compose::compose;
+use super::compose::{Factors, compose};
 use crate::{
     EngineError, Part, Score, ShardPlan,
     index::{SearchParams, dot},
@@ -46,6 +46,7 @@ pub(super) struct Candidate {
 /// The items of one modality, and what they are compared with.
 pub(super) struct Leg {
     pub(super) modality: Modality,
+    pub(super) aspect: Aspect,
     pub(super) base: Side,
     /// A second space, and its share of the score.
     pub(super) mix: Option<(Side, f32)>,
@@ -54,7 +55,7 @@ pub(super) struct Leg {
 /// The shards of one modality in one space, and what their rows are compared with.
 pub(super) struct Side {
     views: Vec<(ShardKey, View)>,
-    query: Embedding,
+    pub(super) query: Embedding,
     /// What the parts of the query were multiplied with.
     pub(super) factors: Vec<f32>,
 }
@@ -137,13 +138,13 @@ impl Candidate {
 type Tails<'a> = Vec<OnceCell<HashMap<&'a str, usize>>>;
 
 impl Side {
-    /// Puts what is looked for beside the shards; `factors` are those of an earlier page.
+    /// Puts what is looked for beside the shards.
     pub(super) fn new(
         parts: &[Part],
         views: Vec<(ShardKey, View)>,
-        factors: Option<&[f32]>,
+        factors: Factors<'_>,
     ) -> Result<Self, EngineError> {
-        let (query, factors) = compose(parts, &views, factors)?;
+        let (query, factors) = compose(parts, factors)?;
         Ok(Self {
             views,
             query,

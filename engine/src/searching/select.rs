@@ -10,17 +10,20 @@ use super::{
     Metas,
     leg::{Candidate, Leg},
     merge::Ranked,
-    mmr,
+    mmr, sure,
 };
 use crate::{
-    Cursor, EngineError, Hit, ItemId, ItemMeta, Page, SearchRequest, index::dot, request::Passed,
+    Cursor, EngineError, Hit, ItemId, ItemMeta, Page, SearchRequest,
+    confidence::{fair::LEVEL_ROWS, judge::Judge},
+    index::dot,
+    request::Passed,
 };
 
 /// How many times more candidates than hits are looked at first, where several may become one.
 const SEVERAL: usize = 3;
 
 /// How many items of each modality are looked at first.
-pub(super) fn first_depth(request: &SearchRequest) -> usize {
+pub(super) fn first_depth(request: &SearchRequest, legs: usize) -> usize {
     let before = match &request.page {
         Page::First => 0,
         Page::Offset(offset) => *offset,
@@ -29,7 +32,10 @@ pub(super) fn first_depth(request: &SearchRequest) -> usize {
     let wanted = wanted(request).saturating_add(before);
     let joined = request.collapse.is_some() || request.group_by.is_some();
     let wanted = wanted.saturating_mul(if joined { SEVERAL } else { 1 });
-    wanted.saturating_add(request.exclude.len())
+    let wanted = wanted.saturating_add(request.exclude.len());
+    let for_level = if legs > 1 { LEVEL_ROWS } else { 0 };
+    let for_confidence = request.min_confidence.map_or(0, |_| sure::LEAST_DEPTH);
+    wanted.max(for_level).max(for_confidence)
 }
 
 /// Hits to select, or groups of them; more than come back where diversity chooses among them.
@@ -45,6 +51,8 @@ pub(super) struct Selection<'a> {
     /// Of each leg, best first.
     pub(super) found: &'a [Vec<Candidate>],
     pub(super) ranked: &'a [Ranked],
+    /// Of each leg's candidates, where there is a least confidence.
+    pub(super) confidences: Option<Vec<Vec<Option<f32>>>>,
 }
 
 /// What is left of the candidates.
@@ -100,6 +108,7 @@ impl Selection<'_> {
         for (i, at) in self.ranked.iter().copied().enumerate() {
             let candidate = self.candidate(at);
             if request.min_score.is_some_and(|min| candidate.score < min)
+                || self.is_unsure(at)
                 || request.exclude.iter().any(|id| id.as_str() == candidate.id)
             {
                 continue;
@@ -163,11 +172,26 @@ impl Selection<'_> {
 
     /// Whether all that follows scores less than what is asked for.
     pub(super) fn is_beyond_threshold(&self) -> bool {
-        let Some(min) = self.request.min_score else {
-            return false;
+        let min_score = self.request.min_score;
+        let below = |(leg, found): (usize, &Vec<Candidate>)| {
+            let Some(place) = found.len().checked_sub(1) else {
+                return true;
+            };
+            let is_low = min_score.is_some_and(|min| found[place].score < min);
+            is_low || (found.len() >= sure::LEAST_DEPTH && self.is_unsure(Ranked { leg, place }))
         };
-        let below = |found: &Vec<Candidate>| found.last().is_none_or(|last| last.score < min);
-        self.found.iter().all(below)
+        self.found.iter().enumerate().all(below)
+    }
+
+    /// Whether the candidate has less than the least confidence. Where nothing can be told, it has
+    /// not.
+    fn is_unsure(&self, at: Ranked) -> bool {
+        let confidences = self.confidences.as_ref();
+        let confidence = confidences.and_then(|legs| legs[at.leg][at.place]);
+        let least = self.request.min_confidence;
+        confidence
+            .zip(least)
+            .is_some_and(|(confidence, least)| confidence < least)
     }
 
     /// Where the next page starts.
@@ -205,7 +229,12 @@ impl Selection<'_> {
     }
 
     /// What comes back.
-    pub(super) fn hits(&self, selected: Selected, metas: &mut Metas<'_>) -> Vec<Hit> {
+    pub(super) fn hits(
+        &self,
+        selected: Selected,
+        metas: &mut Metas<'_>,
+        judge: Option<&Judge>,
+    ) -> Vec<Hit> {
         let shown = selected.groups.into_iter().filter(|group| group.is_shown);
         let kept = shown.flat_map(|Group { value, hits, .. }| {
             hits.into_iter().map(move |kept| (value.clone(), kept))
@@ -216,6 +245,7 @@ impl Selection<'_> {
             let mut all: Vec<Option<_>> = kept.into_iter().map(Some).collect();
             kept = chosen.into_iter().filter_map(|i| all[i].take()).collect();
         }
+        let confidences = self.confidences_of(&kept, judge);
         let hit = |(group, Kept { at, duplicates }): (Option<Value>, Kept)| {
             let candidate = self.candidate(at);
             let meta = metas.take(&candidate.id)?;
@@ -231,6 +261,7 @@ impl Selection<'_> {
                 id,
                 modality,
                 score: candidate.score,
+                confidence: confidences[at.leg].get(at.place).copied().flatten(),
                 payload,
                 source,
                 text,
@@ -239,6 +270,24 @@ impl Selection<'_> {
             })
         };
         kept.into_iter().filter_map(hit).collect()
+    }
+
+    /// Of each leg's candidates, up to the last of these.
+    fn confidences_of(
+        &self,
+        kept: &[(Option<Value>, Kept)],
+        judge: Option<&Judge>,
+    ) -> Vec<Vec<Option<f32>>> {
+        if let Some(confidences) = &self.confidences {
+            return confidences.clone();
+        }
+        let of_leg = |(i, leg): (usize, &Leg)| {
+            let of_leg = kept.iter().filter(|(_, kept)| kept.at.leg == i);
+            let last = of_leg.map(|(_, kept)| kept.at.place + 1).max().unwrap_or(0);
+            let found = &self.found[i][..last];
+            judge.map_or(Vec::new(), |judge| sure::confidences(judge, leg, found))
+        };
+        self.legs.iter().enumerate().map(of_leg).collect()
     }
 
     /// Which of the hits, in which order.

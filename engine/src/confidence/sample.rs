@@ -1,0 +1,153 @@
+//! A bounded part of a collection's rows, to see a score among others.
+
+use std::collections::BinaryHeap;
+
+use embedding::mix;
+
+use crate::{
+    index::{Rows, dot},
+    shard::View,
+};
+
+/// Rows of a sample, at most.
+pub(crate) const SAMPLE_ROWS: usize = 512;
+/// Rows from which a sample says something about the rest.
+pub(crate) const LEAST_ROWS: usize = 16;
+/// Smallest deviation of cosines that is believed: equal rows have none at all.
+const LEAST_DEVIATION: f32 = 1e-3;
+
+/// Mean and standard deviation of some cosines. The deviation is never 0.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Spread {
+    pub(crate) mean: f32,
+    pub(crate) deviation: f32,
+}
+
+impl Spread {
+    /// Of these cosines; `None` when there are too few to tell.
+    pub(crate) fn of(cosines: &[f32]) -> Option<Self> {
+        if cosines.len() < LEAST_ROWS {
+            return None;
+        }
+        let count = cosines.len() as f64;
+        let mean = cosines.iter().copied().map(f64::from).sum::<f64>() / count;
+        let square = |x: &f32| (f64::from(*x) - mean).powi(2);
+        let deviation = (cosines.iter().map(square).sum::<f64>() / count).sqrt() as f32;
+        Some(Self {
+            mean: mean as f32,
+            deviation: deviation.max(LEAST_DEVIATION),
+        })
+    }
+
+    /// How many deviations a cosine is above the mean.
+    pub(crate) fn standing(&self, cosine: f32) -> f32 {
+        (cosine - self.mean) / self.deviation
+    }
+}
+
+/// The rows of one modality in one space whose ids have the lowest hashes. So it follows from the
+/// items alone, whatever the order in which they came, and most changes of a large collection
+/// leave it as it is.
+#[derive(Debug)]
+pub(crate) struct Sample {
+    rows: Rows,
+    /// Live rows that it was taken from.
+    pub(crate) population: usize,
+    /// Hash of the last row; a change of an id with a higher one does not change the sample.
+    pub(crate) last_hash: u64,
+    /// Mean of the rows, `[dim]`.
+    mean: Vec<f32>,
+    /// Of the cosines of the rows with their mean.
+    around_mean: Option<Spread>,
+}
+
+impl Sample {
+    /// Takes the sample of these shards, whose rows have `dim` numbers.
+    pub(crate) fn take(views: &[View], dim: usize) -> Self {
+        let mut lowest: BinaryHeap<(u64, &str, usize, usize)> = BinaryHeap::new();
+        let mut population = 0;
+        for (shard, view) in views.iter().enumerate() {
+            for row in (0..view.rows()).filter(|row| !view.dead.get(*row)) {
+                population += 1;
+                let id = view.id(row);
+                let hash = hash_of(id);
+                let full = lowest.len() == SAMPLE_ROWS;
+                if full
+                    && lowest
+                        .peek()
+                        .is_some_and(|last| (hash, id) > (last.0, last.1))
+                {
+                    continue;
+                }
+                lowest.push((hash, id, shard, row));
+                if full {
+                    lowest.pop();
+                }
+            }
+        }
+        let last = lowest.peek().map(|last| last.0);
+        let full = lowest.len() == SAMPLE_ROWS;
+        let mut rows = Rows::with_capacity(dim, lowest.len());
+        for (_, _, shard, row) in lowest.into_sorted_vec() {
+            rows.push(views[shard].row(row));
+        }
+        let mean = mean(&rows);
+        let to_mean: Vec<f32> = (0..rows.len()).map(|i| dot(rows.row(i), &mean)).collect();
+        Self {
+            rows,
+            population,
+            // While there is room, every new item belongs to it.
+            last_hash: last.filter(|_| full).unwrap_or(u64::MAX),
+            mean,
+            around_mean: Spread::of(&to_mean),
+        }
+    }
+
+    /// Number of rows.
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Row `i`; the first ones are themselves a fair sample.
+    pub(crate) fn row(&self, i: usize) -> &[f32] {
+        self.rows.row(i)
+    }
+
+    /// Cosines with all rows.
+    pub(crate) fn cosines(&self, query: &[f32]) -> Vec<f32> {
+        (0..self.len())
+            .map(|i| dot(query, self.rows.row(i)))
+            .collect()
+    }
+
+    /// How far a query's cosine with the mean is from that of a usual row, in deviations: near 0
+    /// for one of this modality, far below for one of another. `None` when there are too few rows.
+    pub(crate) fn belonging(&self, query: &[f32]) -> Option<f32> {
+        let spread = self.around_mean?;
+        Some(spread.standing(dot(query, &self.mean)))
+    }
+}
+
+/// A number that spreads ids evenly. Not kept anywhere, so it may change.
+pub(crate) fn hash_of(id: &str) -> u64 {
+    let word = |bytes: &[u8]| {
+        let mut word = [0; 8];
+        word[..bytes.len()].copy_from_slice(bytes);
+        u64::from_le_bytes(word)
+    };
+    let start = id.len() as u64;
+    id.as_bytes()
+        .chunks(8)
+        .fold(mix(start), |hash, bytes| mix(hash ^ word(bytes)))
+}
+
+fn mean(rows: &Rows) -> Vec<f32> {
+    let mut sums = vec![0.0_f64; rows.dim()];
+    for i in 0..rows.len() {
+        for (sum, x) in sums.iter_mut().zip(rows.row(i)) {
+            *sum += f64::from(*x);
+        }
+    }
+    let count = rows.len().max(1) as f64;
+    sums.iter().map(|sum| (sum / count) as f32).collect()
+}
