@@ -136,6 +136,9 @@ pub struct SearchArgs {
     /// Least score of a hit
     #[arg(long, value_name = "COSINE", allow_negative_numbers = true)]
     pub min_score: Option<f32>,
+    /// Least confidence of a hit, 0 to 1
+    #[arg(long, value_name = "PROBABILITY")]
+    pub min_confidence: Option<f32>,
     /// Show one hit for each value of this field of the payloads
     #[arg(long, value_name = "FIELD")]
     pub group_by: Option<String>,

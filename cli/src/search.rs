@@ -38,6 +38,7 @@ struct Found {
     id: String,
     modality: Modality,
     score: f32,
+    confidence: Option<f32>,
     payload: engine::Payload,
     source: Option<String>,
     text: Option<String>,
@@ -69,6 +70,7 @@ pub fn run(places: &Places, args: &SearchArgs) -> Result<()> {
         exclude: like.collect::<Result<_>>()?,
         filter: args.filter.as_deref().map(filter).transpose()?,
         min_score: args.min_score.map(Score),
+        min_confidence: args.min_confidence,
         page: match args.offset {
             0 => Page::First,
             offset => Page::Offset(offset),
@@ -101,7 +103,10 @@ pub fn run(places: &Places, args: &SearchArgs) -> Result<()> {
         output::note(&in_words(shard));
     }
     let rows: Vec<_> = hits.iter().enumerate().map(row).collect();
-    Ok(output::table(["rank", "score", "name", "where"], &rows)?)
+    Ok(output::table(
+        ["rank", "score", "sure", "name", "where"],
+        &rows,
+    )?)
 }
 
 /// One of the things that are searched for.
@@ -232,6 +237,7 @@ fn found(hit: Hit) -> Found {
         id: hit.id.to_string(),
         modality: hit.modality,
         score: hit.score.0,
+        confidence: hit.confidence,
         payload: hit.payload,
         source: hit.source,
         text: hit.text,
@@ -240,7 +246,7 @@ fn found(hit: Hit) -> Found {
     }
 }
 
-fn row((i, hit): (usize, &Hit)) -> [String; 4] {
+fn row((i, hit): (usize, &Hit)) -> [String; 5] {
     let place = hit.source.clone().unwrap_or_else(|| hit.id.to_string());
     let file_name = || {
         Path::new(&place)
@@ -262,6 +268,8 @@ fn row((i, hit): (usize, &Hit)) -> [String; 4] {
     [
         (i + 1).to_string(),
         format!("{:.3}", hit.score.0),
+        hit.confidence
+            .map_or("-".into(), |sure| format!("{:.0} %", 100.0 * sure)),
         name,
         place,
     ]

@@ -110,6 +110,8 @@ pub(crate) async fn search(
         exclude,
         filter,
         min_score: wire.min_score.map(Score),
+        min_confidence: wire.min_confidence,
+        confidence: wire.confidence,
         page,
         group_by: group_by.transpose()?,
         collapse: wire.collapse.map(Score),

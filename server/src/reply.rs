@@ -117,6 +117,7 @@ impl ApiError {
                 ours: got,
             },
             EngineError::NoSuchTarget { .. } => Self::invalid("target", message),
+            EngineError::CannotCalibrate { .. } => Self::invalid("pairs", message),
             EngineError::BadSearch { field, reason } => Self::invalid(field, reason),
             EngineError::BadFilter { path, .. } if path.is_empty() => {
                 Self::invalid("filter", message)

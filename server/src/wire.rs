@@ -44,6 +44,10 @@ pub(crate) struct SearchIn {
     #[serde(default)]
     pub(crate) exclude: Vec<String>,
     pub(crate) min_score: Option<f32>,
+    pub(crate) min_confidence: Option<f32>,
+    /// Whether hits say how sure they are.
+    #[serde(default = "yes", skip_serializing)]
+    pub(crate) confidence: bool,
     /// Hits to leave out, from the best on.
     #[serde(default)]
     pub(crate) offset: usize,
@@ -83,6 +87,10 @@ pub(crate) struct GroupByIn {
 
 fn one() -> usize {
     1
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl SearchIn {
@@ -173,6 +181,14 @@ pub(crate) struct CollectionIn {
     /// Fields of payloads that filters may name; those that are there stay.
     #[serde(default)]
     pub(crate) fields: Fields,
+}
+
+/// The optional body of `POST /v1/collections/{c}/calibrate`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CalibrateIn {
+    /// Ids of what is asked with and of what should be found, a text and an image in any order.
+    pub(crate) pairs: Option<Vec<(String, String)>>,
 }
 
 /// What may follow `?` when one item is asked for.

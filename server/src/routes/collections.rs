@@ -6,14 +6,14 @@ use actix_web::{
     HttpRequest, HttpResponse,
     web::{Data, Path, Payload},
 };
-use engine::Collection;
+use engine::{Collection, ItemId};
 use serde_json::{Value, json};
 
 use crate::{
     body,
     reply::ApiError,
     state::{AppState, block},
-    wire::{CollectionIn, parse},
+    wire::{CalibrateIn, CollectionIn, parse},
 };
 
 /// `GET /v1/collections`
@@ -89,11 +89,40 @@ pub(crate) async fn delete(
     Ok(HttpResponse::NoContent().finish())
 }
 
+/// `POST /v1/collections/{collection}/calibrate`: fits what the confidence of hits rests on.
+pub(crate) async fn calibrate(
+    state: Data<AppState>,
+    name: Path<String>,
+    request: HttpRequest,
+    payload: Payload,
+) -> Result<HttpResponse, ApiError> {
+    let sent = body::read(&request, payload, &state).await?.bytes;
+    let collection = state.collection(&name)?;
+    let CalibrateIn { pairs } = if sent.is_empty() {
+        CalibrateIn::default()
+    } else {
+        if body::media_type(&request) != "application/json" {
+            return Err(body::unsupported(&request, "application/json"));
+        }
+        parse(&sent)?
+    };
+    let report = block("calibrating", move || {
+        let failed = |e| ApiError::engine("calibrating", e);
+        let pair = |(query, item): (String, String)| Ok((ItemId::new(query)?, ItemId::new(item)?));
+        let pairs = pairs.map(|pairs| pairs.into_iter().map(pair).collect::<Result<Vec<_>, _>>());
+        let pairs = pairs.transpose().map_err(failed)?;
+        collection.calibrate(pairs.as_deref()).map_err(failed)
+    })
+    .await?;
+    Ok(HttpResponse::Ok().json(json!({ "calibration": report.directions })))
+}
+
 fn describe(collection: &Arc<Collection>) -> Value {
     json!({
         "name": collection.name(),
         "spaces": collection.spaces(),
         "fields": collection.fields(),
+        "calibration": collection.calibration().directions,
         "stats": collection.stats(),
     })
 }

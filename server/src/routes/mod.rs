@@ -50,6 +50,11 @@ pub(crate) fn configure(config: &mut ServiceConfig) {
             [web::post().to(search::search)],
         ))
         .service(only(
+            "/v1/collections/{collection}/calibrate",
+            "POST",
+            [web::post().to(collections::calibrate)],
+        ))
+        .service(only(
             "/v1/collections/{collection}/items",
             "POST",
             [web::post().to(items::post)],

@@ -41,6 +41,7 @@ pub(crate) async fn search(
         target,
         space,
     } = found;
+    let calibration = answer.calibration;
     let hits = block("describing hits", move || {
         let hits = answer.hits.into_iter();
         Ok(hits
@@ -55,6 +56,9 @@ pub(crate) async fn search(
         "space": space,
         "took_ms": took_ms(started),
     });
+    if let Some(calibration) = calibration {
+        out["calibration"] = json!(calibration);
+    }
     if let Some(how) = answer.explanation {
         out["explain"] = json!({ "shards": how.shards });
     }
@@ -66,6 +70,7 @@ fn describe(state: &AppState, collection: &str, hit: Hit) -> Value {
         "id": hit.id,
         "modality": hit.modality,
         "score": hit.score,
+        "confidence": hit.confidence,
         "payload": hit.payload,
     });
     if let Some(group) = hit.group {

@@ -106,7 +106,7 @@ fn an_embedding_of_any_length_is_taken_as_numbers_and_as_base64() {
 }
 
 #[test]
-fn both_modalities_take_turns_because_their_scores_do_not_compare() {
+fn both_modalities_are_in_one_list_that_begins_alike_however_long_it_is() {
     let service = filled();
     let all = service.search(&json!({ "text": "a cat", "target": "both" }));
     let kinds = |found: &Value| -> Vec<String> {
@@ -115,7 +115,9 @@ fn both_modalities_take_turns_because_their_scores_do_not_compare() {
             .map(|h| h["modality"].as_str().expect("a word").to_owned())
             .collect()
     };
-    assert_eq!(kinds(&all), ["image", "text", "image", "text"]);
+    let mut of_all = kinds(&all);
+    of_all.sort();
+    assert_eq!(of_all, ["image", "image", "text", "text"]);
     for k in 1..4 {
         let some = service.search(&json!({ "text": "a cat", "target": "both", "k": k }));
         assert_eq!(
@@ -183,6 +185,14 @@ fn what_is_wrong_with_a_search_is_named() {
         (json!({ "text": "a", "offset": 10_001 }), "offset"),
         (json!({ "text": "a", "cursor": "x" }), "cursor"),
         (json!({ "text": "a", "min_score": 2 }), "min_score"),
+        (
+            json!({ "text": "a", "min_confidence": 1.5 }),
+            "min_confidence",
+        ),
+        (
+            json!({ "parts": [{ "text": "a" }, { "text": "b" }], "min_confidence": 0.5 }),
+            "min_confidence",
+        ),
         (json!({ "text": "a", "collapse": -2 }), "collapse"),
         (json!({ "text": "a", "diversity": 1.5 }), "diversity"),
         (
@@ -320,4 +330,45 @@ fn both_spaces_are_compared_at_once() {
     assert_eq!((ids(&found)[0], &found["space"]), ("blue", &json!("mixed")));
     let score = found["hits"][0]["score"].as_f64().expect("a number");
     assert!((score - 1.0).abs() < 1e-5, "{score}");
+}
+
+#[test]
+fn hits_say_how_sure_they_are_and_those_that_are_not_can_be_left_out() {
+    let service = many();
+    let search = |more: Value| {
+        let mut query = json!({ "text": "text 4", "target": "text", "k": 30 });
+        let more = more.as_object().expect("an object").clone();
+        query.as_object_mut().expect("an object").extend(more);
+        service.search(&query)
+    };
+    let all = search(json!({}));
+    assert_eq!(all["calibration"], "default");
+    let sure = |hit: &Value| hit["confidence"].as_f64().expect("a probability");
+    let all = all["hits"].as_array().expect("hits").clone();
+    assert!((sure(&all[0]) - 1.0).abs() < 1e-6, "it is the text itself");
+    let expected = all.iter().filter(|hit| sure(hit) >= 0.9).count();
+    let found = search(json!({ "min_confidence": 0.9 }));
+    assert_eq!(ids(&found).len(), expected);
+    assert!(expected < 30, "{all:?}");
+    let silent = search(json!({ "confidence": false }));
+    assert!(silent["hits"][0]["confidence"].is_null() && silent.get("calibration").is_none());
+}
+
+#[test]
+fn a_collection_is_calibrated_on_pairs_or_says_what_is_missing() {
+    let service = filled();
+    let calibrate = |body: &Value| service.post("/v1/collections/c/calibrate", body);
+    for body in [
+        json!({}),
+        json!({ "pairs": [["cat", "red"]] }),
+        json!({ "pairs": [["cat", "dog"]] }),
+    ] {
+        assert_eq!(
+            calibrate(&body).refused(400, "invalid_field"),
+            "pairs",
+            "{body}"
+        );
+    }
+    let unknown = calibrate(&json!({ "pears": [] }));
+    assert_eq!(unknown.refused(400, "invalid_field"), "pears");
 }
