@@ -17,6 +17,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::{
     EngineError, Explained, Hit, Item, ItemId, ItemMeta, SearchRequest, Stats, Upserted,
+    audit::{AuditQueue, Ledger},
     budget::Budget,
     catalog::{self, Description, item_key, item_prefix},
     config::EngineConfig,
@@ -50,6 +51,8 @@ pub struct Collection {
     pub(crate) seals: Turns<ShardKey>,
     /// Set when builds under way must end.
     pub(crate) stopping: AtomicBool,
+    /// Recall of its live queries.
+    pub(crate) audit: Arc<Ledger>,
     deleted: AtomicBool,
 }
 
@@ -60,6 +63,7 @@ pub(crate) struct Core {
     pub(crate) index_dir: Option<PathBuf>,
     pub(crate) config: EngineConfig,
     pub(crate) queue: SealQueue,
+    pub(crate) audits: AuditQueue,
     /// For the codes and links of sealed indexes.
     pub(crate) budget: Arc<Budget>,
 }
@@ -86,6 +90,7 @@ impl Collection {
         Self {
             name,
             description,
+            audit: Arc::new(Ledger::new(&core.config)),
             core,
             state: RwLock::new(state),
             index: RwLock::new(index),

@@ -37,8 +37,10 @@
 //! `segment` with an [`index`], plus a tail that is scanned exactly, plus tombstones; `sealing`
 //! builds new segments in the background; `record` and `catalog` say how things lie in the
 //! [`store`]; [`Fields`] and [`Filter`] (`filter`, `indexing`) choose among items by their payloads.
+//! `audit` repeats a share of the searches exactly and keeps recall above its target.
 //! [`Head`], [`Prompts`] and [`metrics`] stand beside.
 
+mod audit;
 mod bits;
 mod budget;
 mod catalog;
@@ -65,7 +67,9 @@ mod shard;
 mod state;
 pub mod store;
 mod turns;
+mod ways;
 
+pub use audit::{LaneRecall, Recall, Selectivity, SelectivityRecall};
 pub use collection::Collection;
 pub use config::{EngineConfig, GraphBuilder, HnswParams};
 pub use engine::Engine;
@@ -82,6 +86,7 @@ pub use head::{Head, Prediction};
 pub use item::{Item, ItemId, ItemMeta, Payload, Stats, Upserted};
 pub use prompts::Prompts;
 pub use request::{Explained, Hit, Query, Score, SearchRequest, Target};
+pub use ways::Way;
 
 /// The examples of the page about filters run as tests.
 #[cfg(doctest)]

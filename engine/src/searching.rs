@@ -4,9 +4,11 @@ use std::num::NonZeroUsize;
 
 use embedding::{Aspect, Modality};
 use rayon::prelude::*;
+use roaring::RoaringBitmap;
 
 use crate::{
-    EngineError, Filter, SearchRequest, ShardPlan,
+    EngineError, Filter, ItemId, Plan, SearchRequest, ShardPlan,
+    audit::Answered,
     collection::Collection,
     filter::checked::Checked,
     index::SearchParams,
@@ -35,8 +37,8 @@ pub(crate) fn nearest(
     }
     let (views, filter) = (views(collection, request)?, None);
     let SearchRequest { query, exact, .. } = request;
-    let params = params(collection, request);
-    let search = |(_, view): &(ShardKey, View)| {
+    let search = |(key, view): &(ShardKey, View)| {
+        let params = params(collection, request, key);
         view.search(&query.embedding, wanted(request), params, *exact)
     };
     let found: Vec<Found<String>> = if is_parallel(&views, request) {
@@ -45,6 +47,8 @@ pub(crate) fn nearest(
         views.iter().flat_map(search).collect()
     };
     let found = best(found, request);
+    let walked = views.iter().any(|(_, view)| view.sealed.graph().is_some());
+    consider(collection, request, (&views, None), (&found, walked));
     Ok(Nearest { found, filter })
 }
 
@@ -75,37 +79,73 @@ fn filtered(
     // to a row that is not looked at.
     let views = views(collection, request)?;
     let matching = collection.matching(&filter)?;
-    let asked = Wanted {
-        query: &request.query.embedding,
-        k: wanted(request),
-        params: params(collection, request),
-        exact: request.exact,
-        matching: &matching,
-        explain: explain == Explain::Yes,
+    let search = |(key, view): &(ShardKey, View)| {
+        let asked = Wanted {
+            query: &request.query.embedding,
+            k: wanted(request),
+            params: params(collection, request, key),
+            exact: request.exact,
+            matching: &matching,
+            explain: explain == Explain::Yes,
+        };
+        view.search_matching(&asked, key.to_string())
     };
-    let search = |(key, view): &(ShardKey, View)| view.search_matching(&asked, key.to_string());
     let answers: Vec<Answer> = if is_parallel(&views, request) {
         views.par_iter().map(search).collect()
     } else {
         views.iter().map(search).collect()
     };
     let (found, plans): (Vec<_>, Vec<_>) = answers.into_iter().map(|a| (a.found, a.plan)).unzip();
+    let found = best(found.into_iter().flatten().collect(), request);
+    let walked = plans.iter().any(|plan| plan.plan == Plan::Graph);
+    let passed = request.filter.as_ref().map(|_| &matching);
+    consider(collection, request, (&views, passed), (&found, walked));
     let nearest = Nearest {
-        found: best(found.into_iter().flatten().collect(), request),
+        found,
         filter: Some(filter),
     };
     Ok((nearest, matching.len(), plans))
 }
 
-fn params(collection: &Collection, request: &SearchRequest) -> SearchParams {
-    let ef_search = request
-        .ef_search
-        .unwrap_or(collection.core.config.hnsw.ef_search);
-    SearchParams { ef_search }
+pub(crate) fn params(
+    collection: &Collection,
+    request: &SearchRequest,
+    key: &ShardKey,
+) -> SearchParams {
+    let ef_search = request.ef_search;
+    SearchParams {
+        ef_search: ef_search.unwrap_or_else(|| collection.audit.ef_search(key)),
+    }
+}
+
+/// Has the search repeated, if it is its turn. `passed` is what passed its filter, `walked` whether
+/// a graph was asked.
+fn consider(
+    collection: &Collection,
+    request: &SearchRequest,
+    (views, passed): (&[(ShardKey, View)], Option<&RoaringBitmap>),
+    (found, walked): (&[Found<String>], bool),
+) {
+    if request.exact {
+        return;
+    }
+    let answered = Answered {
+        views,
+        query: &request.query.embedding,
+        k: request.k,
+        exclude: request.exclude.as_ref().map(ItemId::as_str),
+        matching: passed,
+        found,
+        walked,
+        own_ef: request.ef_search.is_some(),
+    };
+    collection
+        .audit
+        .consider(&collection.core.audits, &answered);
 }
 
 /// One more, in case the excluded one is among them.
-fn wanted(request: &SearchRequest) -> NonZeroUsize {
+pub(crate) fn wanted(request: &SearchRequest) -> NonZeroUsize {
     let one_more = usize::from(request.exclude.is_some());
     request.k.saturating_add(one_more)
 }
@@ -116,7 +156,7 @@ fn is_parallel(views: &[(ShardKey, View)], request: &SearchRequest) -> bool {
     views.len() > 1 && numbers >= PARALLEL_NUMBERS
 }
 
-fn best(mut found: Vec<Found<String>>, request: &SearchRequest) -> Vec<Found<String>> {
+pub(crate) fn best(mut found: Vec<Found<String>>, request: &SearchRequest) -> Vec<Found<String>> {
     if let Some(exclude) = &request.exclude {
         found.retain(|found| found.id != exclude.as_str());
     }
@@ -126,7 +166,7 @@ fn best(mut found: Vec<Found<String>>, request: &SearchRequest) -> Vec<Found<Str
 }
 
 /// The shards that a request is about, all as they were at one moment.
-fn views(
+pub(crate) fn views(
     collection: &Collection,
     request: &SearchRequest,
 ) -> Result<Vec<(ShardKey, View)>, EngineError> {
