@@ -2,7 +2,7 @@
 //! and what evaluating filters on a field with as many distinct values as items takes.
 //!
 //! `cargo run --release -p engine --example filter_costs -- [ROWS] [LINKED] [ITEMS]`: rows that
-//! are compared (default 20,000), rows that are linked in a graph (default 5,000), and items with a
+//! are compared (default 100,000), rows that are linked in a graph (default 30,000), and items with a
 //! distinct number each (default 100,000).
 //! Each figure is the least of several rounds, so that other work on the machine counts little.
 
@@ -10,12 +10,12 @@
 
 use std::{num::NonZeroUsize, sync::Arc, time::Instant};
 
-use embedding::{Embedding, Encoder, HashEncoder, Modality, mix};
+use embedding::{Embedding, Encoder, HashEncoder, Modality, Spaces, mix};
 use engine::{
-    Engine, EngineConfig, FieldKind, Fields, Filter, Item, ItemId, Query, SearchRequest, Target,
-    index::{Flat, Index, Live, Row, Rows, SearchParams},
+    Collection, Engine, EngineConfig, EngineError, FieldKind, Fields, Filter, Item, ItemId, Plan,
+    Query, SearchRequest, Target,
+    index::{Coded, Index, Live, Rows, SearchParams},
 };
-use roaring::RoaringBitmap;
 use serde_json::json;
 
 const ROUNDS: usize = 15;
@@ -24,11 +24,13 @@ const SEED: u64 = 1;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut sizes = std::env::args().skip(1);
     let mut size = |default: usize| sizes.next().map_or(Ok(default), |size| size.parse());
-    let (rows, linked, items) = (size(20_000)?, size(5000)?, size(100_000)?);
+    let (rows, linked, items) = (size(100_000)?, size(30_000)?, size(100_000)?);
     for dim in [64, 512] {
         scans(rows, dim);
     }
-    graph(linked)?;
+    for dim in [64, 512] {
+        graph(linked, dim)?;
+    }
     let dir = std::env::temp_dir().join(format!("filter-costs-{}", std::process::id()));
     let on_disk = Engine::open(&dir, EngineConfig::default())?;
     distinct_values(&on_disk, "on disk", items)?;
@@ -56,83 +58,94 @@ fn unit(seed: u64, dim: usize) -> Embedding {
 fn scans(len: usize, dim: usize) {
     let mut rows = Rows::with_capacity(dim, len);
     (0..len).for_each(|i| rows.push(unit(SEED + i as u64, dim).as_slice()));
-    let rows = Arc::new(rows);
-    let (query, flat) = (unit(0, dim), Flat::new(rows.clone()));
+    let (query, coded) = (unit(0, dim), Coded::new(Arc::new(rows)));
     let (k, params) = (
         NonZeroUsize::new(10).expect("not zero"),
         SearchParams { ef_search: 1 },
     );
     let per_row = |ns: f64| ns / len as f64;
-    let all = per_row(least_ns(|| flat.search(&query, k, &params, Live::all(len))));
-    let ordinals: Vec<u32> = (0..len as u32).rev().collect();
-    let few: RoaringBitmap = (0..len as u32)
-        .filter(|i| mix(u64::from(*i)).is_multiple_of(1000))
-        .collect();
-    let is_live = |row: Row| few.contains(ordinals[row.0 as usize]);
-    let test = per_row(least_ns(|| {
-        flat.search(&query, k, &params, Live::only(&is_live, len))
-    }));
-    // The same comparison in order and in no order.
-    let dot = |i: usize| {
-        let (row, query) = (rows.row(i).as_chunks::<16>().0, query.as_slice());
-        let mut sums = [0.0_f32; 16];
-        for (a, b) in row.iter().zip(query.as_chunks::<16>().0) {
-            (0..16).for_each(|lane| sums[lane] += a[lane] * b[lane]);
-        }
-        sums.iter().sum::<f32>()
-    };
-    let in_order = per_row(least_ns(|| (0..len).map(dot).sum::<f32>()));
-    let scattered: Vec<usize> = (0..len).map(|i| mix(i as u64) as usize % len).collect();
-    let scattered = per_row(least_ns(|| scattered.iter().map(|i| dot(*i)).sum::<f32>()));
-    let jump = scattered - in_order;
-    println!("dim {dim}: compare {all:.1} ns, test {test:.1} ns, jump {jump:.1} ns");
+    let all = || coded.search(&query, k, &params, Live::all(len));
+    let in_order = per_row(least_ns(all));
+    let mut scattered: Vec<u32> = (0..len as u32).collect();
+    scattered.sort_by_key(|row| mix(u64::from(*row)));
+    let scattered = per_row(least_ns(|| coded.search_rows(&query, k, &scattered)));
+    let eight: Vec<Embedding> = (0..8).map(|i| unit(u64::MAX - i, dim)).collect();
+    let eight: Vec<&Embedding> = eight.iter().collect();
+    let together = || coded.search_batch(&eight, k, Live::all(len));
+    let together = per_row(least_ns(together)) / 8.0;
+    println!(
+        "dim {dim}: compare {in_order:.1} ns, of eight queries at once {together:.1} ns, \
+         jump {:.1} ns",
+        scattered - in_order
+    );
 }
 
-fn engine_with(dim: usize) -> (Engine, Arc<engine::Collection>, embedding::Spaces) {
+type Made = (Engine, Arc<Collection>, Spaces);
+
+fn engine_with(dim: usize) -> Result<Made, EngineError> {
     let spaces = Encoder::<&str>::spaces(&HashEncoder::new(Modality::Text, dim)).clone();
     let config = EngineConfig {
         shards: NonZeroUsize::new(1),
         seal_rows: usize::MAX,
+        audit_share: 0.0,
         ..EngineConfig::default()
     };
     let engine = Engine::in_memory(config);
-    let collection = engine.create("c", &spaces).expect("creates");
-    (engine, collection, spaces)
+    let fields = Fields::new([("n", FieldKind::Integer)])?;
+    let collection = engine.create_with_fields("c", &spaces, &fields)?;
+    Ok((engine, collection, spaces))
 }
 
-fn graph(len: usize) -> Result<(), Box<dyn std::error::Error>> {
-    let dim = 64;
-    let (_engine, collection, spaces) = engine_with(dim);
+/// What a walk costs for each node that it compares and each candidate that it keeps, and finding
+/// the rows of ordinals.
+fn graph(len: usize, dim: usize) -> Result<(), Box<dyn std::error::Error>> {
+    let (_engine, collection, spaces) = engine_with(dim)?;
     for start in (0..len).step_by(1000) {
         let items = (start..len.min(start + 1000)).map(|i| {
             let id = ItemId::new(i.to_string())?;
-            Ok(Item::new(id, Modality::Text, unit(SEED + i as u64, dim)))
+            let mut item = Item::new(id, Modality::Text, unit(SEED + i as u64, dim));
+            item.payload.insert("n".into(), json!(mix(i as u64) % 1000));
+            Ok(item)
         });
-        collection.upsert(items.collect::<Result<_, engine::EngineError>>()?)?;
+        collection.upsert(items.collect::<Result<_, EngineError>>()?)?;
     }
     collection.seal()?;
-    let (mut distances, mut ns, mut candidates) = (0, 0.0, 0);
-    for i in 0..50 {
-        let query = Query {
-            embedding: unit(u64::MAX - i, dim),
-            space: spaces.shared(),
-        };
-        let mut request = SearchRequest::new(query, Target::Text, NonZeroUsize::MIN);
-        // So few that the graph is chosen however few rows there are.
-        request.ef_search = Some(32);
-        request.explain = true;
-        let mut how = collection.search(&request)?.explanation;
-        let plan = how.as_mut().map(|how| how.shards.remove(0));
-        let plan = plan.ok_or("the search is explained")?;
-        distances += plan.distances;
-        candidates += plan.ef_search;
-        ns += least_ns(|| collection.search(&request).map(|answer| answer.hits.len()));
+    println!("graph of {len} rows of dim {dim}:");
+    for per_mille in [1000, 500, 499, 200, 100, 30, 10] {
+        let (mut distances, mut walk_ns, mut candidates) = (0, 0.0, 0);
+        let (mut scan_ns, mut all_ns, mut matching) = (0.0, 0.0, 0);
+        for i in 0..20 {
+            let query = Query {
+                embedding: unit(u64::MAX - i, dim),
+                space: spaces.shared(),
+            };
+            let mut request = SearchRequest::new(query, Target::Text, NonZeroUsize::MIN);
+            let filter = json!({ "must": [{ "field": "n", "lt": per_mille }] });
+            request.filter = Some(Filter::from_json(&filter)?);
+            // So few that they are but a small part of all rows.
+            request.ef_search = Some(32);
+            let plan = collection
+                .search_by(&request, Some(Plan::Graph))?
+                .shards
+                .remove(0);
+            distances += plan.distances;
+            candidates += plan.ef_search;
+            matching += plan.estimated_matching;
+            let by = |plan| least_ns(|| collection.search_by(&request, Some(plan)));
+            walk_ns += by(Plan::Graph);
+            scan_ns += by(Plan::ScanMatching);
+            all_ns += by(Plan::ScanAll);
+        }
+        let part = matching as f64 / (20 * len) as f64;
+        println!(
+            "  {per_mille} per mille: {:.1} ns per distance, {:.1} distances per candidate; \
+             scan {:.1} ns per matching row, of all {:.1} ns per row",
+            walk_ns / f64::from(distances as u32),
+            distances as f64 / (candidates as f64 / part),
+            scan_ns / matching as f64,
+            all_ns / (20 * len) as f64
+        );
     }
-    println!(
-        "graph of {len} rows of {dim}: {:.1} ns per distance, {:.1} distances per candidate",
-        ns / distances as f64,
-        distances as f64 / candidates as f64
-    );
     Ok(())
 }
 
@@ -160,7 +173,7 @@ fn distinct_values(
                 .insert("even".into(), json!(value.is_multiple_of(2)));
             Ok(item)
         });
-        collection.upsert(items.collect::<Result<_, engine::EngineError>>()?)?;
+        collection.upsert(items.collect::<Result<_, EngineError>>()?)?;
     }
     println!(
         "{what}, {len} items with {len} values: written in {:?}",

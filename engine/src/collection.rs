@@ -17,6 +17,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::{
     Answer, EngineError, Item, ItemId, ItemMeta, SearchRequest, Stats, Upserted,
+    audit::{AuditQueue, Ledger},
     budget::Budget,
     catalog::{self, Description, item_key, item_prefix},
     confidence::Confidence,
@@ -53,6 +54,8 @@ pub struct Collection {
     pub(crate) confidence: Confidence,
     /// Set when builds under way must end.
     pub(crate) stopping: AtomicBool,
+    /// Recall of its live queries.
+    pub(crate) audit: Arc<Ledger>,
     deleted: AtomicBool,
 }
 
@@ -63,6 +66,7 @@ pub(crate) struct Core {
     pub(crate) index_dir: Option<PathBuf>,
     pub(crate) config: EngineConfig,
     pub(crate) queue: SealQueue,
+    pub(crate) audits: AuditQueue,
     /// For the codes and links of sealed indexes.
     pub(crate) budget: Arc<Budget>,
 }
@@ -92,6 +96,7 @@ impl Collection {
         Self {
             name,
             description,
+            audit: Arc::new(Ledger::new(&core.config)),
             core,
             state: RwLock::new(state),
             index: RwLock::new(index),

@@ -8,9 +8,11 @@ use crate::EngineError;
 
 /// Most hash shards per modality; more would only be slower.
 const MAX_SHARDS: usize = 64;
+/// Most candidates that a search may keep.
+const MOST_EF: usize = 65_536;
 
 /// Settings of the engine. Those of the index apply to indexes built from now on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EngineConfig {
     /// Fewest rows in a shard's tail that start a background seal; a large shard waits until its
@@ -24,6 +26,16 @@ pub struct EngineConfig {
     pub shards: Option<NonZeroUsize>,
     /// The graph.
     pub hnsw: HnswParams,
+    /// Recall that approximate searches are kept above: where audited ones are surely below, a
+    /// collection keeps more candidates, from `hnsw.ef_search` up to `most_ef_search`. The default
+    /// is what a graph with the other defaults is tested to reach.
+    pub target_recall: f64,
+    /// Candidates that a collection comes to keep by itself at most; below `hnsw.ef_search` it
+    /// keeps that number. At the default a walk compares with some ten thousand rows.
+    pub most_ef_search: usize,
+    /// Part of the approximate searches that are repeated exactly in the background, which takes
+    /// at most a twentieth of one core; 0 for none.
+    pub audit_share: f64,
     /// Memory that the codes and links of sealed indexes may take, about 700 bytes for each row of
     /// 512 numbers; `None` for no limit. Indexes beyond it stay in their mapped files, where walks
     /// take longer; the rows themselves always do.
@@ -75,6 +87,9 @@ impl Default for EngineConfig {
             graph_rows: 4096,
             shards: None,
             hnsw: HnswParams::default(),
+            target_recall: 0.95,
+            most_ef_search: 512,
+            audit_share: 0.01,
             index_memory_bytes: None,
             store_cache_bytes: 64 << 20,
         }
@@ -96,27 +111,46 @@ impl EngineConfig {
         let checks = [
             (
                 "seal_rows",
-                self.seal_rows,
+                self.seal_rows as f64,
                 self.seal_rows >= 1,
                 "at least 1",
             ),
             // hnsw_rs ends the process above 256.
-            ("hnsw.m", m, (2..=128).contains(&m), "2 to 128"),
+            ("hnsw.m", m as f64, (2..=128).contains(&m), "2 to 128"),
             (
                 "hnsw.ef_construction",
-                ef_construction,
+                ef_construction as f64,
                 (m..=4096).contains(&ef_construction),
                 { "hnsw.m to 4096" },
             ),
             (
                 "hnsw.ef_search",
-                ef_search,
-                (1..=65_536).contains(&ef_search),
+                ef_search as f64,
+                (1..=MOST_EF).contains(&ef_search),
                 "1 to 65536",
             ),
             (
+                "most_ef_search",
+                self.most_ef_search as f64,
+                (1..=MOST_EF).contains(&self.most_ef_search),
+                "1 to 65536",
+            ),
+            // Not a number is in no range.
+            (
+                "target_recall",
+                self.target_recall,
+                self.target_recall > 0.0 && self.target_recall <= 1.0,
+                "more than 0, at most 1",
+            ),
+            (
+                "audit_share",
+                self.audit_share,
+                (0.0..=1.0).contains(&self.audit_share),
+                "0 to 1",
+            ),
+            (
                 "shards",
-                self.new_shards(),
+                self.new_shards() as f64,
                 self.new_shards() <= MAX_SHARDS,
                 "1 to 64",
             ),
@@ -163,5 +197,35 @@ mod tests {
                 Err(EngineError::BadConfig { key: "hnsw.m", .. })
             ));
         }
+    }
+
+    #[test]
+    fn shares_and_recalls_out_of_their_range_are_refused_by_name() {
+        let refused = |config: EngineConfig| match config.validate() {
+            Err(error) => error.to_string(),
+            Ok(()) => panic!("{config:?} was taken"),
+        };
+        let base = EngineConfig::default();
+        for (audit_share, said) in [(-0.1, "-0.1"), (1.5, "1.5"), (f64::NAN, "NaN")] {
+            let config = EngineConfig {
+                audit_share,
+                ..base.clone()
+            };
+            let expected = format!("audit_share is {said}, expected 0 to 1");
+            assert_eq!(refused(config), expected);
+        }
+        for target_recall in [0.0, 1.01, f64::NAN] {
+            let config = EngineConfig {
+                target_recall,
+                ..base.clone()
+            };
+            let error = refused(config);
+            assert!(error.starts_with("target_recall is "), "{error}");
+        }
+        let config = EngineConfig {
+            most_ef_search: 0,
+            ..base
+        };
+        assert_eq!(refused(config), "most_ef_search is 0, expected 1 to 65536");
     }
 }

@@ -15,6 +15,7 @@ use parking_lot::RwLock;
 
 use crate::{
     EngineConfig, EngineError, Fields,
+    audit::{AuditQueue, Auditor},
     budget::Budget,
     catalog::{self, Description},
     collection::{Collection, Core},
@@ -41,6 +42,8 @@ pub struct Engine {
     names: Turns<String>,
     next_number: AtomicU32,
     sealer: Sealer,
+    /// Where queries are audited at all.
+    auditor: Option<Auditor>,
 }
 
 impl Engine {
@@ -86,6 +89,7 @@ impl Engine {
             budget: Budget::new(config.index_memory_bytes),
             config,
             queue: queue.clone(),
+            audits: AuditQueue::default(),
         });
         if let Some(dir) = &core.index_dir {
             remove_orphans(dir, &listed);
@@ -94,7 +98,9 @@ impl Engine {
             .into_iter()
             .map(|(name, description)| Ok((name.clone(), loading::load(name, description, &core)?)))
             .collect::<Result<_, EngineError>>()?;
+        let audits = (core.config.audit_share > 0.0).then(|| core.audits.clone());
         Ok(Self {
+            auditor: audits.map(Auditor::start).transpose()?,
             core,
             collections: RwLock::new(collections),
             names: Turns::new(),
@@ -195,6 +201,9 @@ impl Drop for Engine {
             collection.stopping.store(true, SeqCst);
         }
         self.sealer.stop();
+        if let Some(auditor) = &mut self.auditor {
+            auditor.stop(&self.core.audits);
+        }
     }
 }
 

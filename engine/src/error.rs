@@ -29,7 +29,7 @@ pub enum EngineError {
         /// Which setting.
         key: &'static str,
         /// Its value.
-        value: usize,
+        value: f64,
         /// What is allowed.
         expected: &'static str,
     },

@@ -36,10 +36,12 @@
 //! what is called. Below them a collection is a few shards (`shard`), each one sealed, immutable
 //! `segment` with an [`index`], plus a tail that is scanned exactly, plus tombstones; `sealing`
 //! builds new segments in the background; `record` and `catalog` say how things lie in the
-//! [`store`]; [`Fields`] and [`Filter`] (`filter`, `indexing`) choose among items by their payloads; `confidence` says how
-//! sure a hit is.
+//! [`store`]; [`Fields`] and [`Filter`] (`filter`, `indexing`) choose among items by their payloads;
+//! `confidence` says how sure a hit is; `audit` repeats a share of the searches exactly and keeps
+//! recall above its target.
 //! [`Head`], [`Prompts`] and [`metrics`] stand beside.
 
+mod audit;
 mod bits;
 mod budget;
 mod catalog;
@@ -67,7 +69,9 @@ mod shard;
 mod state;
 pub mod store;
 mod turns;
+mod ways;
 
+pub use audit::{LaneRecall, Recall, Selectivity, SelectivityRecall};
 pub use collection::Collection;
 pub use confidence::{CalibrationKind, CalibrationReport, DirectionReport};
 pub use config::{EngineConfig, GraphBuilder, HnswParams};
@@ -88,6 +92,7 @@ pub use request::{
     Answer, Cursor, Explanation, GroupBy, Hit, MAX_PARTS, Mix, Page, Part, Query, Score,
     SearchRequest, Target,
 };
+pub use ways::Way;
 
 /// The examples of the page about filters run as tests.
 #[cfg(doctest)]

@@ -23,11 +23,12 @@ use self::{
     select::Selection,
 };
 use crate::{
-    Answer, EngineError, Explanation, Filter, ItemMeta, Mix, Page, SearchRequest, ShardPlan,
+    Answer, EngineError, Explanation, Filter, ItemMeta, Mix, Page, Plan, Score, SearchRequest,
+    ShardPlan,
+    audit::Answered,
     collection::Collection,
     filter,
-    index::SearchParams,
-    shard::{ShardKey, View},
+    shard::{Found, ShardKey, View},
 };
 
 /// Items that a search looks at to fill groups, or to get past duplicates, in each leg.
@@ -45,13 +46,14 @@ pub(crate) fn answer(
     let legs = legs(collection, request, &checked)?;
     let matching = filter.as_ref().map(|f| collection.matching(f));
     let matching: Option<RoaringBitmap> = matching.transpose()?;
-    let ef_search = request.ef_search;
-    let ef_search = ef_search.unwrap_or(collection.core.config.hnsw.ef_search);
     let how = How {
-        params: SearchParams { ef_search },
+        ledger: &collection.audit,
+        ef_search: request.ef_search,
         exact: request.exact,
         matching: matching.as_ref(),
         explain: request.explain,
+        plan: None,
+        parallel: true,
     };
     let judge = sure::judge(collection, request, checked.aspect);
     let mut metas = Metas::new(collection, filter.as_ref());
@@ -82,6 +84,7 @@ pub(crate) fn answer(
         }
         let has_next = selected.is_full && !(ended && selected.took_all);
         let next = has_next.then(|| selection.cursor(&selected)).flatten();
+        audit(collection, request, &how, (&legs, &found, &plans));
         let shards: Vec<ShardPlan> = plans.into_iter().flatten().collect();
         return Ok(Answer {
             next,
@@ -93,6 +96,70 @@ pub(crate) fn answer(
             }),
         });
     }
+}
+
+/// Has what the legs found compared with the truth, when it is their turn.
+fn audit(
+    collection: &Collection,
+    request: &SearchRequest,
+    how: &How<'_>,
+    (legs, found, plans): (&[Leg], &[Vec<Candidate>], &[Vec<ShardPlan>]),
+) {
+    if request.exact || request.mix.is_some() {
+        return;
+    }
+    for ((leg, found), plans) in legs.iter().zip(found).zip(plans) {
+        let found: Vec<Found<String>> = found
+            .iter()
+            .take(request.k.get())
+            .map(Candidate::found)
+            .collect();
+        let answered = Answered {
+            views: &leg.base.views,
+            query: &leg.base.query,
+            k: request.k,
+            matching: how.matching.filter(|_| request.filter.is_some()),
+            found: &found,
+            walked: match how.matching {
+                Some(_) => plans.iter().any(|plan| plan.plan == Plan::Graph),
+                None => leg.base.has_graph(),
+            },
+            own_ef: request.ef_search.is_some(),
+        };
+        collection
+            .audit
+            .consider(&collection.core.audits, &answered);
+    }
+}
+
+/// What a request finds, shard after shard, by this plan or by the one that it would choose.
+pub(crate) fn by_plan(
+    collection: &Collection,
+    request: &SearchRequest,
+    plan: Option<Plan>,
+) -> Result<(Vec<(String, Score)>, Vec<ShardPlan>), EngineError> {
+    let checked = check::check(collection, request)?;
+    let everything = Filter::default();
+    let filter = request.filter.as_ref().unwrap_or(&everything);
+    let filter = collection.check_filter(filter)?;
+    let legs = legs(collection, request, &checked)?;
+    let matching = collection.matching(&filter)?;
+    let how = How {
+        ledger: &collection.audit,
+        ef_search: request.ef_search,
+        exact: request.exact,
+        matching: Some(&matching),
+        explain: false,
+        plan,
+        parallel: false,
+    };
+    let (mut found, mut shards) = (Vec::new(), Vec::new());
+    for leg in &legs {
+        let (of_leg, plans) = leg.nearest(request.k.get(), &how);
+        found.extend(of_leg.into_iter().map(|found| (found.id, found.score)));
+        shards.extend(plans);
+    }
+    Ok((found, shards))
 }
 
 /// The request's filter; one that everything passes where the answer is to be explained.

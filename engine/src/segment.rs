@@ -1,5 +1,7 @@
 //! The sealed part of a shard: rows that never change, and an index over them.
 
+mod by_ordinal;
+
 use std::sync::{Arc, OnceLock};
 
 use crate::{
@@ -9,6 +11,7 @@ use crate::{
     index::{Coded, Hnsw, Index, Rows, Stopped},
     record::Stamp,
 };
+use by_ordinal::ByOrdinal;
 
 /// Seed of the order in which rows are linked; any would do.
 const BUILD_SEED: u64 = 1;
@@ -87,8 +90,8 @@ pub(crate) struct Segment {
     pub(crate) rows: Arc<Rows>,
     coded: Arc<Coded>,
     graph: Option<Hnsw>,
-    /// Rows in the order of their ordinals; made when a filter first needs it.
-    by_ordinal: OnceLock<Vec<u32>>,
+    /// Made when a filter first needs it.
+    by_ordinal: OnceLock<ByOrdinal>,
     /// For codes and links in memory of their own.
     lease: Option<Lease>,
 }
@@ -173,13 +176,9 @@ impl Segment {
         &self.coded
     }
 
-    /// The rows in the order of their items' ordinals.
-    pub(crate) fn by_ordinal(&self) -> &[u32] {
-        self.by_ordinal.get_or_init(|| {
-            let mut rows: Vec<u32> = (0..self.len() as u32).collect();
-            rows.sort_unstable_by_key(|row| self.stamps[*row as usize].ordinal);
-            rows
-        })
+    /// The rows by their items' ordinals.
+    pub(crate) fn by_ordinal(&self) -> &ByOrdinal {
+        self.by_ordinal.get_or_init(|| ByOrdinal::new(&self.stamps))
     }
 
     /// The graph, where there is one.

@@ -110,6 +110,30 @@ impl View {
             dead => Live::only(&alive, sealed - dead),
         };
         let sealed = self.sealed.index(exact).search(query, k, &params, live);
+        self.with_tail(query, k, &sealed)
+    }
+
+    /// For each query exactly the `k` nearest live items, best first; the codes are read once.
+    pub(crate) fn search_batch(
+        &self,
+        queries: &[&Embedding],
+        k: NonZeroUsize,
+    ) -> Vec<Vec<Found<String>>> {
+        let alive = |row: Row| !self.dead.get(row.0 as usize);
+        let live = Live::only(&alive, self.sealed.len());
+        let sealed = self.sealed.coded().search_batch(queries, k, live);
+        let each = queries.iter().zip(sealed);
+        each.map(|(query, sealed)| self.with_tail(query, k, &sealed))
+            .collect()
+    }
+
+    /// The nearest among those of the sealed rows and the tail, best first.
+    fn with_tail(
+        &self,
+        query: &Embedding,
+        k: NonZeroUsize,
+        sealed: &[Neighbor],
+    ) -> Vec<Found<String>> {
         let sealed = sealed.iter().map(|n| Found {
             score: n.score,
             id: self.sealed.ids.get(n.row.0 as usize),
@@ -120,7 +144,7 @@ impl View {
             let alive = |row: Row| !self.dead.get(start + row.0 as usize);
             if let Some(coded) = &chunk.coded {
                 let live = Live::only(&alive, coded.len());
-                let nearest = coded.search(query, k, &params, live);
+                let nearest = coded.scan(query, k, live);
                 found.extend(nearest.iter().map(|Neighbor { row, score }| Found {
                     score: *score,
                     id: &*chunk.ids[row.0 as usize],
@@ -150,6 +174,15 @@ impl View {
     /// Number of rows, dead ones too.
     pub(crate) fn rows(&self) -> usize {
         self.dead.len()
+    }
+
+    /// Whether both are of one moment, or of two with no change between them.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        let mut pieces = self.tail.iter().zip(&other.tail);
+        Arc::ptr_eq(&self.sealed, &other.sealed)
+            && Arc::ptr_eq(&self.dead, &other.dead)
+            && self.tail.len() == other.tail.len()
+            && pieces.all(|(a, b)| Arc::ptr_eq(&a.chunk, &b.chunk))
     }
 
     fn piece(&self, row: usize) -> (&Chunk, usize) {

@@ -37,6 +37,8 @@ fn small() -> EngineConfig {
         },
         index_memory_bytes: None,
         store_cache_bytes: 8 << 20,
+        audit_share: 0.0,
+        ..EngineConfig::default()
     }
 }
 

@@ -81,7 +81,7 @@ fn filled(engine: &Engine, texts: std::ops::Range<usize>, images: usize) -> Arc<
 
 /// Until the collection has calibrated itself in the background.
 fn wait_for_fit(collection: &Collection) {
-    for _ in 0..6000 {
+    for _ in 0..60_000 {
         if collection.confidence.calibration.read().fitted_at.is_some() {
             return;
         }

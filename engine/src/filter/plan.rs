@@ -7,20 +7,23 @@
 
 use serde::Serialize;
 
-/// A row that is compared: the part that does not depend on its length, and each of its numbers.
-const COMPARE_NS: f64 = 2.0;
-const COMPARE_NUMBER_NS: f64 = 0.3;
-/// More for a row that is not next to the one compared before it, for the memory that must be
-/// waited for.
-const JUMP_NS: f64 = 20.0;
+use crate::index::MOSTLY_LIVE;
+
+/// A row that is compared by its codes: the part that does not depend on its length, and each of
+/// its numbers.
+const COMPARE_NS: f64 = 4.0;
+const COMPARE_NUMBER_NS: f64 = 0.03;
+/// More for a row that is not next to the one compared before it, though its codes were sent for.
+const JUMP_NS: f64 = 5.0;
+const JUMP_NUMBER_NS: f64 = 0.03;
 /// Finding the row of an ordinal.
-const LOOKUP_NS: f64 = 40.0;
-/// Asking whether the item of a row matches.
-const TEST_NS: f64 = 3.5;
+const LOOKUP_NS: f64 = 10.0;
 /// What a walk does besides, for each node that it compares.
-const VISIT_NS: f64 = 60.0;
+const VISIT_NS: f64 = 10.0;
+/// The same where it asks of each node whether it matches.
+const ASK_NS: f64 = 20.0;
 /// Nodes that are compared for each candidate that is kept, where all rows match.
-const VISITS_PER_CANDIDATE: f64 = 14.0;
+const VISITS_PER_CANDIDATE: f64 = 25.0;
 
 /// A way to search the sealed rows of a shard. (The tail is always scanned.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -30,7 +33,7 @@ pub enum Plan {
     ScanMatching,
     /// Walk the graph through all nodes, keeping those that match.
     Graph,
-    /// Go through all rows in order, and compare with those that match.
+    /// Compare with all rows in order, and keep the nearest of those that match.
     ScanAll,
 }
 
@@ -75,7 +78,9 @@ pub(crate) struct Estimate {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Chosen {
     pub(crate) plan: Plan,
-    /// Candidates that the graph keeps.
+    /// The cheaper scan: the plan itself, or what follows a walk that finds too few.
+    pub(crate) scan: Plan,
+    /// Candidates that match and that the graph keeps.
     pub(crate) ef: usize,
     /// Nodes after which the graph gives up, because a scan would have been faster.
     pub(crate) most_nodes: usize,
@@ -84,57 +89,92 @@ pub(crate) struct Chosen {
 impl Estimate {
     /// The cheapest plan.
     pub(crate) fn choose(&self) -> Chosen {
-        let scans = [
-            (Plan::ScanMatching, self.scan_matching_ns()),
-            (Plan::ScanAll, self.scan_all_ns()),
-        ];
-        let (plan, ns) = if scans[0].1 <= scans[1].1 {
-            scans[0]
+        let (matching, all) = (self.scan_matching_ns(), self.scan_all_ns());
+        let (scan, ns) = if matching <= all {
+            (Plan::ScanMatching, matching)
         } else {
-            scans[1]
-        };
-        let scan = Chosen {
-            plan,
-            ef: 0,
-            most_nodes: 0,
+            (Plan::ScanAll, all)
         };
         match self.ef {
             Some(ef) if self.graph_ns(ef) < ns => Chosen {
                 plan: Plan::Graph,
+                scan,
                 ef: self.widened(ef),
                 most_nodes: (ns / self.visit_ns()) as usize,
             },
-            _ => scan,
+            _ => Chosen {
+                plan: scan,
+                scan,
+                ef: 0,
+                most_nodes: 0,
+            },
         }
+    }
+
+    /// This plan, whatever it costs; without a graph a scan in its place.
+    pub(crate) fn by(&self, plan: Plan) -> Chosen {
+        match (plan, self.ef) {
+            (Plan::Graph, Some(ef)) => Chosen {
+                plan,
+                scan: Plan::ScanMatching,
+                ef: self.widened(ef),
+                most_nodes: usize::MAX,
+            },
+            (Plan::Graph, None) => Self { ef: None, ..*self }.choose(),
+            _ => Chosen {
+                plan,
+                scan: plan,
+                ef: 0,
+                most_nodes: 0,
+            },
+        }
+    }
+
+    /// Part of all rows that match, never 0.
+    fn part(&self) -> f64 {
+        self.matching.max(1) as f64 / self.rows.max(1) as f64
     }
 
     fn compare_ns(&self) -> f64 {
         COMPARE_NS + COMPARE_NUMBER_NS * self.dim as f64
     }
 
+    fn jump_ns(&self) -> f64 {
+        JUMP_NS + JUMP_NUMBER_NS * self.dim as f64
+    }
+
     fn visit_ns(&self) -> f64 {
-        VISIT_NS + JUMP_NS + self.compare_ns()
+        let asks = if self.mostly_match() { 0.0 } else { ASK_NS };
+        VISIT_NS + asks + self.jump_ns() + self.compare_ns()
     }
 
     fn scan_matching_ns(&self) -> f64 {
-        self.matching as f64 * (LOOKUP_NS + JUMP_NS + self.compare_ns())
+        self.matching as f64 * (LOOKUP_NS + self.jump_ns() + self.compare_ns())
     }
 
+    /// Few rows are near enough to be asked whether they match.
     fn scan_all_ns(&self) -> f64 {
-        self.rows as f64 * TEST_NS + self.matching as f64 * self.compare_ns()
+        self.rows as f64 * self.compare_ns()
     }
 
     /// To keep so many candidates that match, the walk must come by all the others among them.
     fn graph_ns(&self, ef: usize) -> f64 {
-        let part = self.matching.max(1) as f64 / self.rows.max(1) as f64;
-        self.widened(ef) as f64 / part * VISITS_PER_CANDIDATE * self.visit_ns()
+        self.widened(ef) as f64 / self.part() * VISITS_PER_CANDIDATE * self.visit_ns()
     }
 
-    /// The fewer rows match, the fewer links lead from one to the next, so more candidates are kept:
-    /// half as many again for each halving, up to four times as many.
+    /// Whether the walk goes through all nodes and picks out those that match only at its end.
+    fn mostly_match(&self) -> bool {
+        self.matching * MOSTLY_LIVE >= self.rows
+    }
+
+    /// A walk that asks each node takes in only those that match. The fewer these are, the fewer
+    /// links lead from one to the next, so more candidates are kept: half as many again for each
+    /// halving, up to four times as many. One that goes through all nodes loses nothing.
     pub(crate) fn widened(&self, ef: usize) -> usize {
-        let part = self.matching.max(1) as f64 / self.rows.max(1) as f64;
-        let times = (1.0 - 0.5 * part.log2()).clamp(1.0, 4.0);
+        if self.mostly_match() {
+            return ef;
+        }
+        let times = (1.0 - 0.5 * self.part().log2()).clamp(1.0, 4.0);
         (ef as f64 * times).ceil() as usize
     }
 }

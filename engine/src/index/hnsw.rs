@@ -19,7 +19,7 @@ use crate::HnswParams;
 const SCAN_PART: usize = 3;
 /// Where at least one in so many rows is live, a walk over all of them, and some more of them, is
 /// cheaper than one that asks for each.
-const MOSTLY_LIVE: usize = 2;
+pub(crate) const MOSTLY_LIVE: usize = 2;
 
 /// A graph over rows.
 #[derive(Debug, Clone)]

@@ -1,7 +1,16 @@
 //! The exact scan over codes: every row is compared by its codes, and those that could be among
 //! the nearest also in full. It finds what [`super::Flat`] finds, and reads a quarter of the memory.
+//!
+//! [`given`] does the same for a few given rows, [`batch`] for several queries at once.
 
-use std::{num::NonZeroUsize, sync::Arc};
+mod batch;
+mod given;
+
+use std::{
+    num::NonZeroUsize,
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
 
 use embedding::Embedding;
 
@@ -12,6 +21,7 @@ use super::{
     kernel::{self, Kernel, Task},
 };
 use crate::Score;
+use given::Places;
 
 /// Rows with their codes. Rows with equal codes stand together as one node.
 #[derive(Debug, Clone)]
@@ -21,6 +31,8 @@ pub struct Coded {
     codes: Codes,
     /// Rows of each node, ascending.
     members: Lists,
+    /// Made when rows are first given.
+    places: OnceLock<Arc<Places>>,
 }
 
 impl Coded {
@@ -35,6 +47,7 @@ impl Coded {
             rows,
             codes,
             members,
+            places: OnceLock::new(),
         }
     }
 
@@ -48,6 +61,7 @@ impl Coded {
             rows,
             codes,
             members,
+            places: OnceLock::new(),
         })
     }
 
@@ -58,6 +72,7 @@ impl Coded {
             rows: Arc::clone(&self.rows),
             codes: self.codes.arranged(&nodes),
             members: Lists::new(order.iter().map(|node| self.members.list(*node))),
+            places: OnceLock::new(),
         }
     }
 
@@ -99,15 +114,39 @@ impl Coded {
         top: &mut TopK,
     ) {
         for row in self.members.list(node) {
-            if !live.is(Row(*row)) {
-                continue;
+            if live.is(Row(*row)) {
+                self.compare_row(kernel, query, *row, top);
             }
-            let score = kernel.dot(query.as_slice(), self.rows.row(*row as usize));
-            if top.wants(score) {
-                top.push(Neighbor {
-                    row: Row(*row),
-                    score: Score(score),
-                });
+        }
+    }
+
+    /// Compares a row in full.
+    #[inline(always)]
+    fn compare_row<K: Kernel>(&self, kernel: K, query: &Embedding, row: u32, top: &mut TopK) {
+        let score = kernel.dot(query.as_slice(), self.rows.row(row as usize));
+        if top.wants(score) {
+            top.push(Neighbor {
+                row: Row(row),
+                score: Score(score),
+            });
+        }
+    }
+
+    /// Compares nodes next to each other, those that are near enough in full.
+    #[inline(always)]
+    fn compare_nodes<K: Kernel>(
+        &self,
+        kernel: K,
+        asked: Asked<'_>,
+        nodes: Range<usize>,
+        top: &mut TopK,
+    ) {
+        let Asked { query, coded, live } = asked;
+        let rests = &self.codes.rests[nodes.clone()];
+        for (node, rest) in (nodes.start as u32..).zip(rests) {
+            let score = coded.score(coded.product(kernel, self.codes.row(node)));
+            if top.wants(score + coded.error(&self.codes, *rest)) {
+                self.compare(kernel, query, node, live, top);
             }
         }
     }
@@ -119,13 +158,15 @@ impl Coded {
     }
 
     /// The nearest live rows.
-    pub(super) fn scan(&self, query: &Embedding, k: NonZeroUsize, live: Live<'_>) -> Vec<Neighbor> {
+    pub(crate) fn scan(&self, query: &Embedding, k: NonZeroUsize, live: Live<'_>) -> Vec<Neighbor> {
         kernel::run(Scan {
             coded: self,
-            query,
-            coded_query: &self.codes.query(query.as_slice()),
+            asked: Asked {
+                query,
+                coded: &self.codes.query(query.as_slice()),
+                live,
+            },
             k: k.get().min(self.rows.len()),
-            live,
         })
     }
 }
@@ -146,12 +187,18 @@ impl Index for Coded {
     }
 }
 
+/// A query, and the rows that it may find.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    query: &'a Embedding,
+    coded: &'a CodedQuery,
+    live: Live<'a>,
+}
+
 struct Scan<'a> {
     coded: &'a Coded,
-    query: &'a Embedding,
-    coded_query: &'a CodedQuery,
+    asked: Asked<'a>,
     k: usize,
-    live: Live<'a>,
 }
 
 impl Task for Scan<'_> {
@@ -159,21 +206,9 @@ impl Task for Scan<'_> {
 
     #[inline(always)]
     fn run<K: Kernel>(self, kernel: K) -> Vec<Neighbor> {
-        let Self {
-            coded,
-            query,
-            coded_query,
-            k,
-            live,
-        } = self;
-        let codes = &coded.codes;
-        let mut top = TopK::new(k);
-        for (node, rest) in (0..).zip(&*codes.rests) {
-            let score = coded_query.score(coded_query.product(kernel, codes.row(node)));
-            if top.wants(score + coded_query.error(codes, *rest)) {
-                coded.compare(kernel, query, node, live, &mut top);
-            }
-        }
+        let mut top = TopK::new(self.k);
+        let all = 0..self.coded.codes.len();
+        self.coded.compare_nodes(kernel, self.asked, all, &mut top);
         top.into_sorted()
     }
 }
@@ -189,42 +224,4 @@ fn equal_codes(codes: &Codes) -> Vec<Vec<u32>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::index::{Flat, rows::clustered};
-
-    #[test]
-    fn rows_with_equal_codes_are_one_node() {
-        let rows = clustered(90, 8, 5, 2, 2);
-        let coded = Coded::new(Arc::new(rows));
-        assert!(coded.members.len() < 90, "some rows come again");
-        assert!(coded.members.is_partition(90));
-        for node in 0..coded.members.len() as u32 {
-            assert!(coded.members.list(node).is_sorted());
-        }
-    }
-
-    #[test]
-    fn the_scan_over_codes_finds_what_the_plain_scan_finds() {
-        for (dim, clusters) in [(17, 4), (64, 50), (200, 1000)] {
-            let rows = Arc::new(clustered(3000, dim, clusters, 9, 7));
-            let (flat, coded) = (Flat::new(Arc::clone(&rows)), Coded::new(Arc::clone(&rows)));
-            let queries = clustered(30, dim, clusters, 10, 1);
-            let params = SearchParams { ef_search: 1 };
-            let odd = |row: Row| row.0 % 2 == 1;
-            for i in 0..queries.len() {
-                let query = Embedding::new(queries.row(i).to_vec()).expect("rows are unit");
-                for k in [1, 10, 400] {
-                    let k = NonZeroUsize::new(k).expect("not zero");
-                    for live in [Live::all(3000), Live::only(&odd, 1500)] {
-                        assert_eq!(
-                            coded.search(&query, k, &params, live),
-                            flat.search(&query, k, &params, live),
-                            "dim {dim}, k {k}"
-                        );
-                    }
-                }
-            }
-        }
-    }
-}
+mod tests;

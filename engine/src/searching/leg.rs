@@ -12,7 +12,9 @@ use roaring::RoaringBitmap;
 
 use super::compose::{Factors, compose};
 use crate::{
-    EngineError, Part, Score, ShardPlan,
+    EngineError, Part, Plan, Score, ShardPlan,
+    audit::Ledger,
+    filter::plan::Estimate,
     index::{SearchParams, dot},
     shard::{self, Found, ShardKey, View, Wanted},
     state::slot_of,
@@ -27,11 +29,17 @@ const MAX_MIX_DEPTH: usize = 4096;
 
 /// How legs are searched.
 pub(super) struct How<'a> {
-    pub(super) params: SearchParams,
+    /// What says how many candidates are kept, unless the request does.
+    pub(super) ledger: &'a Ledger,
+    pub(super) ef_search: Option<usize>,
     pub(super) exact: bool,
     /// Ordinals of the items that may come back, where not all may.
     pub(super) matching: Option<&'a RoaringBitmap>,
     pub(super) explain: bool,
+    /// Way of a search among those that match; `None` for the cheapest.
+    pub(super) plan: Option<Plan>,
+    /// Whether large shards may be searched at the same time.
+    pub(super) parallel: bool,
 }
 
 /// A found item.
@@ -54,7 +62,7 @@ pub(super) struct Leg {
 
 /// The shards of one modality in one space, and what their rows are compared with.
 pub(super) struct Side {
-    views: Vec<(ShardKey, View)>,
+    pub(super) views: Vec<(ShardKey, View)>,
     pub(super) query: Embedding,
     /// What the parts of the query were multiplied with.
     pub(super) factors: Vec<f32>,
@@ -128,6 +136,15 @@ impl Leg {
 }
 
 impl Candidate {
+    /// The same, without the shard.
+    pub(super) fn found(&self) -> Found<String> {
+        Found {
+            score: self.score,
+            id: self.id.clone(),
+            row: self.at.1,
+        }
+    }
+
     fn rank(&self, other: &Self) -> std::cmp::Ordering {
         let by_score = other.score.0.total_cmp(&self.score.0);
         by_score.then_with(|| self.id.cmp(&other.id))
@@ -165,7 +182,8 @@ impl Side {
             let found: Vec<Candidate> = found.into_iter().map(candidate).collect();
             (found, plan)
         };
-        let parallel = self.views.len() > 1 && rows * self.query.dim() >= PARALLEL_NUMBERS;
+        let large = rows * self.query.dim() >= PARALLEL_NUMBERS;
+        let parallel = how.parallel && large && self.views.len() > 1;
         let (found, plans): (Vec<_>, Vec<_>) = if parallel {
             self.views.par_iter().enumerate().map(search).unzip()
         } else {
@@ -184,13 +202,9 @@ impl Side {
         k: NonZeroUsize,
         how: &How<'_>,
     ) -> (Vec<Found<String>>, Option<ShardPlan>) {
-        let How {
-            params,
-            exact,
-            matching,
-            explain,
-        } = *how;
-        let Some(matching) = matching else {
+        let ef_search = how.ef_search.unwrap_or_else(|| how.ledger.ef_search(&key));
+        let (params, exact) = (SearchParams { ef_search }, how.exact);
+        let Some(matching) = how.matching else {
             return (view.search(&self.query, k, params, exact), None);
         };
         let wanted = Wanted {
@@ -199,10 +213,24 @@ impl Side {
             params,
             exact,
             matching,
-            explain,
+            explain: how.explain,
         };
-        let shard::Answer { found, plan } = view.search_matching(&wanted, key.to_string());
+        let answer = match how.plan {
+            None => view.search_matching(&wanted, key.to_string()),
+            Some(plan) => {
+                let by = |estimate: &Estimate| estimate.by(plan);
+                view.search_matching_by(&wanted, key.to_string(), by)
+            }
+        };
+        let shard::Answer { found, plan } = answer;
         (found, Some(plan))
+    }
+
+    /// Whether a search may ask a graph.
+    pub(super) fn has_graph(&self) -> bool {
+        self.views
+            .iter()
+            .any(|(_, view)| view.sealed.graph().is_some())
     }
 
     fn tails(&self) -> Tails<'_> {

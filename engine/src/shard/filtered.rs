@@ -2,22 +2,16 @@
 
 use std::num::NonZeroUsize;
 
-use embedding::{Embedding, mix};
+use embedding::Embedding;
 use roaring::RoaringBitmap;
 
-use super::{Found, Piece, View};
+use super::{Chunk, Found, Piece, View};
 use crate::{
     Score,
     filter::plan::{Chosen, Estimate, Plan, ShardPlan},
-    index::{Live, Neighbor, Reach, Row, SearchParams, TopK, Walked, dot},
+    index::{Live, Neighbor, Reach, Row, SearchParams, Walked, dot},
+    record::Stamp,
 };
-
-/// Up to so many matching items their rows are counted, not estimated.
-const COUNT_ITEMS: u64 = 2048;
-/// Rows that are looked at to estimate how many match.
-const SAMPLE_ROWS: usize = 1024;
-/// From this part of all rows on, the matching ones are found by going through all.
-const LOOKUP_PART: usize = 16;
 
 /// What is wanted of a shard.
 #[derive(Debug, Clone, Copy)]
@@ -42,25 +36,26 @@ pub(crate) struct Answer {
 impl View {
     /// The `k` nearest live items that match: as many as there are, at most `k`.
     pub(crate) fn search_matching(&self, wanted: &Wanted<'_>, shard: String) -> Answer {
-        let counted = self.count(wanted.matching);
+        self.search_matching_by(wanted, shard, Estimate::choose)
+    }
+
+    /// The same in a way that is chosen otherwise.
+    pub(crate) fn search_matching_by(
+        &self,
+        wanted: &Wanted<'_>,
+        shard: String,
+        choose: impl Fn(&Estimate) -> Chosen,
+    ) -> Answer {
         let estimate = Estimate {
             rows: self.sealed.len(),
-            matching: match &counted {
-                Some(rows) => rows.len(),
-                None => self.sample(wanted.matching),
-            },
+            matching: self.sealed.by_ordinal().count(wanted.matching),
             dim: self.sealed.rows.dim(),
             ef: self.ef(wanted),
         };
-        let chosen = estimate.choose();
+        let chosen = choose(&estimate);
         let mut distances = 0;
-        let rows = || {
-            counted
-                .clone()
-                .unwrap_or_else(|| self.matching_rows(wanted.matching))
-        };
         let (sealed, fell_back) =
-            self.search_sealed(wanted, (chosen, estimate.matching), &rows, &mut distances);
+            self.search_sealed(wanted, (chosen, estimate.matching), &mut distances);
         let mut found: Vec<Found<&str>> = sealed
             .iter()
             .map(|n| Found {
@@ -70,23 +65,19 @@ impl View {
             })
             .collect();
         let mut matching_tail = 0;
-        for Piece { start, chunk } in &self.tail {
-            for (i, (id, stamp)) in chunk.ids.iter().zip(&chunk.stamps).enumerate() {
-                if !self.dead.get(start + i) && wanted.matching.contains(stamp.ordinal) {
-                    matching_tail += 1;
-                    let score = Score(dot(wanted.query.as_slice(), chunk.rows.row(i)));
-                    found.push(Found {
-                        score,
-                        id,
-                        row: start + i,
-                    });
-                }
-            }
+        for piece in &self.tail {
+            let rows = self.matching_in(piece, wanted.matching);
+            matching_tail += rows.len();
+            found.extend(piece.chunk.nearest(piece.start, wanted, &rows));
         }
         distances += matching_tail;
         found.sort_unstable_by(Found::rank);
         found.truncate(wanted.k.get());
-        let matching_sealed = if wanted.explain { rows().len() } else { 0 };
+        let matching_sealed = if wanted.explain {
+            self.matching_rows(wanted.matching).len()
+        } else {
+            0
+        };
         let plan = ShardPlan {
             shard,
             plan: chosen.plan,
@@ -114,19 +105,20 @@ impl View {
         &self,
         wanted: &Wanted<'_>,
         (chosen, matching): (Chosen, usize),
-        matching_rows: &dyn Fn() -> Vec<u32>,
         distances: &mut usize,
     ) -> (Vec<Neighbor>, bool) {
         let k = wanted.k.get().min(self.sealed.len());
+        let coded = self.sealed.coded();
+        let live = |row: Row| self.matches(row.0, wanted.matching);
+        let live = Live::only(&live, matching);
         let mut fell_back = false;
         if let (Plan::Graph, Some(graph)) = (chosen.plan, self.sealed.graph()) {
-            let live = |row: Row| self.matches(row.0, wanted.matching);
             let reach = Reach {
                 k,
                 ef: chosen.ef,
                 nodes: chosen.most_nodes,
             };
-            let walked = graph.walk_rows(wanted.query, reach, Live::only(&live, matching));
+            let walked = graph.walk_rows(wanted.query, reach, live);
             let Walked { neighbors, .. } = walked;
             *distances += walked.distances;
             if neighbors.len() == k {
@@ -134,25 +126,15 @@ impl View {
             }
             fell_back = true;
         }
-        let mut top = TopK::new(k);
-        let mut compare = |row: u32| {
-            *distances += 1;
-            let score = dot(wanted.query.as_slice(), self.sealed.rows.row(row as usize));
-            if top.wants(score) {
-                top.push(Neighbor {
-                    row: Row(row),
-                    score: Score(score),
-                });
-            }
-        };
-        if chosen.plan == Plan::ScanAll {
-            (0..self.sealed.len() as u32)
-                .filter(|row| self.matches(*row, wanted.matching))
-                .for_each(&mut compare);
+        let neighbors = if chosen.scan == Plan::ScanAll {
+            *distances += self.sealed.len();
+            coded.scan(wanted.query, wanted.k, live)
         } else {
-            matching_rows().into_iter().for_each(&mut compare);
-        }
-        (top.into_sorted(), fell_back)
+            let rows = self.matching_rows(wanted.matching);
+            *distances += rows.len();
+            coded.search_rows(wanted.query, wanted.k, &rows)
+        };
+        (neighbors, fell_back)
     }
 
     /// Whether a sealed row is alive and its item matches.
@@ -161,44 +143,41 @@ impl View {
         !self.dead.get(row) && matching.contains(self.sealed.stamps[row].ordinal)
     }
 
-    /// The sealed rows that are alive and match, ascending.
+    /// The sealed rows that are alive and match.
     fn matching_rows(&self, matching: &RoaringBitmap) -> Vec<u32> {
-        let rows = self.sealed.len();
-        if matching.len() as usize >= rows / LOOKUP_PART {
-            return (0..rows as u32)
-                .filter(|row| self.matches(*row, matching))
-                .collect();
+        let mut rows = self.sealed.by_ordinal().find(matching);
+        if self.dead.ones_below(self.sealed.len()) > 0 {
+            rows.retain(|row| !self.dead.get(*row as usize));
         }
-        let by_ordinal = self.sealed.by_ordinal();
-        let ordinal = |row: u32| self.sealed.stamps[row as usize].ordinal;
-        let mut found = Vec::with_capacity(matching.len() as usize);
-        let mut from = 0;
-        for wanted in matching {
-            from += by_ordinal[from..].partition_point(|row| ordinal(*row) < wanted);
-            // An item that was deleted may have left its ordinal to another one in this segment.
-            let same = by_ordinal[from..]
-                .iter()
-                .take_while(|row| ordinal(**row) == wanted);
-            found.extend(same.filter(|row| !self.dead.get(**row as usize)));
-        }
-        found.sort_unstable();
-        found
+        rows
     }
 
-    /// The matching rows, where there are so few that a sample would say little.
-    fn count(&self, matching: &RoaringBitmap) -> Option<Vec<u32>> {
-        let few = self.sealed.len() <= SAMPLE_ROWS || matching.len() <= COUNT_ITEMS;
-        few.then(|| self.matching_rows(matching))
+    /// The rows of a piece of the tail that are alive and match.
+    fn matching_in(&self, piece: &Piece, matching: &RoaringBitmap) -> Vec<u32> {
+        let stamps = piece.chunk.stamps.iter().enumerate();
+        let matches = |(i, stamp): (usize, &Stamp)| {
+            let alive = !self.dead.get(piece.start + i);
+            (alive && matching.contains(stamp.ordinal)).then_some(i as u32)
+        };
+        stamps.filter_map(matches).collect()
     }
+}
 
-    /// About how many live sealed rows match, from a sample. Its rows are at uneven distances: a
-    /// value that comes every so many items must not meet a sample that does the same.
-    fn sample(&self, matching: &RoaringBitmap) -> usize {
-        let rows = self.sealed.len();
-        let sampled = (0..SAMPLE_ROWS).map(|i| (mix(i as u64) % rows as u64) as u32);
-        let hits = sampled.filter(|row| self.matches(*row, matching)).count();
-        // None of the sample is not none at all.
-        (hits * rows / SAMPLE_ROWS).max(rows / SAMPLE_ROWS / 2)
+impl Chunk {
+    /// The nearest of these rows, and more where the piece has no codes yet. `start` is the number
+    /// of the first row of the piece.
+    fn nearest(&self, start: usize, wanted: &Wanted<'_>, rows: &[u32]) -> Vec<Found<&str>> {
+        let found = |row: u32, score| Found {
+            score,
+            id: &*self.ids[row as usize],
+            row: start + row as usize,
+        };
+        if let Some(coded) = &self.coded {
+            let nearest = coded.search_rows(wanted.query, wanted.k, rows);
+            return nearest.iter().map(|n| found(n.row.0, n.score)).collect();
+        }
+        let score = |row: u32| Score(dot(wanted.query.as_slice(), self.rows.row(row as usize)));
+        rows.iter().map(|row| found(*row, score(*row))).collect()
     }
 }
 

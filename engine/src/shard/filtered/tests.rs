@@ -126,6 +126,7 @@ fn the_graph_with_a_filter_inside_keeps_its_recall_when_few_rows_match() {
             // As in a shard so large that a scan of what matches takes longer.
             let chosen = Chosen {
                 plan: Plan::Graph,
+                scan: Plan::ScanMatching,
                 ef: Estimate {
                     rows: ROWS,
                     matching: matching.len() as usize,
@@ -137,8 +138,7 @@ fn the_graph_with_a_filter_inside_keeps_its_recall_when_few_rows_match() {
             };
             let mut compared = 0;
             let plan = (chosen, matching.len() as usize);
-            let (found, fell_back) =
-                view.search_sealed(&wanted, plan, &|| panic!("it falls back"), &mut compared);
+            let (found, fell_back) = view.search_sealed(&wanted, plan, &mut compared);
             assert!(!fell_back);
             let found: Vec<Found<String>> = found
                 .iter()
