@@ -80,6 +80,12 @@ pub struct ServeArgs {
     /// Allow an address that other machines reach, and any name in `Host`; there is no password
     #[arg(long)]
     pub insecure: bool,
+    /// Recall that approximate searches are kept above, more than 0 and at most 1
+    #[arg(long, value_name = "SHARE")]
+    pub target_recall: Option<f64>,
+    /// Memory for the codes and links of indexes, in MiB; those beyond it stay in mapped files
+    #[arg(long, value_name = "MIB")]
+    pub index_memory: Option<u64>,
 }
 
 /// Options of `index`.

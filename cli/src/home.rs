@@ -49,8 +49,16 @@ impl Home {
     /// # Errors
     /// When the folder cannot be used, or another process uses it.
     pub fn open_or_create(&self) -> Result<Engine> {
+        self.open_or_create_with(EngineConfig::default())
+    }
+
+    /// The same with other settings of the engine.
+    ///
+    /// # Errors
+    /// When the folder cannot be used, another process uses it, or a setting is out of its range.
+    pub fn open_or_create_with(&self, config: EngineConfig) -> Result<Engine> {
         fs_err::create_dir_all(&self.root).context("the data folder cannot be made")?;
-        self.open()
+        self.open(config)
     }
 
     /// Opens the store to read.
@@ -64,11 +72,11 @@ impl Home {
                 self.root.display()
             );
         }
-        self.open()
+        self.open(EngineConfig::default())
     }
 
-    fn open(&self) -> Result<Engine> {
-        Engine::open(&self.store(), EngineConfig::default()).map_err(|error| match error {
+    fn open(&self, config: EngineConfig) -> Result<Engine> {
+        Engine::open(&self.store(), config).map_err(|error| match error {
             EngineError::Locked { .. } => anyhow::Error::new(error).context(
                 "another diptych process uses this data folder; \
                  ask it over HTTP (see the README), stop it, or name another folder with --data",

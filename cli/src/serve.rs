@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result};
 use encoders::Model;
-use engine::Engine;
+use engine::{Engine, EngineConfig};
 use server::ServerConfig;
 
 use crate::{
@@ -23,11 +23,20 @@ pub fn run(places: &Places, args: &ServeArgs) -> Result<()> {
     let config = config(&home, bind, args.insecure)?;
     config.validate()?;
     server::check_port(bind)?;
-    let engine = home.open_or_create()?;
+    let engine = home.open_or_create_with(engine_config(args))?;
     let model = home::model(places)?;
     serve(config, engine, model, |address| {
         output::line(&format!("serving on http://{address}"))
     })
+}
+
+fn engine_config(args: &ServeArgs) -> EngineConfig {
+    let default = EngineConfig::default();
+    EngineConfig {
+        target_recall: args.target_recall.unwrap_or(default.target_recall),
+        index_memory_bytes: args.index_memory.map(|mib| mib.saturating_mul(1 << 20)),
+        ..default
+    }
 }
 
 /// What the server may do with this data folder.

@@ -36,24 +36,19 @@ const SELECTIVITIES: usize = Selectivity::ALL.len();
 
 /// Part of the items that pass a filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(into = "&'static str")]
 pub enum Selectivity {
     /// There was no filter.
-    #[serde(rename = "all")]
     All,
     /// At least half of them.
-    #[serde(rename = "0.5-1")]
     Half,
     /// A tenth to a half.
-    #[serde(rename = "0.1-0.5")]
     Tenth,
     /// One in a hundred to one in ten.
-    #[serde(rename = "0.01-0.1")]
     Hundredth,
     /// One in a thousand to one in a hundred.
-    #[serde(rename = "0.001-0.01")]
     Thousandth,
     /// Fewer.
-    #[serde(rename = "0-0.001")]
     Fewer,
 }
 
@@ -68,6 +63,18 @@ impl Selectivity {
         Self::Fewer,
     ];
 
+    /// What figures call it: `all`, or from which part to which.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Half => "0.5-1",
+            Self::Tenth => "0.1-0.5",
+            Self::Hundredth => "0.01-0.1",
+            Self::Thousandth => "0.001-0.01",
+            Self::Fewer => "0-0.001",
+        }
+    }
+
     fn of(matching: usize, rows: usize) -> Self {
         match matching as f64 / rows.max(1) as f64 {
             0.5.. => Self::Half,
@@ -76,6 +83,12 @@ impl Selectivity {
             0.001.. => Self::Thousandth,
             _ => Self::Fewer,
         }
+    }
+}
+
+impl From<Selectivity> for &'static str {
+    fn from(selectivity: Selectivity) -> Self {
+        selectivity.name()
     }
 }
 

@@ -1,11 +1,12 @@
 //! What `/metrics` tells, in the Prometheus text format.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use engine::Collection;
 use parking_lot::Mutex;
 use prometheus::{
-    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Encoder as _, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use crate::reply::ApiError;
@@ -26,9 +27,11 @@ pub(crate) struct Metrics {
     waiting: IntGaugeVec,
     body_bytes: IntGauge,
     items: IntGaugeVec,
+    recall: GaugeVec,
+    ef_search: IntGaugeVec,
     pass_seconds: HistogramVec,
     pass_inputs: HistogramVec,
-    /// Held while the numbers of items are set and read.
+    /// Held while the figures of collections are set and read.
     gathering: Mutex<()>,
 }
 
@@ -72,6 +75,20 @@ impl Metrics {
                 Opts::new("diptych_items", "Items of a collection."),
                 &["collection", "modality"],
             )?,
+            recall: GaugeVec::new(
+                Opts::new(
+                    "diptych_recall",
+                    "Part of the true nearest items that audited searches found.",
+                ),
+                &["collection", "modality", "aspect", "selectivity"],
+            )?,
+            ef_search: IntGaugeVec::new(
+                Opts::new(
+                    "diptych_ef_search",
+                    "Candidates that a search keeps which does not say how many.",
+                ),
+                &["collection", "modality", "aspect"],
+            )?,
             pass_seconds: seconds("diptych_pass_seconds", "Time of a tower pass.", &["tower"])?,
             pass_inputs: HistogramVec::new(
                 HistogramOpts::new("diptych_pass_inputs", "Inputs of a tower pass.")
@@ -86,6 +103,8 @@ impl Metrics {
         this.registry.register(Box::new(this.waiting.clone()))?;
         this.registry.register(Box::new(this.body_bytes.clone()))?;
         this.registry.register(Box::new(this.items.clone()))?;
+        this.registry.register(Box::new(this.recall.clone()))?;
+        this.registry.register(Box::new(this.ef_search.clone()))?;
         this.registry
             .register(Box::new(this.pass_seconds.clone()))?;
         this.registry.register(Box::new(this.pass_inputs.clone()))?;
@@ -121,13 +140,12 @@ impl Metrics {
         self.body_bytes.set(bytes as i64);
     }
 
-    /// Everything, as text, with the number of items of every collection: (collection, modality,
-    /// items).
-    pub(crate) fn text(&self, items: &[(String, &'static str, usize)]) -> Result<String, ApiError> {
+    /// Everything, as text, with the figures of these collections.
+    pub(crate) fn text(&self, collections: &[Arc<Collection>]) -> Result<String, ApiError> {
         let gathered = {
             // Who asks at the same time would otherwise see the numbers reset and not yet set.
             let _alone = self.gathering.lock();
-            self.set_items(items);
+            self.set_figures(collections);
             self.registry.gather()
         };
         let mut text = Vec::new();
@@ -137,12 +155,26 @@ impl Metrics {
         String::from_utf8(text).map_err(|source| ApiError::internal("writing the metrics", source))
     }
 
-    fn set_items(&self, items: &[(String, &'static str, usize)]) {
+    fn set_figures(&self, collections: &[Arc<Collection>]) {
         self.items.reset();
-        for (collection, modality, n) in items {
-            self.items
-                .with_label_values(&[collection.as_str(), modality])
-                .set(*n as i64);
+        self.recall.reset();
+        self.ef_search.reset();
+        for collection in collections {
+            let (name, stats) = (collection.name(), collection.stats());
+            for (modality, items) in [("image", stats.images), ("text", stats.texts)] {
+                let labels = [name, modality];
+                self.items.with_label_values(&labels).set(items as i64);
+            }
+            for lane in collection.recall().lanes {
+                let (modality, aspect) = (lane.modality.to_string(), lane.aspect.as_str());
+                let labels = [name, modality.as_str(), aspect];
+                let ef_search = lane.ef_search as i64;
+                self.ef_search.with_label_values(&labels).set(ef_search);
+                for part in lane.by_selectivity {
+                    let labels = [name, modality.as_str(), aspect, part.selectivity.name()];
+                    self.recall.with_label_values(&labels).set(part.recall);
+                }
+            }
         }
     }
 }

@@ -123,6 +123,7 @@ fn describe(collection: &Arc<Collection>) -> Value {
         "spaces": collection.spaces(),
         "fields": collection.fields(),
         "calibration": collection.calibration().directions,
+        "recall": collection.recall(),
         "stats": collection.stats(),
     })
 }

@@ -29,13 +29,7 @@ pub(crate) async fn metrics(state: Data<AppState>) -> Result<HttpResponse, ApiEr
     state.metrics.set_waiting("text", state.texts.waiting());
     state.metrics.set_waiting("image", state.images.waiting());
     state.metrics.set_body_bytes(BodyRoom::held_by_all(&state));
-    let mut items = Vec::new();
-    for collection in state.engine.collections() {
-        let stats = collection.stats();
-        items.push((collection.name().to_owned(), "image", stats.images));
-        items.push((collection.name().to_owned(), "text", stats.texts));
-    }
-    let text = state.metrics.text(&items)?;
+    let text = state.metrics.text(&state.engine.collections())?;
     Ok(HttpResponse::Ok()
         .content_type("text/plain; version=0.0.4; charset=utf-8")
         .body(text))
