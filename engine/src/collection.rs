@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
 };
@@ -16,19 +16,20 @@ use embedding::{Aspect, Embedding, Modality, Spaces};
 use parking_lot::{Mutex, RwLock};
 
 use crate::{
-    EngineError, Explained, Hit, Item, ItemId, ItemMeta, SearchRequest, Stats, Upserted,
+    EngineError, Item, ItemId, ItemMeta, Stats, Upserted,
     budget::Budget,
     catalog::{self, Description, item_key, item_prefix},
+    checking::CheckQueue,
     config::EngineConfig,
-    filter::{checked::Checked, ordinals::Ordinals, postings::FieldIndex},
+    filter::{ordinals::Ordinals, postings::FieldIndex},
     indexing::Write,
+    marks,
     record::{self, Record, Stamp},
     sealing::{self, SealQueue},
-    searching,
-    shard::{Found, ShardKey},
+    shard::ShardKey,
     state::{Part, State, slot_of},
     store::{Batch, Store},
-    turns::Turns,
+    turns::{Turn, Turns},
 };
 
 /// A named set of items of one model. Cheap to share; every method can be called from many threads.
@@ -51,6 +52,8 @@ pub struct Collection {
     /// Set when builds under way must end.
     pub(crate) stopping: AtomicBool,
     deleted: AtomicBool,
+    /// Itself, for work in the background.
+    pub(crate) me: Weak<Collection>,
 }
 
 /// What all collections of an engine share.
@@ -60,8 +63,28 @@ pub(crate) struct Core {
     pub(crate) index_dir: Option<PathBuf>,
     pub(crate) config: EngineConfig,
     pub(crate) queue: SealQueue,
+    pub(crate) checks: CheckQueue,
     /// For the codes and links of sealed indexes.
     pub(crate) budget: Arc<Budget>,
+}
+
+#[cfg(test)]
+impl Core {
+    /// Without the threads that an engine has.
+    pub(crate) fn for_tests(
+        store: Box<dyn Store>,
+        index_dir: &std::path::Path,
+        config: EngineConfig,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            index_dir: Some(index_dir.to_owned()),
+            config,
+            queue: SealQueue::default(),
+            checks: CheckQueue::default(),
+            budget: Budget::new(None),
+        })
+    }
 }
 
 /// What is in memory of a collection, all of it derived from the store.
@@ -77,13 +100,13 @@ impl Collection {
         description: Description,
         core: Arc<Core>,
         derived: Derived,
-    ) -> Self {
+    ) -> Arc<Self> {
         let Derived {
             state,
             index,
             ordinals,
         } = derived;
-        Self {
+        Arc::new_cyclic(|me| Self {
             name,
             description,
             core,
@@ -95,7 +118,8 @@ impl Collection {
             seals: Turns::new(),
             stopping: AtomicBool::new(false),
             deleted: AtomicBool::new(false),
-        }
+            me: me.clone(),
+        })
     }
 
     /// Its name.
@@ -183,7 +207,16 @@ impl Collection {
             });
             stamps.push(stamp);
         }
-        self.commit(batch, &writes)?;
+        let replaces_damaged = {
+            let state = self.state.read();
+            for ((item, stamp), slot) in items.iter().zip(&stamps).zip(&slots) {
+                if self.description.is_marked() && state.changes(item, *slot, *stamp) {
+                    marks::put(&mut batch, self.description.number, &item.id);
+                }
+            }
+            items.iter().any(|item| state.damaged.contains(&item.id))
+        };
+        self.commit(batch, &writes, replaces_damaged)?;
 
         let mut upserted = Upserted::default();
         let mut state = self.state.write();
@@ -220,10 +253,14 @@ impl Collection {
             .iter()
             .map(|id| state.ordinal(id, self.slot(id)))
             .collect();
+        let removes_damaged = there.iter().any(|id| state.damaged.contains(*id));
         drop(state);
         let mut batch = Batch::default();
         for id in &there {
             batch.remove(item_key(self.description.number, id));
+            if self.description.is_marked() {
+                marks::put(&mut batch, self.description.number, id);
+            }
         }
         let writes = there.iter().zip(&ordinals).filter_map(|(id, ordinal)| {
             Some(Write {
@@ -233,7 +270,7 @@ impl Collection {
                 payload: None,
             })
         });
-        let unknown = self.commit(batch, &writes.collect::<Vec<_>>())?;
+        let unknown = self.commit(batch, &writes.collect::<Vec<_>>(), removes_damaged)?;
         let mut state = self.state.write();
         for id in &there {
             state.remove(id, self.slot(id));
@@ -279,66 +316,6 @@ impl Collection {
         }))
     }
 
-    /// The nearest items, best first, ties by id.
-    ///
-    /// # Errors
-    /// When the query comes from another model or has another dim, when its space holds no items
-    /// of the target, when the filter does not fit the declared fields, when a found record is
-    /// damaged, or when the store fails.
-    pub fn search(&self, request: &SearchRequest) -> Result<Vec<Hit>, EngineError> {
-        let nearest = searching::nearest(self, request)?;
-        self.hits(nearest.found, nearest.filter.as_ref())
-    }
-
-    /// The same hits as from [`Collection::search`], and how they were found.
-    ///
-    /// # Errors
-    /// As for [`Collection::search`].
-    pub fn explain(&self, request: &SearchRequest) -> Result<Explained, EngineError> {
-        let (nearest, matching_items, shards) = searching::explained(self, request)?;
-        Ok(Explained {
-            hits: self.hits(nearest.found, nearest.filter.as_ref())?,
-            matching_items,
-            shards,
-        })
-    }
-
-    fn hits(
-        &self,
-        found: Vec<Found<String>>,
-        filter: Option<&Checked>,
-    ) -> Result<Vec<Hit>, EngineError> {
-        let mut hits = Vec::new();
-        for found in found {
-            let id = ItemId::new(found.id)?;
-            // A found item that is no longer in the store was deleted a moment ago.
-            let Some(meta) = self.read(&id, |record| record.meta(id.clone()))? else {
-                continue;
-            };
-            // Nor is one that passed, but was changed since, and passes no more.
-            if filter.is_some_and(|filter| !filter.passes(&meta.payload)) {
-                continue;
-            }
-            let ItemMeta {
-                id,
-                modality,
-                payload,
-                source,
-                text,
-                ..
-            } = meta;
-            hits.push(Hit {
-                id,
-                modality,
-                score: found.score,
-                payload,
-                source,
-                text,
-            });
-        }
-        Ok(hits)
-    }
-
     /// Seals every tail, and returns when that is done. Sealing also happens by itself in the
     /// background; this is for after a large import.
     ///
@@ -376,8 +353,13 @@ impl Collection {
         }
     }
 
+    /// Waits for other writers of these items, and keeps them waiting.
+    pub(crate) fn take_turn(&self, ids: &[ItemId]) -> Result<Turn<'_, ItemId>, EngineError> {
+        self.writes.take(ids).ok_or_else(|| self.gone())
+    }
+
     /// Reads something off the record of an item.
-    fn read<T>(
+    pub(crate) fn read<T>(
         &self,
         id: &ItemId,
         read: impl FnOnce(&Record<'_>) -> Result<T, String>,
@@ -399,7 +381,7 @@ impl Collection {
         id_of(&self.name, self.description.number, key)
     }
 
-    fn slot(&self, id: &ItemId) -> usize {
+    pub(crate) fn slot(&self, id: &ItemId) -> usize {
         slot_of(id.as_str(), self.description.shards)
     }
 

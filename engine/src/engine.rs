@@ -17,6 +17,7 @@ use crate::{
     EngineConfig, EngineError, Fields,
     budget::Budget,
     catalog::{self, Description},
+    checking::{CheckQueue, Checker},
     collection::{Collection, Core},
     filter::field::FieldSet,
     loading,
@@ -41,6 +42,7 @@ pub struct Engine {
     names: Turns<String>,
     next_number: AtomicU32,
     sealer: Sealer,
+    checker: Checker,
 }
 
 impl Engine {
@@ -79,13 +81,14 @@ impl Engine {
         catalog::remove_deleted(store.as_ref())?;
         let next_number = AtomicU32::new(catalog::next_number(store.as_ref())?);
         let listed = catalog::list(store.as_ref())?;
-        let queue = SealQueue::default();
+        let (queue, checks) = (SealQueue::default(), CheckQueue::default());
         let core = Arc::new(Core {
             store,
             index_dir,
             budget: Budget::new(config.index_memory_bytes),
             config,
             queue: queue.clone(),
+            checks: checks.clone(),
         });
         if let Some(dir) = &core.index_dir {
             remove_orphans(dir, &listed);
@@ -100,6 +103,7 @@ impl Engine {
             names: Turns::new(),
             next_number,
             sealer: Sealer::start(queue)?,
+            checker: Checker::start(checks)?,
         })
     }
 
@@ -194,6 +198,7 @@ impl Drop for Engine {
         for collection in self.collections.get_mut().values() {
             collection.stopping.store(true, SeqCst);
         }
+        self.checker.stop();
         self.sealer.stop();
     }
 }

@@ -33,19 +33,37 @@ pub(crate) fn nearest(
     if request.filter.is_some() {
         return Ok(filtered(collection, request, Explain::No)?.0);
     }
-    let (views, filter) = (views(collection, request)?, None);
     let SearchRequest { query, exact, .. } = request;
     let params = params(collection, request);
     let search = |(_, view): &(ShardKey, View)| {
         view.search(&query.embedding, wanted(request), params, *exact)
     };
-    let found: Vec<Found<String>> = if is_parallel(&views, request) {
-        views.par_iter().flat_map_iter(search).collect()
-    } else {
-        views.iter().flat_map(search).collect()
+    let found = loop {
+        let views = views(collection, request)?;
+        let found: Vec<Found<String>> = if is_parallel(&views, request) {
+            views.par_iter().flat_map_iter(search).collect()
+        } else {
+            views.iter().flat_map(search).collect()
+        };
+        if is_sound(collection, &views)? {
+            break found;
+        }
     };
-    let found = best(found, request);
+    let (found, filter) = (best(found, request), None);
     Ok(Nearest { found, filter })
+}
+
+/// Whether what was found in these shards counts. Where a row that a search may have met turned out
+/// to be damaged it does not, and the shards are put right.
+fn is_sound(collection: &Collection, views: &[(ShardKey, View)]) -> Result<bool, EngineError> {
+    let bad = views
+        .iter()
+        .filter(|(_, view)| view.bad_rows().next().is_some());
+    let bad: Vec<ShardKey> = bad.map(|(key, _)| *key).collect();
+    if !bad.is_empty() {
+        collection.repair(&bad)?;
+    }
+    Ok(bad.is_empty())
 }
 
 /// The same, how many items match, and what was done in each shard.
@@ -71,30 +89,35 @@ fn filtered(
     let everything = Filter::default();
     let filter = request.filter.as_ref().unwrap_or(&everything);
     let filter = collection.check_filter(filter)?;
-    // Before the filter is evaluated: an ordinal that changes hands between the two then belongs
-    // to a row that is not looked at.
-    let views = views(collection, request)?;
-    let matching = collection.matching(&filter)?;
-    let asked = Wanted {
-        query: &request.query.embedding,
-        k: wanted(request),
-        params: params(collection, request),
-        exact: request.exact,
-        matching: &matching,
-        explain: explain == Explain::Yes,
-    };
-    let search = |(key, view): &(ShardKey, View)| view.search_matching(&asked, key.to_string());
-    let answers: Vec<Answer> = if is_parallel(&views, request) {
-        views.par_iter().map(search).collect()
-    } else {
-        views.iter().map(search).collect()
+    let (answers, matching) = loop {
+        // Before the filter is evaluated: an ordinal that changes hands between the two then belongs
+        // to a row that is not looked at.
+        let views = views(collection, request)?;
+        let matching = collection.matching(&filter)?;
+        let asked = Wanted {
+            query: &request.query.embedding,
+            k: wanted(request),
+            params: params(collection, request),
+            exact: request.exact,
+            matching: &matching,
+            explain: explain == Explain::Yes,
+        };
+        let search = |(key, view): &(ShardKey, View)| view.search_matching(&asked, key.to_string());
+        let answers: Vec<Answer> = if is_parallel(&views, request) {
+            views.par_iter().map(search).collect()
+        } else {
+            views.iter().map(search).collect()
+        };
+        if is_sound(collection, &views)? {
+            break (answers, matching.len());
+        }
     };
     let (found, plans): (Vec<_>, Vec<_>) = answers.into_iter().map(|a| (a.found, a.plan)).unzip();
     let nearest = Nearest {
         found: best(found.into_iter().flatten().collect(), request),
         filter: Some(filter),
     };
-    Ok((nearest, matching.len(), plans))
+    Ok((nearest, matching, plans))
 }
 
 fn params(collection: &Collection, request: &SearchRequest) -> SearchParams {
