@@ -4,6 +4,7 @@ mod damage;
 mod filters;
 mod graph;
 mod model;
+mod noticing;
 mod opening;
 
 use std::num::NonZeroUsize;

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use embedding::{Embedding, mix};
 use roaring::RoaringBitmap;
 
-use super::{Found, Piece, View};
+use super::{Found, View, view::Piece};
 use crate::{
     Score,
     filter::plan::{Chosen, Estimate, Plan, ShardPlan},

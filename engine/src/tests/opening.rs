@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     path::Path,
     sync::{
         Arc,
@@ -16,14 +15,14 @@ use embedding::Modality;
 
 use super::{model::Kept, *};
 use crate::{
-    Stats, catalog, marks,
+    catalog, marks,
     store::{Batch, Entry, MemoryStore, Store, StoreError},
 };
 
-const ITEMS: usize = 60;
+pub(super) const ITEMS: usize = 60;
 /// Times that the background is looked at, and the pause between; a minute in all.
-const LOOKS: usize = 6000;
-const PAUSE: Duration = Duration::from_millis(10);
+pub(super) const LOOKS: usize = 6000;
+pub(super) const PAUSE: Duration = Duration::from_millis(10);
 
 /// Counts the records that are read.
 struct Counting {
@@ -54,20 +53,20 @@ impl Store for Counting {
     }
 }
 
-fn photo(i: usize, content: &str) -> Item {
+pub(super) fn photo(i: usize, content: &str) -> Item {
     item(&format!("{i:03}"), Modality::Image, content)
 }
 
-fn open(store: &Kept, dir: Option<&Path>) -> Engine {
+pub(super) fn open(store: &Kept, dir: Option<&Path>) -> Engine {
     let dir = dir.map(Path::to_owned);
     Engine::with_store(Box::new(store.clone()), dir, small()).expect("opens")
 }
 
-fn kept() -> Kept {
+pub(super) fn kept() -> Kept {
     Kept(Arc::new(MemoryStore::new()))
 }
 
-fn filled(engine: &Engine) -> Arc<Collection> {
+pub(super) fn filled(engine: &Engine) -> Arc<Collection> {
     let photos = engine.create("photos", &spaces()).expect("creates");
     let items = (0..ITEMS).map(|i| photo(i, &i.to_string()));
     photos.upsert(items.collect()).expect("upserts");
@@ -76,7 +75,7 @@ fn filled(engine: &Engine) -> Arc<Collection> {
 }
 
 /// Everything that there is, by what a search finds.
-fn found(collection: &Collection) -> Vec<(String, u32)> {
+pub(super) fn found(collection: &Collection) -> Vec<(String, u32)> {
     let mut found = Vec::new();
     for exact in [true, false] {
         let query = shared(&item("q", Modality::Image, "7").shared);
@@ -91,43 +90,9 @@ fn found(collection: &Collection) -> Vec<(String, u32)> {
     found
 }
 
-fn marked(store: &Kept) -> Vec<String> {
+pub(super) fn marked(store: &Kept) -> Vec<String> {
     let marks = marks::marked(store, 0).map(|mark| mark.expect("reads").id.to_string());
     marks.collect()
-}
-
-fn wait_until(collection: &Collection, is_so: impl Fn(&Stats) -> bool) {
-    let came = (0..LOOKS).any(|_| {
-        std::thread::sleep(PAUSE);
-        is_so(&collection.stats())
-    });
-    assert!(came, "{:?}", collection.stats());
-}
-
-/// Damages the files of the shared segments where the numbers of these items lie.
-fn damage_rows(dir: &Path, rows: &[Item]) {
-    let mut damaged = 0;
-    for entry in fs::read_dir(dir.join("photos")).expect("lists") {
-        let path = entry.expect("lists").path();
-        if !path.to_string_lossy().contains("-shared-") {
-            continue;
-        }
-        let mut bytes = fs::read(&path).expect("reads");
-        for row in rows {
-            let row: Vec<u8> = row
-                .shared
-                .as_slice()
-                .iter()
-                .flat_map(|x| x.to_le_bytes())
-                .collect();
-            if let Some(at) = bytes.windows(row.len()).position(|window| *window == *row) {
-                bytes[at + 5] ^= 64;
-                damaged += 1;
-            }
-        }
-        fs::write(&path, bytes).expect("writes");
-    }
-    assert_eq!(damaged, rows.len(), "each row is in one file");
 }
 
 #[test]
@@ -308,104 +273,6 @@ fn changes_by_an_engine_that_keeps_no_indexes_are_seen_by_one_that_does() {
 }
 
 #[test]
-fn damaged_rows_are_never_used_and_the_file_is_built_again() {
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let store = kept();
-    let engine = open(&store, Some(dir.path()));
-    let photos = filled(&engine);
-    let before = found(&photos);
-    drop(photos);
-    drop(engine);
-    damage_rows(dir.path(), &[photo(7, "7"), photo(8, "8")]);
-    let engine = open(&store, Some(dir.path()));
-    let photos = engine.collection("photos").expect("is there");
-    // Whoever comes first, this search or the background, the answer is the same.
-    assert_eq!(found(&photos), before);
-    wait_until(&photos, |stats| !stats.sealing && stats.tail_rows == 0);
-    assert_eq!(found(&photos), before);
-    drop(photos);
-    drop(engine);
-    let engine = open(&store, Some(dir.path()));
-    let photos = engine.collection("photos").expect("is there");
-    assert_eq!(found(&photos), before);
-    let stats = photos.stats();
-    assert_eq!(
-        (stats.sealed_rows, stats.tail_rows, stats.deleted_rows),
-        (ITEMS, 0, 0)
-    );
-}
-
-#[test]
-fn damaged_rows_do_not_get_into_the_next_file() {
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let store = kept();
-    let engine = open(&store, Some(dir.path()));
-    let photos = filled(&engine);
-    drop(photos);
-    drop(engine);
-    damage_rows(dir.path(), &[photo(7, "7")]);
-    let engine = open(&store, Some(dir.path()));
-    let photos = engine.collection("photos").expect("is there");
-    photos.upsert(vec![photo(99, "new")]).expect("upserts");
-    photos.seal().expect("seals");
-    let query = shared(&photo(7, "7").shared);
-    let request = SearchRequest::new(query, Target::Image, count(1));
-    let hits = photos.search(&request).expect("searches");
-    assert!(hits[0].id == id("007") && (hits[0].score.0 - 1.0).abs() < 1e-6);
-}
-
-#[test]
-fn a_damaged_record_under_a_segment_is_put_aside_by_a_search_or_by_the_background() {
-    for searched in [true, false] {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let store = kept();
-        let engine = open(&store, Some(dir.path()));
-        let photos = filled(&engine);
-        drop(photos);
-        drop(engine);
-        let key = catalog::item_key(0, &id("007"));
-        let mut value = store.get(&key).expect("reads").expect("is there");
-        value[40] ^= 1;
-        let mut batch = Batch::default();
-        batch.put(key, value);
-        store.commit(batch).expect("commits");
-
-        let engine = open(&store, Some(dir.path()));
-        let photos = engine.collection("photos").expect("is there");
-        let query = shared(&photo(7, "7").shared);
-        let request = SearchRequest::new(query, Target::Image, count(10));
-        if searched {
-            let hits = ids(&photos, &request);
-            assert!(
-                hits.len() == 10 && !hits.contains(&"007".to_owned()),
-                "{hits:?}"
-            );
-        }
-        wait_until(&photos, |stats| stats.damaged_items == 1);
-        assert_eq!(photos.stats().items, ITEMS - 1);
-        assert!(matches!(
-            photos.get(&id("007")),
-            Err(EngineError::DamagedItem { .. })
-        ));
-        assert_eq!(marked(&store), ["007"]);
-        drop(photos);
-        drop(engine);
-        let engine = open(&store, Some(dir.path()));
-        let photos = engine.collection("photos").expect("is there");
-        assert_eq!(
-            (photos.stats().items, photos.stats().damaged_items),
-            (ITEMS - 1, 1)
-        );
-        photos.upsert(vec![photo(7, "7")]).expect("upserts");
-        assert_eq!(ids(&photos, &request)[0], "007");
-        assert_eq!(
-            (photos.stats().items, photos.stats().damaged_items),
-            (ITEMS, 0)
-        );
-    }
-}
-
-#[test]
 fn marks_that_a_stop_left_behind_are_removed() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let store = kept();
@@ -423,34 +290,4 @@ fn marks_that_a_stop_left_behind_are_removed() {
         marked(&store).is_empty()
     });
     assert!(gone, "{:?}", marked(&store));
-}
-
-#[test]
-fn an_item_that_the_index_lost_is_noticed_in_the_background_and_is_back_after_the_next_open() {
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let store = kept();
-    drop(filled(&open(&store, Some(dir.path()))));
-    // A record that came in without a mark, as no engine writes it.
-    let mut item = photo(61, "7");
-    item.payload.clear();
-    let key = catalog::item_key(0, &item.id);
-    let stamp = crate::record::Stamp::of(&item, 1000);
-    let mut batch = Batch::default();
-    batch.put(key.clone(), crate::record::encode(&key, &item, stamp));
-    store.commit(batch).expect("commits");
-
-    let engine = open(&store, Some(dir.path()));
-    let photos = engine.collection("photos").expect("is there");
-    assert_eq!(photos.stats().items, ITEMS);
-    let noticed = (0..LOOKS).any(|_| {
-        std::thread::sleep(PAUSE);
-        store.scan(&marks::seal_prefix(0)).next().is_none()
-    });
-    assert!(noticed, "segments are believed no more");
-    drop(photos);
-    drop(engine);
-    let engine = open(&store, Some(dir.path()));
-    let photos = engine.collection("photos").expect("is there");
-    assert_eq!(photos.stats().items, ITEMS + 1);
-    assert!(found(&photos).iter().any(|(id, _)| id == "061"));
 }
