@@ -82,6 +82,16 @@ impl Bits {
         }
     }
 
+    /// Positions below `end` that are set, in order.
+    pub(crate) fn set_below(&self, end: usize) -> impl Iterator<Item = usize> + '_ {
+        const NONE: &Bits = &Bits {
+            words: Vec::new(),
+            len: 0,
+            ones: 0,
+        };
+        self.newly_set(NONE, end)
+    }
+
     /// Positions below `end` that are set here and not in `before`, in order.
     pub(crate) fn newly_set<'a>(
         &'a self,
@@ -120,6 +130,7 @@ mod tests {
             after.newly_set(&before, 100).collect::<Vec<_>>(),
             [4, 63, 64, 99]
         );
+        assert_eq!(after.set_below(100).collect::<Vec<_>>(), [3, 4, 63, 64, 99]);
         assert_eq!((after.ones_below(0), after.ones_below(100)), (0, 5));
         assert_eq!((after.ones_below(64), after.ones_below(160)), (3, 7));
         after.clear(64);

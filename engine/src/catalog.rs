@@ -4,9 +4,12 @@
 //! |---|---|
 //! | `c` name | description of the collection, JSON |
 //! | `d` number | name of a deleted collection whose items are still being removed |
+//! | `e` number | what the indexes of fields add up to, see [`crate::filter::digests`] |
 //! | `f` number field block value | a page of a field's index, see [`crate::filter::postings`] |
-//! | `k` number | the calibration of confidence, JSON, see [`crate::confidence`] |
+//! | `g` number shard | which segment of a shard is the good one, see [`crate::marks`] |
 //! | `i` number id | an item's record, see [`crate::record`] |
+//! | `k` number | the calibration of confidence, JSON, see [`crate::confidence`] |
+//! | `m` number id | what segments say of this item is not to be trusted, see [`crate::marks`] |
 //!
 //! A collection's number is big-endian `u32`, and never that of another collection whose items are
 //! still there. So a delete is one small atomic batch, and finishes at the next open if it must.
@@ -17,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     EngineError, ItemId,
     filter::field::FieldSet,
-    record,
+    marks, record,
     store::{Batch, Store},
 };
 
@@ -25,8 +28,12 @@ use crate::{
 pub(crate) const COLLECTIONS: &[u8] = b"c";
 /// Keys of deleted collections start so.
 const DELETED: &[u8] = b"d";
-/// Format of a description.
-const VERSION: u32 = 2;
+/// Format of a description. A program that knows no marks refuses it, and so cannot write items
+/// without them.
+const VERSION: u32 = 3;
+/// The same of a collection whose changes were not marked: by a program that knew no marks, or by
+/// an engine that keeps no indexes.
+const UNMARKED_VERSION: u32 = 2;
 /// Items removed in one batch while a collection is being deleted.
 const REMOVE_BATCH: usize = 1000;
 
@@ -46,14 +53,27 @@ pub(crate) struct Description {
 }
 
 impl Description {
+    /// Of a new collection, unmarked.
     pub(crate) fn new(number: u32, shards: usize, spaces: Spaces) -> Self {
         Self {
-            version: VERSION,
+            version: UNMARKED_VERSION,
             number,
             shards,
             spaces,
             fields: FieldSet::default(),
         }
+    }
+
+    /// Whether every change since the seals of its shards is marked.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.version == VERSION
+    }
+
+    /// The same, but for the marks.
+    #[must_use]
+    pub(crate) fn marked(mut self, marked: bool) -> Self {
+        self.version = if marked { VERSION } else { UNMARKED_VERSION };
+        self
     }
 }
 
@@ -117,6 +137,11 @@ pub(crate) fn calibration_key(number: u32) -> Vec<u8> {
     [b"k".as_slice(), &number.to_be_bytes()].concat()
 }
 
+/// Key of the sums of a collection's field indexes.
+pub(crate) fn digests_key(number: u32) -> Vec<u8> {
+    [b"e".as_slice(), &number.to_be_bytes()].concat()
+}
+
 fn collection_key(name: &str) -> Vec<u8> {
     [COLLECTIONS, name.as_bytes()].concat()
 }
@@ -132,11 +157,16 @@ pub(crate) fn write(
     description: &Description,
 ) -> Result<(), EngineError> {
     check_spaces(&description.spaces)?;
+    let mut batch = Batch::default();
+    describe(&mut batch, name, description);
+    Ok(store.commit(batch)?)
+}
+
+/// Adds the writing down of a collection that was opened to a batch.
+pub(crate) fn describe(batch: &mut Batch, name: &str, description: &Description) {
     let body = serde_json::to_vec(description).expect("a description is plain JSON");
     let key = collection_key(name);
-    let mut batch = Batch::default();
     batch.put(key.clone(), record::with_checksum(&key, body));
-    Ok(store.commit(batch)?)
 }
 
 /// Every collection, by name.
@@ -153,7 +183,8 @@ fn read((key, value): &(Vec<u8>, Vec<u8>)) -> Result<(String, Description), Engi
     let body = record::checked(key, value).map_err(|reason| damaged(reason.into()))?;
     let description: Description =
         serde_json::from_slice(body).map_err(|error| damaged(error.to_string()))?;
-    if description.version != VERSION || description.shards == 0 {
+    let known = [VERSION, UNMARKED_VERSION].contains(&description.version);
+    if !known || description.shards == 0 {
         let Description {
             version, shards, ..
         } = description;
@@ -180,9 +211,16 @@ pub(crate) fn remove_deleted(store: &dyn Store) -> Result<(), EngineError> {
     for (key, _) in deleted {
         if let Some(number) = key[DELETED.len()..].first_chunk() {
             let number = u32::from_be_bytes(*number);
-            remove_all(store, &page_prefix(number))?;
-            remove_all(store, &calibration_key(number))?;
-            remove_all(store, &item_prefix(number))?;
+            for prefix in [
+                page_prefix(number),
+                digests_key(number),
+                calibration_key(number),
+                marks::seal_prefix(number),
+                marks::mark_prefix(number),
+                item_prefix(number),
+            ] {
+                remove_all(store, &prefix)?;
+            }
         }
         let mut batch = Batch::default();
         batch.remove(key);

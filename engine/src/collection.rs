@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
 };
@@ -20,17 +20,19 @@ use crate::{
     audit::{AuditQueue, Ledger},
     budget::Budget,
     catalog::{self, Description, item_key, item_prefix},
+    checking::CheckQueue,
     confidence::Confidence,
     config::EngineConfig,
     filter::{ordinals::Ordinals, postings::FieldIndex},
     indexing::Write,
+    marks,
     record::{self, Record, Stamp},
     sealing::{self, SealQueue},
     searching,
     shard::ShardKey,
     state::{Part, State, slot_of},
     store::{Batch, Store},
-    turns::Turns,
+    turns::{Turn, Turns},
 };
 
 /// A named set of items of one model. Cheap to share; every method can be called from many threads.
@@ -57,6 +59,8 @@ pub struct Collection {
     /// Recall of its live queries.
     pub(crate) audit: Arc<Ledger>,
     deleted: AtomicBool,
+    /// Itself, for work in the background.
+    pub(crate) me: Weak<Collection>,
 }
 
 /// What all collections of an engine share.
@@ -67,8 +71,29 @@ pub(crate) struct Core {
     pub(crate) config: EngineConfig,
     pub(crate) queue: SealQueue,
     pub(crate) audits: AuditQueue,
+    pub(crate) checks: CheckQueue,
     /// For the codes and links of sealed indexes.
     pub(crate) budget: Arc<Budget>,
+}
+
+#[cfg(test)]
+impl Core {
+    /// Without the threads that an engine has.
+    pub(crate) fn for_tests(
+        store: Box<dyn Store>,
+        index_dir: &std::path::Path,
+        config: EngineConfig,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            index_dir: Some(index_dir.to_owned()),
+            config,
+            queue: SealQueue::default(),
+            audits: AuditQueue::default(),
+            checks: CheckQueue::default(),
+            budget: Budget::new(None),
+        })
+    }
 }
 
 /// What is in memory of a collection, all of it derived from the store.
@@ -86,14 +111,14 @@ impl Collection {
         description: Description,
         core: Arc<Core>,
         derived: Derived,
-    ) -> Self {
+    ) -> Arc<Self> {
         let Derived {
             state,
             index,
             ordinals,
             confidence,
         } = derived;
-        Self {
+        Arc::new_cyclic(|me| Self {
             name,
             description,
             audit: Arc::new(Ledger::new(&core.config)),
@@ -107,7 +132,8 @@ impl Collection {
             confidence,
             stopping: AtomicBool::new(false),
             deleted: AtomicBool::new(false),
-        }
+            me: me.clone(),
+        })
     }
 
     /// Its name.
@@ -195,7 +221,16 @@ impl Collection {
             });
             stamps.push(stamp);
         }
-        self.commit(batch, &writes)?;
+        let replaces_damaged = {
+            let state = self.state.read();
+            for ((item, stamp), slot) in items.iter().zip(&stamps).zip(&slots) {
+                if self.description.is_marked() && state.changes(item, *slot, *stamp) {
+                    marks::put(&mut batch, self.description.number, &item.id);
+                }
+            }
+            items.iter().any(|item| state.damaged.contains(&item.id))
+        };
+        self.commit(batch, &writes, replaces_damaged)?;
 
         let mut upserted = Upserted::default();
         let mut state = self.state.write();
@@ -233,10 +268,14 @@ impl Collection {
             .iter()
             .map(|id| state.ordinal(id, self.slot(id)))
             .collect();
+        let removes_damaged = there.iter().any(|id| state.damaged.contains(*id));
         drop(state);
         let mut batch = Batch::default();
         for id in &there {
             batch.remove(item_key(self.description.number, id));
+            if self.description.is_marked() {
+                marks::put(&mut batch, self.description.number, id);
+            }
         }
         let writes = there.iter().zip(&ordinals).filter_map(|(id, ordinal)| {
             Some(Write {
@@ -246,7 +285,7 @@ impl Collection {
                 payload: None,
             })
         });
-        let unknown = self.commit(batch, &writes.collect::<Vec<_>>())?;
+        let unknown = self.commit(batch, &writes.collect::<Vec<_>>(), removes_damaged)?;
         let mut state = self.state.write();
         for id in &there {
             state.remove(id, self.slot(id));
@@ -347,8 +386,13 @@ impl Collection {
         }
     }
 
+    /// Waits for other writers of these items, and keeps them waiting.
+    pub(crate) fn take_turn(&self, ids: &[ItemId]) -> Result<Turn<'_, ItemId>, EngineError> {
+        self.writes.take(ids).ok_or_else(|| self.gone())
+    }
+
     /// Reads something off the record of an item.
-    fn read<T>(
+    pub(crate) fn read<T>(
         &self,
         id: &ItemId,
         read: impl FnOnce(&Record<'_>) -> Result<T, String>,
@@ -370,7 +414,7 @@ impl Collection {
         id_of(&self.name, self.description.number, key)
     }
 
-    fn slot(&self, id: &ItemId) -> usize {
+    pub(crate) fn slot(&self, id: &ItemId) -> usize {
         slot_of(id.as_str(), self.description.shards)
     }
 

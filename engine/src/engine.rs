@@ -18,6 +18,7 @@ use crate::{
     audit::{AuditQueue, Auditor},
     budget::Budget,
     catalog::{self, Description},
+    checking::{CheckQueue, Checker},
     collection::{Collection, Core},
     filter::field::FieldSet,
     loading,
@@ -44,6 +45,7 @@ pub struct Engine {
     sealer: Sealer,
     /// Where queries are audited at all.
     auditor: Option<Auditor>,
+    checker: Checker,
 }
 
 impl Engine {
@@ -82,7 +84,7 @@ impl Engine {
         catalog::remove_deleted(store.as_ref())?;
         let next_number = AtomicU32::new(catalog::next_number(store.as_ref())?);
         let listed = catalog::list(store.as_ref())?;
-        let queue = SealQueue::default();
+        let (queue, checks) = (SealQueue::default(), CheckQueue::default());
         let core = Arc::new(Core {
             store,
             index_dir,
@@ -90,6 +92,7 @@ impl Engine {
             config,
             queue: queue.clone(),
             audits: AuditQueue::default(),
+            checks: checks.clone(),
         });
         if let Some(dir) = &core.index_dir {
             remove_orphans(dir, &listed);
@@ -106,6 +109,7 @@ impl Engine {
             names: Turns::new(),
             next_number,
             sealer: Sealer::start(queue)?,
+            checker: Checker::start(checks)?,
         })
     }
 
@@ -200,6 +204,7 @@ impl Drop for Engine {
         for collection in self.collections.get_mut().values() {
             collection.stopping.store(true, SeqCst);
         }
+        self.checker.stop();
         self.sealer.stop();
         if let Some(auditor) = &mut self.auditor {
             auditor.stop(&self.core.audits);

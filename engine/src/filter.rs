@@ -7,6 +7,7 @@
 
 pub(crate) mod checked;
 mod datetime;
+pub(crate) mod digests;
 pub(crate) mod field;
 pub(crate) mod language;
 pub(crate) mod ordinals;

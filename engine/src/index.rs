@@ -6,6 +6,7 @@
 // A search is one function for each instruction set: see `kernel`.
 #![allow(clippy::inline_always)]
 
+mod blocks;
 mod build;
 mod codes;
 mod flat;
@@ -27,6 +28,7 @@ pub use kernel::kernel_name;
 pub use rows::Rows;
 pub use scan::Coded;
 
+pub(crate) use blocks::{BlockHash, Blocks, Source, block_bytes};
 pub(crate) use codes::Codes;
 pub(crate) use graph::{Graph, Layer, Lists};
 pub(crate) use hnsw::{OFTEN_LIVE, Reach, Walked};

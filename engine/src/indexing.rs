@@ -123,11 +123,13 @@ impl Collection {
     }
 
     /// Stores a batch together with what it changes in the indexes; durable on return. Gives the
-    /// ordinals whose old record did not read back, so that entries of theirs may be left.
+    /// ordinals whose old record did not read back, so that entries of theirs may be left. With
+    /// `leaves_entries`, those of another item may be, too.
     pub(crate) fn commit(
         &self,
         mut batch: Batch,
         writes: &[Write<'_>],
+        leaves_entries: bool,
     ) -> Result<BTreeSet<u32>, EngineError> {
         let store = self.core.store.as_ref();
         let mut unknown = BTreeSet::new();
@@ -145,6 +147,9 @@ impl Collection {
             let mut index = self.index.write();
             // Fields come seldom, and then this is done once more.
             if Arc::ptr_eq(index.fields(), &fields) {
+                if leaves_entries || !unknown.is_empty() {
+                    index.doubt();
+                }
                 let staged: Staged = index.stage(store, &changes)?;
                 let (more, pages) = staged.into_parts();
                 batch.writes.extend(more.writes);

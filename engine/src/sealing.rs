@@ -1,10 +1,11 @@
 //! Building new segments aside and putting them in place, in the background or on demand. The
 //! background thread also has collections calibrate themselves.
 
+mod keeping;
+
 use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
     sync::{Arc, Weak, atomic::Ordering::SeqCst},
     thread::JoinHandle,
 };
@@ -17,8 +18,7 @@ use crate::{
     confidence::fit_if_due,
     error::panic_text,
     segment::Segment,
-    segment_file,
-    shard::{Shard, ShardKey, View},
+    shard::{Shard, ShardKey, Standing, View},
 };
 
 /// Shards that want to be sealed, and collections that want to calibrate themselves. Each is in it
@@ -199,65 +199,76 @@ fn seal(collection: &Collection, key: ShardKey, when: When) -> Result<(), Engine
         }
         return Err(collection.gone());
     };
-    let taken = {
-        let mut state = collection.state.write();
-        let Some(shard) = state.shard_mut(&key) else {
+    loop {
+        let Some((taken, standing)) = begin(collection, key, when) else {
             return Ok(());
         };
-        let skip = match when {
-            When::Now => shard.is_sealed(),
-            When::Due => !shard.wants_seal(&collection.core.config),
+        let built = catch_unwind(AssertUnwindSafe(|| {
+            build(collection, key, &taken, standing)
+        }));
+        let failed = |reason: String| EngineError::SealFailed {
+            collection: collection.name.clone(),
+            shard: key.to_string(),
+            reason,
         };
-        if skip {
-            shard.sealing = false;
-            return Ok(());
+        let panicked = built.is_err();
+        let (built, result) = match built {
+            Ok(Built::Done(segment, standing)) => (Some((*segment, standing)), Ok(())),
+            Ok(Built::Damaged) => (None, Ok(())),
+            Ok(Built::Stopped) => (None, Err(failed("the engine is closing".into()))),
+            Err(panic) => (None, Err(failed(panic_text(panic.as_ref())))),
+        };
+        let is_done = built.is_some() || result.is_err();
+        let is_kept = built.as_ref().is_some_and(|(_, standing)| standing.kept);
+        if let Some(shard) = collection.state.write().shard_mut(&key) {
+            // After a panic, nobody knows which segment the store takes for the good one.
+            shard.standing.kept &= !panicked;
+            shard.end_seal(&taken, built);
         }
-        shard.begin_seal()
-    };
-    let built = catch_unwind(AssertUnwindSafe(|| build(collection, key, &taken)));
-    let failed = |reason: String| EngineError::SealFailed {
-        collection: collection.name.clone(),
-        shard: key.to_string(),
-        reason,
-    };
-    let (segment, result) = match built {
-        Ok(Some(segment)) => (Some(segment), Ok(())),
-        Ok(None) => (None, Err(failed("the engine is closing".into()))),
-        Err(panic) => (None, Err(failed(panic_text(panic.as_ref())))),
-    };
-    if let Some(shard) = collection.state.write().shard_mut(&key) {
-        shard.end_seal(&taken, segment);
+        if is_kept {
+            keeping::forget_old(collection, key, &taken, standing);
+        }
+        if is_done {
+            return result;
+        }
+        collection.repair(&[key])?;
     }
-    result
 }
 
-/// Builds the segment and writes its file; `None` when told to stop.
-fn build(collection: &Collection, key: ShardKey, taken: &View) -> Option<Segment> {
+/// What came of a build.
+enum Built {
+    Done(Box<Segment>, Standing),
+    /// Rows turned out to be damaged while they were read. They must not get into a new file.
+    Damaged,
+    Stopped,
+}
+
+/// Takes up what is to be sealed, if anything is.
+fn begin(collection: &Collection, key: ShardKey, when: When) -> Option<(View, Standing)> {
+    let mut state = collection.state.write();
+    let shard = state.shard_mut(&key)?;
+    let skip = match when {
+        When::Now => shard.is_sealed(),
+        When::Due => !shard.wants_seal(&collection.core.config),
+    };
+    if skip {
+        shard.sealing = false;
+        return None;
+    }
+    Some((shard.begin_seal(), shard.standing))
+}
+
+fn build(collection: &Collection, key: ShardKey, taken: &View, before: Standing) -> Built {
     let stop = || collection.stopping.load(SeqCst);
-    let segment = Segment::build(taken.live_rows(), &collection.core.config, &stop).ok()?;
-    if let Some(path) = index_path(collection.index_dir(), key) {
-        let owner = owner(
-            collection.description.number,
-            &collection.description.spaces,
-            key,
-        );
-        let dim = segment.rows.dim();
-        let kept = segment_file::write(&path, &owner, &segment)
-            .and_then(|()| segment_file::read(&path, &owner, dim));
-        match kept {
-            // Mapped, it takes no memory that the system cannot have back.
-            Ok(Some(mapped)) => return Some(mapped.settled(&collection.core.budget)),
-            Ok(None) => {}
-            // The file only saves memory, and work at the next open.
-            Err(error) => tracing::warn!("cannot keep the index {}: {error}", path.display()),
-        }
+    let rows = taken.live_rows();
+    if taken.bad_rows().next().is_some() {
+        return Built::Damaged;
     }
-    Some(segment)
-}
-
-/// File of a shard's segment in the folder of its collection.
-pub(crate) fn index_path(dir: Option<PathBuf>, key: ShardKey) -> Option<PathBuf> {
-    dir.map(|dir| dir.join(format!("{key}.idx")))
+    let Ok(segment) = Segment::build(rows, &collection.core.config, &stop) else {
+        return Built::Stopped;
+    };
+    let (segment, standing) = keeping::keep(collection, key, segment, before);
+    Built::Done(Box::new(segment), standing)
 }
 
 /// What a segment's file must say that it belongs to.

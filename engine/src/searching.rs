@@ -23,8 +23,8 @@ use self::{
     select::Selection,
 };
 use crate::{
-    Answer, EngineError, Explanation, Filter, ItemMeta, Mix, Page, Plan, SearchRequest, ShardPlan,
-    Way,
+    Answer, EngineError, Explanation, Filter, ItemId, ItemMeta, Mix, Page, Plan, SearchRequest,
+    ShardPlan, Way,
     audit::Answered,
     collection::Collection,
     filter,
@@ -34,17 +34,47 @@ use crate::{
 /// Items that a search looks at to fill groups, or to get past duplicates, in each leg.
 const MAX_DEPTH: usize = 16_384;
 
+/// How often a search begins again since a record was damaged. Then it leaves out what it finds
+/// damaged: a store may be damaged all over.
+const TRIES: usize = 8;
+
 /// The answer to a request.
+///
+/// An open does not read the records of items under a segment, nor all rows of it. What is damaged
+/// among them is noticed here at the latest: it is put right or put aside, and the search begins
+/// again, so that nobody sees less than there is.
 pub(crate) fn answer(
     collection: &Collection,
     request: &SearchRequest,
 ) -> Result<Answer, EngineError> {
     let checked = check::check(collection, request)?;
     let filter = filter_of(collection, request)?;
+    let mut tries = 0;
+    loop {
+        let mut metas = Metas::new(collection, filter.as_ref());
+        let Some(answer) = attempt(collection, request, &checked, &mut metas)? else {
+            continue;
+        };
+        tries += 1;
+        if !metas.met_damage || tries == TRIES {
+            return Ok(answer);
+        }
+    }
+}
+
+/// One attempt at an answer; `None` when rows that it may have met were damaged. They are put right
+/// then.
+fn attempt(
+    collection: &Collection,
+    request: &SearchRequest,
+    checked: &Checked,
+    metas: &mut Metas<'_>,
+) -> Result<Option<Answer>, EngineError> {
+    let filter = metas.filter;
     // Before the filter is evaluated: an ordinal that changes hands between the two then belongs
     // to a row that is not looked at.
-    let legs = legs(collection, request, &checked)?;
-    let matching = filter.as_ref().map(|f| collection.matching(f));
+    let legs = legs(collection, request, checked)?;
+    let matching = filter.map(|f| collection.matching(f));
     let matching: Option<RoaringBitmap> = matching.transpose()?;
     let how = How {
         ledger: &collection.audit,
@@ -56,7 +86,6 @@ pub(crate) fn answer(
         parallel: true,
     };
     let judge = sure::judge(collection, request, checked.aspect);
-    let mut metas = Metas::new(collection, filter.as_ref());
     let mut depth = select::first_depth(request, legs.len());
     loop {
         let (found, plans): (Vec<_>, Vec<_>) =
@@ -76,7 +105,7 @@ pub(crate) fn answer(
             ranked: &ranked,
             confidences,
         };
-        let selected = selection.select(&mut metas)?;
+        let selected = selection.select(metas)?;
         let beyond = selection.is_beyond_threshold();
         if !selected.is_filled && !ended && !beyond && depth < MAX_DEPTH.max(request.k.get()) {
             depth = depth.saturating_mul(2);
@@ -84,18 +113,34 @@ pub(crate) fn answer(
         }
         let has_next = selected.is_full && !(ended && selected.took_all);
         let next = has_next.then(|| selection.cursor(&selected)).flatten();
+        let hits = selection.hits(selected, metas, judge.as_ref());
+        if !is_sound(collection, &legs)? {
+            return Ok(None);
+        }
         audit(collection, request, &how, (&legs, &found, &plans));
         let shards: Vec<ShardPlan> = plans.into_iter().flatten().collect();
-        return Ok(Answer {
+        return Ok(Some(Answer {
             next,
             calibration: judge.as_ref().map(|judge| sure::calibration(judge, &legs)),
-            hits: selection.hits(selected, &mut metas, judge.as_ref()),
+            hits,
             explanation: request.explain.then(|| Explanation {
                 matching_items: matching.as_ref().map_or(0, RoaringBitmap::len),
                 shards,
             }),
-        });
+        }));
     }
+}
+
+/// Whether what was found in these shards counts. Where a row that a search may have met turned out
+/// to be damaged it does not, and the shards are put right.
+fn is_sound(collection: &Collection, legs: &[Leg]) -> Result<bool, EngineError> {
+    let views = legs.iter().flat_map(Leg::views);
+    let bad = views.filter(|(_, view)| view.bad_rows().next().is_some());
+    let bad: Vec<ShardKey> = bad.map(|(key, _)| *key).collect();
+    if !bad.is_empty() {
+        collection.repair(&bad)?;
+    }
+    Ok(bad.is_empty())
 }
 
 /// Has what the legs found compared with the truth, when it is their turn.
@@ -239,6 +284,8 @@ struct Metas<'a> {
     /// What payloads must still pass.
     filter: Option<&'a filter::checked::Checked>,
     read: HashMap<String, Option<ItemMeta>>,
+    /// Whether a record was damaged. Its item was put aside.
+    met_damage: bool,
 }
 
 impl<'a> Metas<'a> {
@@ -247,13 +294,21 @@ impl<'a> Metas<'a> {
             collection,
             filter,
             read: HashMap::new(),
+            met_damage: false,
         }
     }
 
     /// The item; `None` when it was deleted a moment ago, or was changed and passes no more.
     fn get(&mut self, id: &str) -> Result<Option<&ItemMeta>, EngineError> {
         if !self.read.contains_key(id) {
-            let meta = self.collection.meta(id)?;
+            let meta = match self.collection.meta(id) {
+                Err(EngineError::DamagedItem { .. }) => {
+                    self.collection.put_aside(&ItemId::new(id)?)?;
+                    self.met_damage = true;
+                    None
+                }
+                meta => meta?,
+            };
             let passes = |meta: &ItemMeta| self.filter.is_none_or(|f| f.passes(&meta.payload));
             self.read.insert(id.to_owned(), meta.filter(passes));
         }

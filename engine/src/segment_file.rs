@@ -1,81 +1,69 @@
 //! A segment as a file, mapped when it is read; `docs/format.md` describes the format. Derived: a
 //! file that does not read back is built again from the store.
+//!
+//! When a file is opened, everything in it is checked but the rows themselves: ids and stamps are
+//! read through, codes and links are copied into memory of their own, so that their checksums are
+//! nearly free. Rows are three quarters of a file and are checked block by block (`index/blocks.rs`),
+//! each before a row of it is used.
+
+mod sections;
 
 use std::{
     io::{self, BufWriter, Write},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
-use bytemuck::{Pod, Zeroable};
 use fs_err::{self as fs, File};
-use memmap2::Mmap;
+use rayon::prelude::*;
+use sections::{Entry, Header, Sections, bad, first_section, hash_head, kind, padding, unfit};
 
 use crate::{
-    column::{self, Column},
-    index::{Coded, Codes, Graph, Hnsw, Layer, Lists, Rows},
+    index::{BlockHash, Blocks, Coded, Codes, Graph, Hnsw, Layer, Lists, Rows, block_bytes},
     record::Stamp,
     segment::{Ids, Segment},
+    shard::ShardKey,
+    store::sync_names,
 };
 
-const MAGIC: [u8; 8] = *b"DIPTYIDX";
-const VERSION: u32 = 2;
-/// Sections start at multiples of this, so that numbers lie in a map as they do in memory, and
-/// codes in whole cache lines.
-const ALIGN: usize = 64;
+/// Extension of a file of a segment.
+const WHOLE: &str = "idx";
 /// Extension of a file that is not whole yet.
 const ASIDE: &str = "tmp";
-/// More sections than any segment has.
-const MAX_SECTIONS: u32 = 64;
 
-/// What a section holds.
-mod kind {
-    pub(super) const OWNER: u32 = 1;
-    pub(super) const SHAPE: u32 = 2;
-    pub(super) const ID_OFFSETS: u32 = 3;
-    pub(super) const ID_BYTES: u32 = 4;
-    pub(super) const STAMPS: u32 = 5;
-    pub(super) const ROWS: u32 = 6;
-    pub(super) const MEAN: u32 = 7;
-    pub(super) const SCALE: u32 = 8;
-    pub(super) const CODES: u32 = 9;
-    pub(super) const RESTS: u32 = 10;
-    pub(super) const MEMBER_OFFSETS: u32 = 11;
-    pub(super) const MEMBER_TARGETS: u32 = 12;
-    /// The lowest layer; those above have the numbers after it.
-    pub(super) const LAYERS: u32 = 32;
+/// What a file must be: whose it is, which of its shard's seals it is of, and the dim of its rows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) owner: &'a str,
+    pub(crate) generation: u64,
+    pub(crate) dim: usize,
 }
 
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct Header {
-    magic: [u8; 8],
-    version: u32,
-    sections: u32,
+/// A segment from a file.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) segment: Segment,
+    /// Hash of the file's head, which has the checksums of everything else.
+    pub(crate) head: [u8; 32],
 }
 
-/// An entry of the table behind the header.
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct Entry {
-    kind: u32,
-    unused: u32,
-    start: u64,
-    bytes: u64,
-    /// BLAKE3 of the bytes and of the padding behind them.
-    hash: [u8; 32],
+/// File of a shard's seal in the folder of its collection.
+pub(crate) fn path(dir: &Path, shard: ShardKey, generation: u64) -> PathBuf {
+    dir.join(format!("{shard}-{generation}.{WHOLE}"))
 }
 
-/// Writes the segment of the shard named `owner` aside, and then puts it in place in one step.
-pub(crate) fn write(path: &Path, owner: &str, segment: &Segment) -> io::Result<()> {
+/// Writes the segment aside, and then puts it in place in one step. On return the file is durable,
+/// and so is its name.
+pub(crate) fn write(path: &Path, wanted: &Wanted<'_>, segment: &Segment) -> io::Result<()> {
     if cfg!(target_endian = "big") {
         return Err(bad("files are kept on little-endian machines only"));
     }
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir)?;
-    }
+    let dir = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(dir)?;
     let aside = path.with_extension(ASIDE);
-    let written = write_aside(&aside, owner, segment).and_then(|()| fs::rename(&aside, path));
+    let written = write_aside(&aside, wanted, segment)
+        .and_then(|()| fs::rename(&aside, path))
+        .and_then(|()| sync_names(dir));
     if written.is_err() {
         // What is left of it may be what fills the disk.
         remove(&aside);
@@ -83,25 +71,29 @@ pub(crate) fn write(path: &Path, owner: &str, segment: &Segment) -> io::Result<(
     written
 }
 
-/// Removes what writes that a stop cut off have left in the folder `dir`.
-pub(crate) fn remove_aside(dir: &Path) {
+/// Removes files of segments that are not among the good ones from the folder `dir`: what seals
+/// that a stop cut off have left, before or after they were done.
+pub(crate) fn remove_others(dir: &Path, good: &[PathBuf]) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
-        if path.extension().is_some_and(|extension| extension == ASIDE) {
+        let ours = [ASIDE, WHOLE].map(Some);
+        let is_ours = ours.contains(&path.extension().and_then(|extension| extension.to_str()));
+        if is_ours && !good.contains(&path) {
             remove(&path);
         }
     }
 }
 
-fn remove(path: &Path) {
+/// Removes a file that is not needed any more. One that stays does no harm.
+pub(crate) fn remove(path: &Path) {
     match fs::remove_file(path) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => tracing::warn!("cannot remove half an index: {error}"),
+        Err(error) => tracing::warn!("cannot remove an index that is not needed: {error}"),
     }
 }
 
-fn write_aside(aside: &Path, owner: &str, segment: &Segment) -> io::Result<()> {
+fn write_aside(aside: &Path, wanted: &Wanted<'_>, segment: &Segment) -> io::Result<()> {
     let (offsets, ids) = segment.ids.parts();
     let coded = segment.coded();
     let (codes, members) = (coded.codes(), coded.members());
@@ -112,19 +104,22 @@ fn write_aside(aside: &Path, owner: &str, segment: &Segment) -> io::Result<()> {
     let mut shape = vec![codes.dim as u32];
     shape.extend(layers.iter().map(|layer| layer.width as u32));
     let scale = [codes.step, codes.span];
+    let rows: &[u8] = bytemuck::cast_slice(segment.rows.data());
+    let blocks = block_hashes(rows, codes.dim);
     let mut sections: Vec<(u32, &[u8])> = vec![
-        (kind::OWNER, owner.as_bytes()),
+        (kind::OWNER, wanted.owner.as_bytes()),
         (kind::SHAPE, bytemuck::cast_slice(&shape)),
         (kind::ID_OFFSETS, bytemuck::cast_slice(offsets)),
         (kind::ID_BYTES, ids),
         (kind::STAMPS, bytemuck::cast_slice(&segment.stamps)),
-        (kind::ROWS, bytemuck::cast_slice(segment.rows.data())),
+        (kind::ROWS, rows),
         (kind::MEAN, bytemuck::cast_slice(&codes.mean)),
         (kind::SCALE, bytemuck::cast_slice(&scale)),
         (kind::CODES, bytemuck::cast_slice(&codes.rows)),
         (kind::RESTS, bytemuck::cast_slice(&codes.rests)),
         (kind::MEMBER_OFFSETS, bytemuck::cast_slice(&members.offsets)),
         (kind::MEMBER_TARGETS, bytemuck::cast_slice(&members.targets)),
+        (kind::ROW_BLOCKS, bytemuck::cast_slice(&blocks)),
     ];
     let links = layers
         .iter()
@@ -134,26 +129,27 @@ fn write_aside(aside: &Path, owner: &str, segment: &Segment) -> io::Result<()> {
     let mut start = first_section(sections.len());
     let mut table = Vec::with_capacity(sections.len());
     for (kind, bytes) in &sections {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_rayon(bytes).update(padding(bytes.len()));
+        let hash = if *kind == kind::ROWS {
+            [0; 32]
+        } else {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update_rayon(bytes).update(padding(bytes.len()));
+            *hasher.finalize().as_bytes()
+        };
         table.push(Entry {
             kind: *kind,
             unused: 0,
             start: start as u64,
             bytes: bytes.len() as u64,
-            hash: *hasher.finalize().as_bytes(),
+            hash,
         });
-        start += bytes.len().next_multiple_of(ALIGN);
+        start += bytes.len() + padding(bytes.len()).len();
     }
-    let header = Header {
-        magic: MAGIC,
-        version: VERSION,
-        sections: sections.len() as u32,
-    };
+    let header = Header::new(sections.len(), wanted.generation);
     let mut head = bytemuck::bytes_of(&header).to_vec();
     head.extend_from_slice(bytemuck::cast_slice(&table));
-    let hash = blake3::hash(&head);
-    head.extend_from_slice(hash.as_bytes());
+    let hash = hash_head(&head);
+    head.extend_from_slice(&hash);
     head.resize(first_section(sections.len()), 0);
 
     let mut out = BufWriter::new(File::create(aside)?);
@@ -166,24 +162,36 @@ fn write_aside(aside: &Path, owner: &str, segment: &Segment) -> io::Result<()> {
     file.sync_data()
 }
 
-/// Reads the segment of the shard named `owner`, with rows of `dim`; `None` when there is no file.
-/// Every byte is checked now; afterwards the system brings in what searches touch.
+/// Hashes of the blocks of rows; the padding belongs to the last one.
+fn block_hashes(rows: &[u8], dim: usize) -> Vec<BlockHash> {
+    let blocks = rows.par_chunks(block_bytes(dim)).enumerate();
+    let last = rows.len().div_ceil(block_bytes(dim)).saturating_sub(1);
+    let hash = |(i, block)| {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(block);
+        if i == last {
+            hasher.update(padding(rows.len()));
+        }
+        *hasher.finalize().as_bytes()
+    };
+    blocks.map(hash).collect()
+}
+
+/// Reads a segment. Everything but its rows is checked now; afterwards the system brings in what
+/// searches touch.
 ///
 /// # Errors
-/// When the file cannot be read, is damaged, or belongs to another shard.
-pub(crate) fn read(path: &Path, owner: &str, dim: usize) -> io::Result<Option<Segment>> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    if file.metadata()?.len() < size_of::<Header>() as u64 {
-        return Err(bad("it is cut short"));
-    }
+/// When the file cannot be read, is damaged, or is not the wanted one.
+pub(crate) fn read(path: &Path, wanted: &Wanted<'_>) -> io::Result<Opened> {
+    let file = File::open(path)?;
     let sections = Sections::open(&file)?;
-    if *sections.get::<u8>(kind::OWNER)? != *owner.as_bytes() {
+    if *sections.get::<u8>(kind::OWNER)? != *wanted.owner.as_bytes() {
         return Err(bad("it belongs to another shard or model"));
     }
+    if sections.generation != wanted.generation {
+        return Err(bad("it is of another seal"));
+    }
+    let dim = wanted.dim;
     let shape = sections.get::<u32>(kind::SHAPE)?;
     let (file_dim, widths) = shape.split_first().ok_or_else(unfit)?;
     if *file_dim != dim as u32 {
@@ -195,7 +203,9 @@ pub(crate) fn read(path: &Path, owner: &str, dim: usize) -> io::Result<Option<Se
     );
     let ids = ids.ok_or_else(unfit)?;
     let stamps = sections.get::<Stamp>(kind::STAMPS)?;
-    let rows = Rows::from_data(dim, sections.get(kind::ROWS)?).ok_or_else(unfit)?;
+    let source = sections.source(kind::ROWS, file)?;
+    let blocks = Blocks::new(dim, sections.get(kind::ROW_BLOCKS)?, source).ok_or_else(unfit)?;
+    let rows = Rows::from_file(dim, sections.get(kind::ROWS)?, blocks).ok_or_else(unfit)?;
     if ids.len() != rows.len() || stamps.len() != rows.len() {
         return Err(unfit());
     }
@@ -229,80 +239,10 @@ pub(crate) fn read(path: &Path, owner: &str, dim: usize) -> io::Result<Option<Se
         }
         None => None,
     };
-    Ok(Some(Segment::new(ids, stamps, coded, graph)))
-}
-
-/// The sections of a mapped file, all checked.
-struct Sections {
-    map: Arc<Mmap>,
-    table: Vec<Entry>,
-}
-
-impl Sections {
-    fn open(file: &File) -> io::Result<Self> {
-        let map = column::map(file)?;
-        let cut = || bad("it is cut short");
-        let head = map.get(..size_of::<Header>()).ok_or_else(cut)?;
-        let header: Header = bytemuck::pod_read_unaligned(head);
-        if header.magic != MAGIC || header.version != VERSION || cfg!(target_endian = "big") {
-            return Err(bad("it is of another version, or no index file"));
-        }
-        if header.sections > MAX_SECTIONS {
-            return Err(unfit());
-        }
-        let count = header.sections as usize;
-        let end = size_of::<Header>() + count * size_of::<Entry>();
-        let first = first_section(count);
-        let (head, rest) = map.get(..first).ok_or_else(cut)?.split_at(end);
-        let (hash, padding) = rest.split_at(blake3::OUT_LEN);
-        if blake3::hash(head) != *hash || padding.iter().any(|byte| *byte != 0) {
-            return Err(bad("its checksum does not fit"));
-        }
-        let entries = head[size_of::<Header>()..].chunks_exact(size_of::<Entry>());
-        let table: Vec<Entry> = entries.map(bytemuck::pod_read_unaligned).collect();
-        let mut at = first;
-        for entry in &table {
-            let bytes = usize::try_from(entry.bytes).map_err(|_| unfit())?;
-            let padded = bytes.checked_next_multiple_of(ALIGN).ok_or_else(unfit)?;
-            let next = at.checked_add(padded).ok_or_else(unfit)?;
-            let section = map.get(at..next).ok_or_else(cut)?;
-            if entry.start != at as u64 {
-                return Err(unfit());
-            }
-            if blake3::Hasher::new().update_rayon(section).finalize() != entry.hash {
-                return Err(bad("its checksum does not fit"));
-            }
-            at = next;
-        }
-        if at != map.len() {
-            return Err(bad("it is too long"));
-        }
-        Ok(Self { map, table })
-    }
-
-    fn get<T: Pod>(&self, kind: u32) -> io::Result<Column<T>> {
-        let entry = self.table.iter().find(|entry| entry.kind == kind);
-        let entry = entry.ok_or_else(unfit)?;
-        Column::mapped(&self.map, entry.start as usize, entry.bytes as usize).ok_or_else(unfit)
-    }
-}
-
-/// Where the first section starts: behind the header, the table and the hash of both.
-fn first_section(sections: usize) -> usize {
-    let head = size_of::<Header>() + sections * size_of::<Entry>() + blake3::OUT_LEN;
-    head.next_multiple_of(ALIGN)
-}
-
-fn padding(bytes: usize) -> &'static [u8] {
-    &[0; ALIGN][..bytes.next_multiple_of(ALIGN) - bytes]
-}
-
-fn bad(reason: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, reason)
-}
-
-fn unfit() -> io::Error {
-    bad("its parts do not fit together")
+    Ok(Opened {
+        segment: Segment::new(ids, stamps, coded, graph),
+        head: sections.head,
+    })
 }
 
 #[cfg(test)]

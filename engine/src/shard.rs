@@ -185,6 +185,26 @@ impl View {
             && pieces.all(|(a, b)| Arc::ptr_eq(&a.chunk, &b.chunk))
     }
 
+    /// Living rows of the segment that turned out to be damaged. What was found among others of the
+    /// same view may be wrong then.
+    pub(crate) fn bad_rows(&self) -> impl Iterator<Item = usize> + '_ {
+        self.sealed.rows.bad().filter(|row| !self.dead.get(*row))
+    }
+
+    /// Stamps of the living rows of the segment.
+    pub(crate) fn sealed_stamps(&self) -> impl Iterator<Item = Stamp> + '_ {
+        let stamps = self.sealed.stamps.iter().enumerate();
+        stamps.filter_map(|(row, stamp)| (!self.dead.get(row)).then_some(*stamp))
+    }
+
+    /// The items that a segment of the living rows knows otherwise than the one that is here.
+    pub(crate) fn changed_ids(&self) -> impl Iterator<Item = &str> {
+        let dead = self.dead.set_below(self.sealed.len());
+        let tail = self.tail.iter().flat_map(|piece| &piece.chunk.ids);
+        let dead = dead.map(|row| self.sealed.ids.get(row));
+        dead.chain(tail.map(|id| &**id))
+    }
+
     fn piece(&self, row: usize) -> (&Chunk, usize) {
         let i = self.tail.partition_point(|piece| piece.start <= row) - 1;
         (&self.tail[i].chunk, row - self.tail[i].start)
@@ -253,22 +273,37 @@ impl View {
     }
 }
 
+/// How the sealed segment stands to what the store says of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Standing {
+    /// The latest seal that the store knows of, or knew of.
+    pub(crate) generation: u64,
+    /// Whether the segment is the good one by the store. Otherwise marks are needed whatever it
+    /// says.
+    pub(crate) kept: bool,
+}
+
 /// A shard, as its writers see it.
 #[derive(Debug)]
 pub(crate) struct Shard {
     pub(crate) view: View,
+    pub(crate) standing: Standing,
+    /// Whether the segment's file is damaged and must be written again.
+    pub(crate) worn: bool,
     /// Live rows of the tail by id.
     tail_rows: HashMap<Arc<str>, usize>,
     /// Pieces of the tail that a seal under way takes up; new rows go to pieces after them.
     frozen: usize,
+    /// Whether a seal is under way.
+    under_way: bool,
     /// Whether a seal waits or is under way.
     pub(crate) sealing: bool,
 }
 
 impl Shard {
-    /// A shard with a segment from a file; [`Shard::restore`] then says which rows are alive.
-    pub(crate) fn loaded(sealed: Segment) -> Self {
-        let dead = Arc::new(Bits::all_set(sealed.len()));
+    /// A shard with this segment, all of whose rows are alive.
+    pub(crate) fn loaded(sealed: Segment, standing: Standing) -> Self {
+        let dead = Arc::new(Bits::unset(sealed.len()));
         let view = View {
             sealed: Arc::new(sealed),
             dead,
@@ -276,13 +311,22 @@ impl Shard {
         };
         Self {
             view,
+            standing,
+            worn: false,
             tail_rows: HashMap::new(),
             frozen: 0,
+            under_way: false,
             sealing: false,
         }
     }
 
-    /// Takes an item that the store holds: alive in the segment, if it is there unchanged.
+    /// Trusts the segment no more: [`Shard::restore`] says which rows are alive.
+    pub(crate) fn distrust(&mut self) {
+        self.view.dead = Arc::new(Bits::all_set(self.view.sealed.len()));
+    }
+
+    /// Takes an item that is not here and that the store holds: alive in the segment, if it is
+    /// there unchanged.
     pub(crate) fn restore<E>(
         &mut self,
         id: &str,
@@ -303,9 +347,9 @@ impl Shard {
         self.view.rows() - self.view.dead.ones()
     }
 
-    /// The ordinal of the item, if it is here.
-    pub(crate) fn ordinal(&self, id: &str) -> Option<u32> {
-        self.find(id).map(|row| self.view.stamp(row).ordinal)
+    /// The stamp of the item, if it is here.
+    pub(crate) fn stamp(&self, id: &str) -> Option<Stamp> {
+        self.find(id).map(|row| self.view.stamp(row))
     }
 
     /// Whether the item is here.
@@ -338,6 +382,32 @@ impl Shard {
     /// Removes an item, if it is here.
     pub(crate) fn remove(&mut self, id: &str) {
         if let Some(row) = self.find(id) {
+            self.kill(id, row);
+        }
+    }
+
+    /// Whether a write of this item would change anything here; without a stamp, its removal.
+    pub(crate) fn changes(&self, id: &str, stamp: Option<Stamp>) -> bool {
+        self.stamp(id) != stamp
+    }
+
+    /// Whether the segment that the store knows, or is about to know, may say something else of
+    /// this item than the shard. What a seal under way has taken up may have been deleted since, and
+    /// then nothing here but its segment will know of it.
+    pub(crate) fn needs_mark(&self, id: &str) -> bool {
+        let is_dead = || {
+            let row = self.view.sealed.ids.find(id);
+            row.is_some_and(|row| self.view.dead.get(row))
+        };
+        !self.standing.kept || self.under_way || self.tail_rows.contains_key(id) || is_dead()
+    }
+
+    /// Kills the row of the item in the segment, if it is alive and damaged.
+    pub(crate) fn drop_bad(&mut self, id: &str) {
+        if let Some(row) = self.find(id)
+            && row < self.view.sealed.len()
+            && self.view.sealed.rows.is_bad(row)
+        {
             self.kill(id, row);
         }
     }
@@ -387,27 +457,34 @@ impl Shard {
     pub(crate) fn wants_seal(&self, config: &EngineConfig) -> bool {
         let (rows, sealed) = (self.view.rows(), self.view.sealed.len());
         let dead = self.view.dead.ones();
-        rows - sealed >= config.seal_rows.max(sealed / TAIL_PART)
+        self.worn
+            || rows - sealed >= config.seal_rows.max(sealed / TAIL_PART)
             || dead >= config.seal_rows.max(rows / DEAD_PART)
     }
 
     /// Whether a seal would change anything.
     pub(crate) fn is_sealed(&self) -> bool {
-        self.view.rows() == self.view.sealed.len() && self.view.dead.ones() == 0
+        !self.worn && self.view.rows() == self.view.sealed.len() && self.view.dead.ones() == 0
     }
 
     /// The rows that a seal takes up. Ends with [`Shard::end_seal`].
     pub(crate) fn begin_seal(&mut self) -> View {
         self.sealing = true;
+        self.under_way = true;
         self.frozen = self.view.tail.len();
         self.view.clone()
     }
 
-    /// Puts the segment built from `taken` in place; `None` when there is none after all.
-    pub(crate) fn end_seal(&mut self, taken: &View, built: Option<Segment>) {
+    /// Puts the segment built from `taken` in place, and how it stands; `None` when there is none
+    /// after all.
+    pub(crate) fn end_seal(&mut self, taken: &View, built: Option<(Segment, Standing)>) {
         let frozen = std::mem::take(&mut self.frozen);
-        self.sealing = false;
-        let Some(built) = built else { return };
+        (self.sealing, self.under_way) = (false, false);
+        let Some((built, standing)) = built else {
+            return;
+        };
+        self.standing = standing;
+        self.worn = false;
         let covered = taken.rows();
         let mut dead = Bits::unset(built.len());
         for row in self.view.dead.newly_set(&taken.dead, covered) {

@@ -48,6 +48,17 @@ impl State {
         })
     }
 
+    pub(crate) fn shards_mut(&mut self) -> impl Iterator<Item = &mut Shard> {
+        let parts = self.parts.iter_mut();
+        parts.flat_map(|part| std::iter::once(&mut part.shared).chain(&mut part.specific))
+    }
+
+    pub(crate) fn shard(&self, key: &ShardKey) -> Option<&Shard> {
+        self.shards()
+            .find(|(of, _)| of == key)
+            .map(|(_, shard)| shard)
+    }
+
     pub(crate) fn shard_mut(&mut self, key: &ShardKey) -> Option<&mut Shard> {
         let part = self
             .parts
@@ -61,8 +72,13 @@ impl State {
 
     /// The ordinal of the item, when it is there and its record is good.
     pub(crate) fn ordinal(&self, id: &ItemId, slot: usize) -> Option<u32> {
+        self.stamp(id, slot).map(|stamp| stamp.ordinal)
+    }
+
+    /// The stamp of the item, when it is there and its record is good.
+    pub(crate) fn stamp(&self, id: &ItemId, slot: usize) -> Option<Stamp> {
         let mut parts = self.parts.iter().filter(|part| part.slot == slot);
-        parts.find_map(|part| part.shared.ordinal(id.as_str()))
+        parts.find_map(|part| part.shared.stamp(id.as_str()))
     }
 
     /// Whether the item is there, searchable or damaged.
@@ -72,6 +88,36 @@ impl State {
                 .parts
                 .iter()
                 .any(|p| p.slot == slot && p.shared.contains(id.as_str()))
+    }
+
+    /// Whether writing the item changes anything that segments are made of.
+    pub(crate) fn changes(&self, item: &Item, slot: usize, stamp: Stamp) -> bool {
+        let id = item.id.as_str();
+        let mut parts = self.parts.iter().filter(|part| part.slot == slot);
+        parts.any(|part| {
+            let here = part.modality == item.modality;
+            let specific = item.specific.is_some() && here;
+            part.shared.changes(id, here.then_some(stamp))
+                || part
+                    .specific
+                    .as_ref()
+                    .is_some_and(|shard| shard.changes(id, specific.then_some(stamp)))
+        })
+    }
+
+    /// Whether the store must say that segments may be wrong about this item.
+    pub(crate) fn needs_mark(&self, id: &ItemId, slot: usize) -> bool {
+        let shards = self.shards().filter(|(key, _)| key.slot == slot);
+        self.damaged.contains(id) || shards.into_iter().any(|(_, s)| s.needs_mark(id.as_str()))
+    }
+
+    /// Kills damaged rows of the item in segments.
+    pub(crate) fn drop_bad(&mut self, id: &ItemId, slot: usize) {
+        for part in self.parts.iter_mut().filter(|part| part.slot == slot) {
+            for shard in std::iter::once(&mut part.shared).chain(&mut part.specific) {
+                shard.drop_bad(id.as_str());
+            }
+        }
     }
 
     pub(crate) fn insert(&mut self, item: &Item, slot: usize, stamp: Stamp) {

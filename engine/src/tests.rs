@@ -4,6 +4,7 @@ mod damage;
 mod filters;
 mod graph;
 mod model;
+mod opening;
 mod searches;
 
 use std::num::NonZeroUsize;

@@ -106,13 +106,13 @@ impl<'a> Page<'a> {
     }
 
     /// Puts ordinals, all of them in `block`, under a value or takes them away. A later change of
-    /// the same ordinal wins.
+    /// the same ordinal wins. Gives those that came (`true`) and went, in the same order.
     pub(crate) fn change(
         &mut self,
         value: &'a [u8],
         block: u16,
         changes: &[(u32, bool)],
-    ) -> Result<(), Damaged> {
+    ) -> Result<Vec<(u32, bool)>, Damaged> {
         let mut ordinals = match self.entries.get(value) {
             None => RoaringBitmap::new(),
             Some(written) => {
@@ -120,11 +120,15 @@ impl<'a> Page<'a> {
                 first(&page).ok_or(Damaged)?.0.postings.ordinals(block)?
             }
         };
+        let mut changed = Vec::with_capacity(changes.len());
         for (ordinal, there) in changes {
-            if *there {
-                ordinals.insert(*ordinal);
+            let moved = if *there {
+                ordinals.insert(*ordinal)
             } else {
-                ordinals.remove(*ordinal);
+                ordinals.remove(*ordinal)
+            };
+            if moved {
+                changed.push((*ordinal, *there));
             }
         }
         if ordinals.is_empty() {
@@ -133,7 +137,7 @@ impl<'a> Page<'a> {
             let written = Cow::Owned(write(ordinals));
             self.entries.insert(Cow::Borrowed(value), written);
         }
-        Ok(())
+        Ok(changed)
     }
 
     /// The first values and the bytes of the pages that this one becomes: none when it is empty,

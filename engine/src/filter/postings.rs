@@ -31,18 +31,18 @@ use std::{
     sync::Arc,
 };
 
-use embedding::mix;
 use roaring::RoaringBitmap;
 
 use super::{
     checked::{Checked, Entries, Part, all_values, has_part, is_within},
+    digests::{Digests, salt},
     field::FieldSet,
     page::{self, Damaged, Page, Postings},
     value::{self, PRESENT, WrongValue},
 };
 use crate::{
     EngineError, Payload,
-    catalog::{PAGE_PREFIX_BYTES, page_prefix},
+    catalog::{PAGE_PREFIX_BYTES, digests_key, page_prefix},
     store::{Batch, Store},
 };
 
@@ -94,6 +94,7 @@ impl Changes {
 pub(crate) struct Staged {
     pub(crate) batch: Batch,
     pages: Vec<(Place, Vec<Vec<u8>>)>,
+    digests: Digests,
 }
 
 /// The indexes of all fields of a collection.
@@ -104,6 +105,10 @@ pub(crate) struct FieldIndex {
     fields: Arc<FieldSet>,
     /// First values of the pages, ascending.
     pages: BTreeMap<Place, Vec<Vec<u8>>>,
+    /// What all entries that were put and not taken away add up to.
+    digests: Digests,
+    /// Whether entries may have been left behind that no item has.
+    doubtful: bool,
 }
 
 /// What the store holds, as it was found.
@@ -152,6 +157,8 @@ impl FieldIndex {
             number,
             fields,
             pages,
+            digests: Digests::default(),
+            doubtful: false,
         };
         Ok(Found {
             index,
@@ -165,6 +172,40 @@ impl FieldIndex {
         &self.fields
     }
 
+    /// Takes note of what the items' entries add up to.
+    pub(crate) fn expect(&mut self, digests: Digests) {
+        self.digests = digests;
+    }
+
+    /// What the items' entries add up to.
+    pub(crate) fn digests(&self) -> &Digests {
+        &self.digests
+    }
+
+    /// Has the next open build all fields again, unless somebody is sure before: entries may be
+    /// left that no item has, or not be there yet.
+    pub(crate) fn doubt(&mut self) {
+        self.doubtful = true;
+    }
+
+    /// The entries are those of the items.
+    pub(crate) fn be_sure(&mut self) {
+        self.doubtful = false;
+    }
+
+    /// Adds to a batch what the indexes add up to after it.
+    pub(crate) fn write_digests(&self, batch: &mut Batch) {
+        self.write(&self.digests, batch);
+    }
+
+    fn write(&self, digests: &Digests, batch: &mut Batch) {
+        if self.doubtful {
+            batch.remove(digests_key(self.number));
+        } else {
+            digests.store(batch, self.number);
+        }
+    }
+
     pub(crate) fn set_fields(&mut self, fields: Arc<FieldSet>) {
         self.fields = fields;
     }
@@ -175,7 +216,10 @@ impl FieldIndex {
         store: &dyn Store,
         changes: &Changes,
     ) -> Result<Staged, EngineError> {
-        let mut staged = Staged::default();
+        let mut staged = Staged {
+            digests: self.digests.clone(),
+            ..Staged::default()
+        };
         for (place, values) in &changes.0 {
             let none = Vec::new();
             let firsts = self.pages.get(place).unwrap_or(&none);
@@ -199,7 +243,15 @@ impl FieldIndex {
                 let damaged = |_: Damaged| self.damaged(place.0);
                 let mut page = Page::read(&old).map_err(damaged)?;
                 for (value, changes) in changes {
-                    page.change(value, place.1, changes).map_err(damaged)?;
+                    let salt = salt(value);
+                    let changed = page.change(value, place.1, changes).map_err(damaged)?;
+                    for (ordinal, there) in changed {
+                        if there {
+                            staged.digests.add(place.0, salt, ordinal);
+                        } else {
+                            staged.digests.subtract(place.0, salt, ordinal);
+                        }
+                    }
                 }
                 let mut pages = page.into_pages();
                 if let Some((first, _)) = pages.first_mut() {
@@ -221,12 +273,16 @@ impl FieldIndex {
             after.extend_from_slice(&firsts[kept..]);
             staged.pages.push((*place, after));
         }
+        if !changes.0.is_empty() || self.doubtful {
+            self.write(&staged.digests, &mut staged.batch);
+        }
         Ok(staged)
     }
 
     /// Takes note of pages that are now in the store.
-    pub(crate) fn adopt(&mut self, pages: StagedPages) {
-        for (place, firsts) in pages.0 {
+    pub(crate) fn adopt(&mut self, staged: StagedPages) {
+        self.digests = staged.digests;
+        for (place, firsts) in staged.pages {
             if firsts.is_empty() {
                 self.pages.remove(&place);
             } else {
@@ -245,6 +301,8 @@ impl FieldIndex {
             }
         }
         self.pages.retain(|place, _| !of_field(place));
+        self.digests.forget(field);
+        self.write_digests(&mut batch);
         batch
     }
 
@@ -354,46 +412,21 @@ impl FieldIndex {
 
 /// What is to be [adopted](FieldIndex::adopt) when the batch has been applied.
 #[derive(Debug)]
-pub(crate) struct StagedPages(Vec<(Place, Vec<Vec<u8>>)>);
+pub(crate) struct StagedPages {
+    pages: Vec<(Place, Vec<Vec<u8>>)>,
+    digests: Digests,
+}
 
 impl Staged {
     /// The writes, and what to take note of after them.
     pub(crate) fn into_parts(self) -> (Batch, StagedPages) {
-        (self.batch, StagedPages(self.pages))
+        let Self {
+            batch,
+            pages,
+            digests,
+        } = self;
+        (batch, StagedPages { pages, digests })
     }
-}
-
-/// Sums over all pairs of an entry and an ordinal, by field: equal sets have equal sums, whatever
-/// the order in which they came to be.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(crate) struct Digests(BTreeMap<u16, u64>);
-
-impl Digests {
-    /// Takes up an item as its record says it is.
-    pub(crate) fn add_item(&mut self, fields: &FieldSet, ordinal: u32, payload: &Payload) {
-        for (name, field) in &fields.0 {
-            let entries = value::entries(field.kind, payload.get(name)).unwrap_or_default();
-            for entry in entries {
-                self.add(field.number, salt(&entry), ordinal);
-            }
-        }
-    }
-
-    fn add(&mut self, field: u16, salt: u64, ordinal: u32) {
-        let sum = self.0.entry(field).or_default();
-        *sum = sum.wrapping_add(mix(salt ^ mix(u64::from(ordinal))));
-    }
-
-    /// The sum of a field.
-    pub(crate) fn of(&self, field: u16) -> u64 {
-        self.0.get(&field).copied().unwrap_or_default()
-    }
-}
-
-/// A number that stands for an entry.
-fn salt(entry: &[u8]) -> u64 {
-    let hash = blake3::hash(entry);
-    u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"))
 }
 
 /// Checks a page, whose values are not below `least` and come after `last`, and adds it up; `last`

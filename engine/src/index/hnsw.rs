@@ -236,7 +236,7 @@ impl Task for Walk<'_> {
         let members = coded.members();
         for i in 0..scratch.pool.len() {
             if let Some(next) = scratch.pool.get(i + 1) {
-                kernel.prefetch(rows.row(members.list(next.node())[0] as usize));
+                kernel.prefetch(rows.peek(members.list(next.node())[0] as usize));
             }
             let node = scratch.pool[i].node();
             if !live.are_all() && !coded.any_live(node, live) {

@@ -1,14 +1,25 @@
 //! Embeddings side by side.
 
+use std::sync::Arc;
+
 use embedding::{Embedding, mix};
 
+use super::blocks::Blocks;
 use crate::column::Column;
 
 /// Embeddings of one space, `[len, dim]` f32, row by row.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Rows {
     dim: usize,
     data: Column<f32>,
+    /// Of rows in a file, which are checked when they are read.
+    blocks: Option<Arc<Blocks>>,
+}
+
+impl PartialEq for Rows {
+    fn eq(&self, other: &Self) -> bool {
+        (self.dim, &self.data) == (other.dim, &other.data)
+    }
 }
 
 impl Rows {
@@ -29,12 +40,29 @@ impl Rows {
         Self {
             dim,
             data: Vec::with_capacity(dim * rows).into(),
+            blocks: None,
         }
     }
 
-    /// Takes `[len, dim]` numbers; `None` when they are no whole rows.
-    pub(crate) fn from_data(dim: usize, data: Column<f32>) -> Option<Self> {
-        (dim > 0 && data.len().is_multiple_of(dim)).then_some(Self { dim, data })
+    /// Takes `[len, dim]` numbers of a file, which `blocks` are about; `None` when they are no
+    /// whole rows.
+    pub(crate) fn from_file(dim: usize, data: Column<f32>, blocks: Blocks) -> Option<Self> {
+        (dim > 0 && data.len().is_multiple_of(dim)).then(|| Self {
+            dim,
+            data,
+            blocks: Some(Arc::new(blocks)),
+        })
+    }
+
+    /// What is known of the blocks of rows in a file.
+    pub(crate) fn blocks(&self) -> Option<&Arc<Blocks>> {
+        self.blocks.as_ref()
+    }
+
+    /// Rows that were read, or looked at in the background, and are not as they were written.
+    pub(crate) fn bad(&self) -> impl Iterator<Item = usize> + '_ {
+        let bad = |blocks| Blocks::bad_rows(blocks, self.len());
+        self.blocks.as_deref().into_iter().flat_map(bad)
     }
 
     /// Adds a row.
@@ -43,6 +71,8 @@ impl Rows {
     /// When it has another dim.
     pub fn push(&mut self, row: &[f32]) {
         assert_eq!(row.len(), self.dim, "rows of one index have one dim");
+        // In memory from here on. Blocks are about what is in the file.
+        self.blocks = None;
         self.data.to_mut().extend_from_slice(row);
     }
 
@@ -61,8 +91,24 @@ impl Rows {
         self.dim
     }
 
-    /// Row `i`.
+    /// Whether row `i` is among the bad ones.
+    pub(crate) fn is_bad(&self, i: usize) -> bool {
+        self.blocks.as_ref().is_some_and(|blocks| blocks.is_bad(i))
+    }
+
+    /// Row `i`. One in a file is checked first; one that is damaged is then among the bad ones, and
+    /// must not be used.
+    #[inline(always)]
     pub fn row(&self, i: usize) -> &[f32] {
+        if let Some(blocks) = &self.blocks {
+            blocks.meet(i);
+        }
+        self.peek(i)
+    }
+
+    /// Row `i` as it is, to bring it nearer.
+    #[inline(always)]
+    pub(crate) fn peek(&self, i: usize) -> &[f32] {
         &self.data[i * self.dim..][..self.dim]
     }
 

@@ -77,6 +77,12 @@ impl Leg {
         }
     }
 
+    /// All shards that are searched.
+    pub(super) fn views(&self) -> impl Iterator<Item = &(ShardKey, View)> {
+        let mix = self.mix.iter().flat_map(|(side, _)| &side.views);
+        self.base.views.iter().chain(mix)
+    }
+
     /// The embedding of a found item.
     pub(super) fn row(&self, found: &Candidate) -> &[f32] {
         let (view, row) = found.at;

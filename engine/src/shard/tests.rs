@@ -35,7 +35,7 @@ fn ids(shard: &Shard) -> Vec<String> {
 
 #[test]
 fn writes_during_a_seal_are_there_after_it() {
-    let mut shard = Shard::loaded(Segment::empty(2));
+    let mut shard = Shard::loaded(Segment::empty(2), Standing::default());
     for (i, id) in ["e", "d", "c", "b", "a"].into_iter().enumerate() {
         shard.insert(id, stamp(i as u32), &unit(i as f32));
     }
@@ -51,7 +51,7 @@ fn writes_during_a_seal_are_there_after_it() {
     let before = ids(&shard);
     assert_eq!(before, ["a", "b", "c", "e", "f"]);
     let held = shard.view.clone();
-    shard.end_seal(&first, Some(first_segment));
+    shard.end_seal(&first, Some((first_segment, Standing::default())));
     assert_eq!(ids(&shard), before);
     assert_eq!((shard.view.sealed.len(), shard.live()), (4, 5));
     assert_eq!(
@@ -70,7 +70,7 @@ fn writes_during_a_seal_are_there_after_it() {
         "a seal that came to nothing changes nothing"
     );
     let second = shard.begin_seal();
-    shard.end_seal(&second, Some(built(&second)));
+    shard.end_seal(&second, Some((built(&second), Standing::default())));
     assert!(shard.is_sealed());
     assert_eq!(ids(&shard), ["a", "b", "c", "e"]);
     let row = shard.find("c").expect("is there");
@@ -82,7 +82,7 @@ fn writes_during_a_seal_are_there_after_it() {
 
 #[test]
 fn an_unchanged_item_keeps_its_row_and_a_changed_one_leaves_a_tombstone() {
-    let mut shard = Shard::loaded(Segment::empty(2));
+    let mut shard = Shard::loaded(Segment::empty(2), Standing::default());
     shard.insert("a", stamp(1), &unit(1.0));
     shard.insert("a", stamp(1), &unit(1.0));
     assert_eq!((shard.view.rows(), shard.view.dead.ones()), (1, 0));
@@ -93,11 +93,12 @@ fn an_unchanged_item_keeps_its_row_and_a_changed_one_leaves_a_tombstone() {
 
 #[test]
 fn only_rows_that_the_store_still_holds_come_alive_from_a_file() {
-    let mut shard = Shard::loaded(Segment::empty(2));
+    let mut shard = Shard::loaded(Segment::empty(2), Standing::default());
     for (i, id) in ["a", "b", "c"].into_iter().enumerate() {
         shard.insert(id, stamp(i as u32), &unit(i as f32));
     }
-    let mut stale = Shard::loaded(built(&shard.begin_seal()));
+    let mut stale = Shard::loaded(built(&shard.begin_seal()), Standing::default());
+    stale.distrust();
     let unread = || -> Result<Embedding, ()> { Err(()) };
     stale
         .restore("a", stamp(0), unread)
@@ -119,7 +120,7 @@ fn only_rows_that_the_store_still_holds_come_alive_from_a_file() {
 fn a_long_tail_is_searched_exactly_around_its_dead_rows() {
     let rows = crate::index::clustered(700, 24, 9, 3, 5);
     let row = |i: usize| Embedding::new(rows.row(i).to_vec()).expect("rows are unit");
-    let mut shard = Shard::loaded(Segment::empty(24));
+    let mut shard = Shard::loaded(Segment::empty(24), Standing::default());
     for i in 0..rows.len() {
         shard.insert(&format!("{i:03}"), stamp(i as u32), &row(i));
     }
@@ -145,4 +146,37 @@ fn a_long_tail_is_searched_exactly_around_its_dead_rows() {
             assert_eq!(found, expected[..k.min(expected.len())], "k = {k}");
         }
     }
+}
+
+#[test]
+fn a_mark_is_needed_exactly_where_the_kept_segment_is_not_what_the_shard_holds() {
+    let mut shard = Shard::loaded(Segment::empty(2), Standing::default());
+    for (i, id) in ["a", "b", "c"].into_iter().enumerate() {
+        shard.insert(id, stamp(i as u32), &unit(i as f32));
+    }
+    assert!(shard.needs_mark("z"), "the store knows no segment");
+    let taken = shard.begin_seal();
+    let kept = Standing {
+        generation: 1,
+        kept: true,
+    };
+    shard.insert("b", stamp(7), &unit(0.7));
+    shard.standing.kept = true;
+    assert!(
+        shard.needs_mark("z"),
+        "what the seal took up is not known here"
+    );
+    shard.end_seal(&taken, Some((built(&taken), kept)));
+    shard.remove("c");
+    shard.insert("d", stamp(8), &unit(0.8));
+    shard.insert("e", stamp(9), &unit(0.9));
+    shard.remove("e");
+    let needed = ["a", "b", "c", "d", "e"].map(|id| shard.needs_mark(id));
+    assert_eq!(needed, [false, true, true, true, false]);
+    let mut changed: Vec<&str> = shard.view.changed_ids().collect();
+    changed.sort_unstable();
+    assert_eq!(changed, ["b", "b", "c", "d", "e"]);
+    let changes = |id, of: Option<u32>| shard.changes(id, of.map(stamp));
+    assert!(!changes("a", Some(0)) && changes("a", Some(1)) && changes("a", None));
+    assert!(!changes("z", None) && changes("z", Some(1)));
 }

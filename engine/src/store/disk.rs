@@ -25,6 +25,7 @@ use std::{
 };
 
 use fs_err::{self as fs, File};
+pub(crate) use opening::sync_names;
 use opening::{create, lock, open_sled, remove_unfinished_snapshots, sync_dir};
 
 use super::{

@@ -296,7 +296,7 @@ fn check_indexes(store: &dyn Store) {
         let fields = Arc::new(description.fields);
         let index = &crate::filter::postings::FieldIndex::open;
         let found = index(store, name, description.number, fields.clone()).expect("reads");
-        let mut expected = crate::filter::postings::Digests::default();
+        let mut expected = crate::filter::digests::Digests::default();
         let mut ordinals = BTreeSet::new();
         for entry in store.scan(&catalog::item_prefix(description.number)) {
             let (key, value) = entry.expect("reads");
@@ -311,8 +311,11 @@ fn check_indexes(store: &dyn Store) {
                 &record.payload().expect("reads"),
             );
         }
+        let said = crate::filter::digests::Digests::stored(store, description.number);
+        let said = said.expect("reads").unwrap_or_default();
         for field in fields.0.values() {
             let number = field.number;
+            assert_eq!(said.of(number), expected.of(number), "field {number}");
             assert_eq!(
                 found.digests.of(number),
                 expected.of(number),

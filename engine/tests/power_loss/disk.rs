@@ -76,6 +76,8 @@ pub struct Disk {
     pub syncs: BTreeSet<usize>,
     /// When anything was changed.
     pub changes: BTreeSet<usize>,
+    /// When a file of an index got its name or lost it: around these a seal is half done.
+    pub seals: BTreeSet<usize>,
 }
 
 impl Disk {
@@ -85,6 +87,7 @@ impl Disk {
             nodes: Vec::new(),
             syncs: BTreeSet::new(),
             changes: BTreeSet::new(),
+            seals: BTreeSet::new(),
         };
         disk.take_up(root);
         disk
@@ -167,6 +170,9 @@ impl Disk {
         let Node::Folder { changes, live, .. } = &mut self.nodes[parent] else {
             panic!("a file is no folder");
         };
+        if what.is_of_index() {
+            self.seals.extend([begin, end]);
+        }
         what.apply(live);
         changes.push(Change {
             what,
@@ -256,6 +262,13 @@ fn mark<T>(changes: &mut [Change<T>], begin: usize, end: usize) {
 }
 
 impl Naming {
+    fn is_of_index(&self) -> bool {
+        let (Self::Link(name, _) | Self::Unlink(name) | Self::Rename(_, name, _)) = self;
+        Path::new(name)
+            .extension()
+            .is_some_and(|ending| ending == "idx")
+    }
+
     fn apply(&self, names: &mut BTreeMap<OsString, Inode>) {
         match self {
             Self::Link(name, inode) => {

@@ -34,8 +34,10 @@ mod syscalls;
 
 const SEED: u64 = 20_261_121;
 const CUTS: usize = 400;
-/// Share of the cuts that come right after a sync; the others come anywhere.
+/// Every so manieth cut comes right after a sync, every so manieth around the naming of an index
+/// file, before or after the store takes it for the good one; the others come anywhere.
 const AT_SYNCS: usize = 2;
+const AT_SEALS: usize = 5;
 /// Longest time that a rebuilt folder may take.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Longest time that a recorded process may take.
@@ -123,11 +125,19 @@ fn setting(name: &str) -> Option<u64> {
 fn try_cuts(recorded: &Recording, expected: &Expected, count: usize, seed: u64) -> Vec<String> {
     let syncs: Vec<usize> = recorded.disk.syncs.iter().copied().collect();
     let changes: Vec<usize> = recorded.disk.changes.iter().copied().collect();
+    let seals: Vec<usize> = recorded.disk.seals.iter().copied().collect();
+    assert!(!seals.is_empty(), "nothing was sealed");
     let all: Vec<Cut> = (0..count)
         .map(|i| {
             let seed = mix(seed ^ mix(i as u64));
             // Spread over the whole recording, so that every phase of it has its cuts.
-            let times = if i % AT_SYNCS == 0 { &syncs } else { &changes };
+            let times = if i % AT_SEALS == 0 {
+                &seals
+            } else if i % AT_SYNCS == 0 {
+                &syncs
+            } else {
+                &changes
+            };
             let time = times[i * times.len() / count];
             let fate = Fate::ALL[seed as usize % Fate::ALL.len()];
             Cut { time, fate, seed }

@@ -8,7 +8,7 @@ use crate::{
     index::{between, clustered},
     record::Stamp,
     segment::Segment,
-    shard::Shard,
+    shard::{Shard, Standing},
 };
 
 const ROWS: usize = 12_000;
@@ -25,7 +25,7 @@ fn sealed() -> &'static Shard {
 
 fn build() -> Shard {
     let rows = clustered(ROWS, DIM, 120, SEED, 1);
-    let mut shard = Shard::loaded(Segment::empty(DIM));
+    let mut shard = Shard::loaded(Segment::empty(DIM), Standing::default());
     for i in 0..ROWS {
         let stamp = Stamp {
             embeddings: [0; 8],
@@ -43,7 +43,7 @@ fn build() -> Shard {
     };
     let taken = shard.begin_seal();
     let segment = Segment::build(taken.live_rows(), &config, &|| false).expect("nobody stops it");
-    shard.end_seal(&taken, Some(segment));
+    shard.end_seal(&taken, Some((segment, Standing::default())));
     shard
 }
 
@@ -195,12 +195,13 @@ fn rows_that_are_dead_and_rows_of_the_tail_are_told_apart_by_ordinal() {
         embeddings: [ordinal as u8; 8],
         ordinal,
     };
-    let mut shard = Shard::loaded(Segment::empty(2));
+    let mut shard = Shard::loaded(Segment::empty(2), Standing::default());
     shard.insert("a", stamp(1), &row(0.1));
     shard.insert("b", stamp(2), &row(0.2));
     let taken = shard.begin_seal();
     let built = Segment::build(taken.live_rows(), &EngineConfig::default(), &|| false);
-    shard.end_seal(&taken, Some(built.expect("nobody stops it")));
+    let built = built.expect("nobody stops it");
+    shard.end_seal(&taken, Some((built, Standing::default())));
     shard.remove("a");
     // Another item with the ordinal that became free.
     shard.insert("c", stamp(1), &row(0.3));

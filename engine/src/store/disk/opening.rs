@@ -39,7 +39,7 @@ pub(super) fn create(dir: &Path, store_dir: &Path, cache_bytes: u64) -> Result<(
 }
 
 /// Syncs a folder and all above it, as any of them may have been made a moment ago.
-fn sync_names(dir: &Path) -> std::io::Result<()> {
+pub(crate) fn sync_names(dir: &Path) -> std::io::Result<()> {
     let dir = fs::canonicalize(dir)?;
     dir.ancestors().try_for_each(|above| match sync_dir(above) {
         // Nor could we have made anything in it; or it knows no sync of folders.
