@@ -8,6 +8,7 @@
 
 mod blocks;
 mod build;
+mod code_rows;
 mod codes;
 mod flat;
 mod graph;
@@ -15,6 +16,7 @@ mod hnsw;
 mod kernel;
 mod rows;
 mod scan;
+mod short;
 mod top;
 mod walk;
 
@@ -29,12 +31,14 @@ pub use rows::Rows;
 pub use scan::Coded;
 
 pub(crate) use blocks::{BlockHash, Blocks, Source, block_bytes};
+pub(crate) use code_rows::CodeRows;
 pub(crate) use codes::Codes;
 pub(crate) use graph::{Graph, Layer, Lists};
 pub(crate) use hnsw::{OFTEN_LIVE, Reach, Walked};
 pub(crate) use kernel::dot;
 #[cfg(test)]
-pub(crate) use rows::{between, clustered};
+pub(crate) use rows::{along_few, between, clustered};
+pub(crate) use short::ShortCodes;
 pub(crate) use top::TopK;
 
 use crate::Score;

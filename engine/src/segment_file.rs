@@ -19,7 +19,10 @@ use rayon::prelude::*;
 use sections::{Entry, Header, Sections, bad, first_section, hash_head, kind, padding, unfit};
 
 use crate::{
-    index::{BlockHash, Blocks, Coded, Codes, Graph, Hnsw, Layer, Lists, Rows, block_bytes},
+    index::{
+        BlockHash, Blocks, CodeRows, Coded, Codes, Graph, Hnsw, Layer, Lists, Rows, ShortCodes,
+        block_bytes,
+    },
     record::Stamp,
     segment::{Ids, Segment},
     shard::ShardKey,
@@ -115,12 +118,18 @@ fn write_aside(aside: &Path, wanted: &Wanted<'_>, segment: &Segment) -> io::Resu
         (kind::ROWS, rows),
         (kind::MEAN, bytemuck::cast_slice(&codes.mean)),
         (kind::SCALE, bytemuck::cast_slice(&scale)),
-        (kind::CODES, bytemuck::cast_slice(&codes.rows)),
+        (kind::CODES, bytemuck::cast_slice(codes.rows.data())),
         (kind::RESTS, bytemuck::cast_slice(&codes.rests)),
         (kind::MEMBER_OFFSETS, bytemuck::cast_slice(&members.offsets)),
         (kind::MEMBER_TARGETS, bytemuck::cast_slice(&members.targets)),
         (kind::ROW_BLOCKS, bytemuck::cast_slice(&blocks)),
     ];
+    let short = segment.graph().and_then(Hnsw::short);
+    if let Some((directions, units, rows)) = short.map(ShortCodes::parts) {
+        sections.push((kind::SHORT_DIRECTIONS, bytemuck::cast_slice(directions)));
+        sections.push((kind::SHORT_UNITS, bytemuck::cast_slice(units)));
+        sections.push((kind::SHORT_CODES, bytemuck::cast_slice(rows)));
+    }
     let links = layers
         .iter()
         .map(|layer| bytemuck::cast_slice(&layer.links));
@@ -217,7 +226,7 @@ pub(crate) fn read(path: &Path, wanted: &Wanted<'_>) -> io::Result<Opened> {
         mean: sections.get::<f32>(kind::MEAN)?.to_vec(),
         step,
         span,
-        rows: sections.get(kind::CODES)?,
+        rows: CodeRows::new(dim, sections.get(kind::CODES)?).ok_or_else(unfit)?,
         rests: sections.get(kind::RESTS)?,
     };
     let members = Lists {
@@ -235,7 +244,15 @@ pub(crate) fn read(path: &Path, wanted: &Wanted<'_>) -> io::Result<Opened> {
         Some(base) => {
             let upper = layers.collect();
             let graph = Graph { base, upper };
-            Some(Hnsw::from_graph(Arc::clone(&coded), graph).ok_or_else(unfit)?)
+            let short = if sections.has(kind::SHORT_CODES) {
+                let units = sections.get(kind::SHORT_UNITS)?;
+                let directions = sections.get(kind::SHORT_DIRECTIONS)?;
+                let rows = sections.get(kind::SHORT_CODES)?;
+                Some(ShortCodes::from_parts(dim, directions, &units, rows).ok_or_else(unfit)?)
+            } else {
+                None
+            };
+            Some(Hnsw::from_graph(Arc::clone(&coded), short, graph).ok_or_else(unfit)?)
         }
         None => None,
     };

@@ -145,7 +145,8 @@ fn measure(
         "build_s": build_s,
         "params": params,
         "bytes_per_row": graph.bytes() as f64 / rows.len() as f64,
-        "bytes_per_row_is": "codes and graph, beside the f32 rows",
+        "bytes_per_row_is": "links and the codes that walks compare, in memory; whole codes and f32 rows in mapped files",
+        "mapped_bytes_per_row": graph.mapped_bytes() as f64 / rows.len() as f64,
         "kernel": kernel_name(),
     }))?;
     for line in std::io::stdin().lock().lines() {

@@ -9,7 +9,7 @@ mod hnsw_rs;
 use embedding::mix;
 
 use super::{
-    codes::Codes,
+    code_rows::CodeRows,
     graph::{Graph, Layer, NONE},
     kernel::{self, Kernel, Task},
     walk::{Candidate, Distance, Scratch, descend, walk},
@@ -22,7 +22,7 @@ const MAX_LEVEL: usize = 15;
 /// Links the nodes; `None` when `stop` says so before it is done. Equal arguments give equal
 /// graphs. The order says which coded row each node is.
 pub(super) fn build(
-    codes: &Codes,
+    codes: &CodeRows,
     params: &HnswParams,
     seed: u64,
     stop: &dyn Fn() -> bool,
@@ -39,7 +39,7 @@ pub(super) fn build(
 /// Links all coded rows. The order says which row each node is: nodes of the highest layers come
 /// first.
 fn link(
-    codes: &Codes,
+    codes: &CodeRows,
     params: &HnswParams,
     seed: u64,
     stop: &dyn Fn() -> bool,
@@ -53,9 +53,7 @@ fn link(
         let level = levels[*row as usize];
         (std::cmp::Reverse(level), mix(seed ^ u64::from(*row)), *row)
     });
-    let singles: Vec<&[u32]> = order.chunks(1).collect();
-    let mut codes = codes.arranged(&singles);
-    codes.rows = codes.rows.settled();
+    let codes = codes.arranged(order.iter().copied()).settled();
     let levels: Vec<usize> = order.iter().map(|row| levels[*row as usize]).collect();
     let task = Link {
         codes: &codes,
@@ -92,7 +90,7 @@ fn by_layer_and_nearness(graph: &Graph, rows: &[u32]) -> (Vec<u32>, Vec<u32>) {
 
 /// Links all nodes, which come in the order of their levels.
 struct Link<'a> {
-    codes: &'a Codes,
+    codes: &'a CodeRows,
     levels: &'a [usize],
     params: &'a HnswParams,
     stop: &'a dyn Fn() -> bool,
@@ -130,7 +128,7 @@ fn square(codes: &[i8]) -> i32 {
 #[derive(Clone, Copy)]
 struct ToNode<'a, K> {
     kernel: K,
-    codes: &'a Codes,
+    codes: &'a CodeRows,
     squares: &'a [i32],
     row: &'a [i8],
     sum: i32,
@@ -148,7 +146,7 @@ impl<K: Kernel> Distance for ToNode<'_, K> {
 }
 
 struct Linker<'a> {
-    codes: &'a Codes,
+    codes: &'a CodeRows,
     levels: &'a [usize],
     /// Sum of the codes of each node.
     sums: Vec<i32>,
@@ -163,7 +161,7 @@ struct Linker<'a> {
 }
 
 impl<'a> Linker<'a> {
-    fn new(codes: &'a Codes, levels: &'a [usize], m: usize) -> Self {
+    fn new(codes: &'a CodeRows, levels: &'a [usize], m: usize) -> Self {
         let rows = || (0..codes.len() as u32).map(|i| codes.row(i));
         let nodes_above = |level: usize| levels.partition_point(|l| *l > level);
         let upper = (0..levels.first().copied().unwrap_or(0))

@@ -8,12 +8,11 @@
 
 use super::{
     Rows,
-    kernel::{self, CODE_MAX, Kernel},
+    code_rows::{CodeRows, stride},
+    kernel::{self, CODE_MAX, Kernel, Task},
 };
 use crate::column::Column;
 
-/// Rows of codes are padded to whole cache lines; the padding is 0 and adds nothing to a product.
-const LINE_BYTES: usize = 64;
 /// Rows whose largest number is above this share of all such are cut off rather than to coarsen
 /// the code for all.
 const CUT_SHARE: f64 = 0.999;
@@ -31,8 +30,8 @@ pub(crate) struct Codes {
     pub(crate) step: f32,
     /// Length of the longest row after the mean is taken off.
     pub(crate) span: f32,
-    /// `[len, stride]`.
-    pub(crate) rows: Column<i8>,
+    /// `[len]` rows of `dim` codes.
+    pub(crate) rows: CodeRows,
     /// Length of the rest of each row, `[len]`.
     pub(crate) rests: Column<f32>,
 }
@@ -73,11 +72,7 @@ impl Codes {
         } else {
             *largest.select_nth_unstable_by(at, f32::total_cmp).1
         };
-        let step = if cut > 0.0 {
-            cut / f32::from(CODE_MAX)
-        } else {
-            1.0
-        };
+        let step = step(cut);
         let stride = stride(dim);
         let mut codes = vec![0; rows.len() * stride];
         let mut rests = Vec::with_capacity(rows.len());
@@ -85,14 +80,15 @@ impl Codes {
         for (i, codes) in codes.chunks_exact_mut(stride).enumerate() {
             center(rows.row(i), &mean, &mut centered);
             span = span.max(length(&centered));
-            rests.push(encode(&mut centered, step, codes));
+            encode(&mut centered, step, codes);
+            rests.push(length(&centered));
         }
         Self {
             dim,
             mean,
             step,
             span,
-            rows: codes.into(),
+            rows: CodeRows::new(dim, codes.into()).expect("whole rows were coded"),
             rests: rests.into(),
         }
     }
@@ -102,30 +98,22 @@ impl Codes {
         self.rests.len()
     }
 
-    /// Bytes of a row.
-    pub(crate) fn stride(&self) -> usize {
-        stride(self.dim)
-    }
-
     /// Codes of row `i`.
     #[inline(always)]
     pub(crate) fn row(&self, i: u32) -> &[i8] {
-        let stride = stride(self.dim);
-        &self.rows[i as usize * stride..][..stride]
+        self.rows.row(i)
     }
 
     /// These rows in this order. Of rows that stand together as one, the longest rest counts.
     pub(crate) fn arranged(&self, groups: &[&[u32]]) -> Self {
-        let mut codes = Vec::with_capacity(groups.len() * self.stride());
-        let mut rests = Vec::with_capacity(groups.len());
-        for group in groups {
-            codes.extend_from_slice(self.row(group[0]));
-            let rest = group.iter().map(|i| self.rests[*i as usize]);
-            rests.push(rest.fold(0.0, f32::max));
-        }
+        let rest = |group: &&[u32]| {
+            let rests = group.iter().map(|i| self.rests[*i as usize]);
+            rests.fold(0.0, f32::max)
+        };
+        let rests: Vec<f32> = groups.iter().map(rest).collect();
         Self {
             mean: self.mean.clone(),
-            rows: codes.into(),
+            rows: self.rows.arranged(groups.iter().map(|group| group[0])),
             rests: rests.into(),
             ..*self
         }
@@ -133,29 +121,44 @@ impl Codes {
 
     /// Codes a query.
     pub(crate) fn query(&self, query: &[f32]) -> CodedQuery {
-        let largest = query.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
-        let step = if largest > 0.0 {
-            largest / f32::from(CODE_MAX)
-        } else {
-            1.0
-        };
-        let mut codes = vec![0; self.stride()];
-        let rest = encode(&mut query.to_vec(), step, &mut codes);
-        CodedQuery {
-            sum: kernel::sum(&codes),
-            codes,
-            unit: step * self.step,
-            offset: kernel::dot(query, &self.mean),
-            length: length(query),
-            rest,
+        /// For the sake of the processor's widest instructions: short searches take as long for
+        /// this as for anything else.
+        struct OfQuery<'a>(&'a Codes, &'a [f32]);
+
+        impl Task for OfQuery<'_> {
+            type Output = CodedQuery;
+
+            #[inline(always)]
+            fn run<K: Kernel>(self, kernel: K) -> CodedQuery {
+                let Self(codes, query) = self;
+                let mut largest: f32 = 0.0;
+                for x in query {
+                    largest = largest.max(x.abs());
+                }
+                let step = step(largest);
+                let mut numbers = query.to_vec();
+                let mut coded = vec![0; codes.rows.stride()];
+                encode(&mut numbers, step, &mut coded);
+                CodedQuery {
+                    sum: kernel::sum(&coded),
+                    codes: coded,
+                    unit: step * codes.step,
+                    offset: kernel.dot(query, &codes.mean),
+                    length: kernel.dot(query, query).sqrt(),
+                    rest: kernel.dot(&numbers, &numbers).sqrt(),
+                }
+            }
         }
+
+        kernel::run(OfQuery(self, query))
     }
 
     /// Whether the parts fit together.
     pub(crate) fn is_sound(&self) -> bool {
         self.dim > 0
             && self.mean.len() == self.dim
-            && self.rows.len() == self.rests.len() * self.stride()
+            && self.rows.stride() == stride(self.dim)
+            && self.rows.len() == self.rests.len()
     }
 }
 
@@ -178,11 +181,15 @@ impl CodedQuery {
     pub(crate) fn error(&self, codes: &Codes, rest: f32) -> f32 {
         self.length * rest + self.rest * (codes.span + rest) + ROUNDING
     }
-}
 
-/// `dim` rounded up to whole cache lines.
-fn stride(dim: usize) -> usize {
-    dim.next_multiple_of(LINE_BYTES)
+    /// By how much the score from codes is off, as a deviation: rests point anywhere, and hardly
+    /// ever along what they are multiplied with.
+    #[inline(always)]
+    pub(crate) fn deviation(&self, codes: &Codes) -> f32 {
+        // A rest is spread evenly over one step for each number.
+        self.length * codes.step * 12_f32.sqrt().recip()
+            + self.rest * codes.span * (codes.dim as f32).sqrt().recip()
+    }
 }
 
 fn mean(rows: &Rows) -> Vec<f32> {
@@ -202,15 +209,25 @@ fn center(row: &[f32], mean: &[f32], centered: &mut [f32]) {
     }
 }
 
-/// Writes the codes of `numbers`, leaves their rest in place, and returns its length.
-fn encode(numbers: &mut [f32], step: f32, codes: &mut [i8]) -> f32 {
+/// The step at which the largest number still has a code.
+#[inline(always)]
+pub(super) fn step(largest: f32) -> f32 {
+    if largest > 0.0 {
+        largest / f32::from(CODE_MAX)
+    } else {
+        1.0
+    }
+}
+
+/// Writes the codes of `numbers`, and leaves their rest in place.
+#[inline(always)]
+pub(super) fn encode(numbers: &mut [f32], step: f32, codes: &mut [i8]) {
     let most = f32::from(CODE_MAX);
     for (x, code) in numbers.iter_mut().zip(codes) {
-        let units = (*x / step).round().clamp(-most, most);
+        let units = (*x / step).round_ties_even().clamp(-most, most);
         *code = units as i8;
         *x -= step * units;
     }
-    length(numbers)
 }
 
 fn length(numbers: &[f32]) -> f32 {
@@ -261,7 +278,7 @@ mod tests {
         let mut same = Rows::new(3);
         (0..4).for_each(|_| same.push(&[0.6, 0.0, 0.8]));
         let codes = Codes::new(&same);
-        assert_eq!((codes.len(), codes.stride()), (4, 64));
+        assert_eq!((codes.len(), codes.rows.stride()), (4, 64));
         let query = codes.query(&[0.0, 0.0, 1.0]);
         let score = query.score(query.product(Portable, codes.row(3)));
         assert!((score - 0.8).abs() < 1e-6, "{score}");

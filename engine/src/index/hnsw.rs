@@ -7,9 +7,11 @@ use embedding::Embedding;
 use super::{
     Coded, Index, Live, Neighbor, Rows, SearchParams, TopK,
     build::build,
-    codes::{CodedQuery, Codes},
+    code_rows::CodeRows,
+    codes::CodedQuery,
     graph::Graph,
     kernel::{self, Kernel, Task},
+    short::{ShortCodes, ShortQuery},
     walk::{Candidate, Distance, Scratch, descend, walk, walk_live},
 };
 use crate::HnswParams;
@@ -22,10 +24,18 @@ const SCAN_PART: usize = 3;
 /// candidates in order.
 pub(crate) const OFTEN_LIVE: usize = 16;
 
+/// Candidates that are compared in full at least: all whose score by codes, and so many times its
+/// usual error, could still count.
+const MARGIN: f32 = 3.0;
+/// Rows that are on their way to the cache while one is compared in full.
+const NEAR_AHEAD: usize = 2;
+
 /// A graph over rows.
 #[derive(Debug, Clone)]
 pub struct Hnsw {
     coded: Arc<Coded>,
+    /// What walks compare, where the rows can be told apart by little.
+    short: Option<ShortCodes>,
     graph: Graph,
 }
 
@@ -73,24 +83,43 @@ impl Hnsw {
             params.m
         );
         let coded = Coded::new(rows);
-        let (graph, order) = build(coded.codes(), params, seed, stop).ok_or(Stopped)?;
+        let whole = &coded.codes().rows;
+        let short = ShortCodes::new(coded.codes().dim, whole);
+        // Links are as good by short codes, and found in half of the time.
+        let compared = short.as_ref().map_or(whole, ShortCodes::rows);
+        let (graph, order) = build(compared, params, seed, stop).ok_or(Stopped)?;
         Ok(Self {
             coded: Arc::new(coded.arranged(&order)),
+            short: short.map(|short| short.arranged(&order)),
             graph,
         })
     }
 
     /// An index with a graph that was built before; `None` when it does not fit the rows.
-    pub(crate) fn from_graph(coded: Arc<Coded>, graph: Graph) -> Option<Self> {
+    pub(crate) fn from_graph(
+        coded: Arc<Coded>,
+        short: Option<ShortCodes>,
+        graph: Graph,
+    ) -> Option<Self> {
         let nodes = coded.codes().len();
-        graph.is_sound(nodes).then_some(Self { coded, graph })
+        let fits = |short: &ShortCodes| short.rows().len() == nodes;
+        let is_sound = graph.is_sound(nodes) && short.as_ref().is_none_or(fits);
+        is_sound.then_some(Self {
+            coded,
+            short,
+            graph,
+        })
     }
 
-    /// The same with codes and links in memory of their own, in large pages where the system has
-    /// them. Walks are faster there.
+    /// The same with links, and the codes that walks compare, in memory of their own, in large
+    /// pages where the system has them: walks are faster there. Whole codes stay where they are
+    /// if walks compare short ones.
     #[must_use]
     pub fn settled(mut self) -> Self {
-        self.coded = Arc::new(self.coded.settled());
+        match &mut self.short {
+            Some(short) => *short = short.settled(),
+            None => self.coded = Arc::new(self.coded.settled()),
+        }
         for layer in std::iter::once(&mut self.graph.base).chain(&mut self.graph.upper) {
             layer.links = layer.links.settled();
         }
@@ -99,6 +128,11 @@ impl Hnsw {
 
     pub(crate) fn graph(&self) -> &Graph {
         &self.graph
+    }
+
+    /// What walks compare first, where that is not the whole codes.
+    pub(crate) fn short(&self) -> Option<&ShortCodes> {
+        self.short.as_ref()
     }
 
     /// The rows and codes that the graph is over.
@@ -122,11 +156,27 @@ impl Hnsw {
         Scratch::with(|scratch| kernel::run(Walk { search, scratch }))
     }
 
-    /// Bytes of codes and graph in memory, beside the rows themselves.
+    /// Bytes of links, and of the codes that walks compare: what is in memory of its own once it
+    /// is [`Self::settled`].
     pub fn bytes(&self) -> usize {
         let layers = std::iter::once(&self.graph.base).chain(&self.graph.upper);
         let links: usize = layers.map(|layer| size_of_val(&layer.links[..])).sum();
-        links + self.coded.bytes()
+        links
+            + self
+                .short
+                .as_ref()
+                .map_or_else(|| self.coded.code_bytes(), ShortCodes::bytes)
+    }
+
+    /// Bytes of what a segment's file has beside, and the system may take back: whole codes where
+    /// walks compare short ones, and which rows belong to which node.
+    pub fn mapped_bytes(&self) -> usize {
+        let codes = if self.short.is_some() {
+            self.coded.code_bytes()
+        } else {
+            0
+        };
+        codes + self.coded.list_bytes()
     }
 }
 
@@ -171,16 +221,62 @@ struct Search<'a> {
 
 /// The smaller, the greater the score.
 #[derive(Clone, Copy)]
-struct ToQuery<'a, K> {
+struct ByWhole<'a, K> {
     kernel: K,
-    codes: &'a Codes,
+    codes: &'a CodeRows,
     query: &'a CodedQuery,
 }
 
-impl<K: Kernel> Distance for ToQuery<'_, K> {
+impl<K: Kernel> Distance for ByWhole<'_, K> {
     #[inline(always)]
     fn to(self, node: u32) -> i32 {
         -self.query.product(self.kernel, self.codes.row(node))
+    }
+}
+
+/// The same by short codes.
+#[derive(Clone, Copy)]
+struct ByShort<'a, K> {
+    kernel: K,
+    codes: &'a CodeRows,
+    query: &'a ShortQuery,
+}
+
+impl<K: Kernel> Distance for ByShort<'_, K> {
+    #[inline(always)]
+    fn to(self, node: u32) -> i32 {
+        -self.query.product(self.kernel, self.codes.row(node))
+    }
+}
+
+impl Search<'_> {
+    /// Leaves the nearest nodes in the pool; whether it came to an end.
+    #[inline(always)]
+    fn go<K: Kernel>(
+        self,
+        kernel: K,
+        codes: &CodeRows,
+        distance: impl Distance,
+        scratch: &mut Scratch,
+    ) -> bool {
+        let Self {
+            index, reach, live, ..
+        } = self;
+        let Reach { ef, nodes, .. } = reach;
+        let Hnsw { coded, graph, .. } = index;
+        let mut start = Candidate::new(distance.to(0), 0);
+        for layer in graph.upper.iter().rev() {
+            start = descend(layer, start, distance);
+        }
+        let base = (codes, &graph.base);
+        if live.count() * OFTEN_LIVE >= coded.len() {
+            let ef = ef * coded.len() / live.count();
+            walk(kernel, base, start, ef, distance, scratch);
+            return true;
+        }
+        let is_live = |node| coded.any_live(node, live);
+        let limits = (ef, nodes);
+        walk_live(kernel, base, start, limits, distance, is_live, scratch)
     }
 }
 
@@ -194,59 +290,59 @@ impl Task for Walk<'_> {
 
     #[inline(always)]
     fn run<K: Kernel>(self, kernel: K) -> Walked {
+        let Self { search, scratch } = self;
         let Search {
             index,
             query,
             coded_query,
             reach,
             live,
-        } = self.search;
-        let Reach { k, ef, nodes } = reach;
-        let scratch = self.scratch;
-        let Hnsw { coded, graph } = index;
-        let codes = coded.codes();
-        let distance = ToQuery {
+        } = search;
+        let Reach { k, ef, .. } = reach;
+        let Hnsw { coded, short, .. } = index;
+        let whole = ByWhole {
             kernel,
-            codes,
+            codes: &coded.codes().rows,
             query: coded_query,
         };
-        let mut start = Candidate::new(distance.to(0), 0);
-        for layer in graph.upper.iter().rev() {
-            start = descend(layer, start, distance);
-        }
-        let base = (codes, &graph.base);
-        if live.count() * OFTEN_LIVE >= coded.len() {
-            let ef = ef * coded.len() / live.count();
-            walk(kernel, base, start, ef, distance, scratch);
-        } else {
-            let is_live = |node| coded.any_live(node, live);
-            let limits = (ef, nodes);
-            if !walk_live(kernel, base, start, limits, distance, is_live, scratch) {
-                return Walked {
-                    neighbors: Vec::new(),
-                    distances: scratch.seen,
+        let done = match short {
+            Some(short) => {
+                let by_short = ByShort {
+                    kernel,
+                    codes: short.rows(),
+                    query: &short.query(kernel, coded_query),
                 };
+                let done = search.go(kernel, short.rows(), by_short, scratch);
+                scratch.rank_again(kernel, whole.codes, whole);
+                done
             }
+            None => search.go(kernel, whole.codes, whole, scratch),
+        };
+        if !done {
+            return Walked {
+                neighbors: Vec::new(),
+                distances: scratch.seen,
+            };
         }
-        // The order by codes is nearly that of the scores: these few have the best in them.
+        // The order by codes is nearly that of the scores: few have the best in them.
         let close = 2 * k + 4 + ef / 16;
-        let mut top = TopK::new(k);
-        let mut compared = 0;
-        let rows = coded.rows();
-        let members = coded.members();
-        for i in 0..scratch.pool.len() {
-            if let Some(next) = scratch.pool.get(i + 1) {
-                kernel.prefetch(rows.peek(members.list(next.node())[0] as usize));
-            }
-            let node = scratch.pool[i].node();
-            if !live.are_all() && !coded.any_live(node, live) {
-                continue;
-            }
-            coded.compare(kernel, query, node, live, &mut top);
-            compared += 1;
-            if compared >= close {
+        scratch.keep_near(close, coded.members(), |node| {
+            live.are_all() || coded.any_live(node, live)
+        });
+        let margin = MARGIN * coded_query.deviation(coded.codes());
+        let (rows, mut top) = (coded.rows(), TopK::new(k));
+        for next in scratch.near.iter().take(NEAR_AHEAD) {
+            kernel.prefetch(rows.peek(*next as usize));
+        }
+        for (i, candidate) in scratch.pool.iter().enumerate() {
+            let score = coded_query.score(-candidate.distance);
+            if !top.wants(score + margin) {
                 break;
             }
+            if let Some(next) = scratch.near.get(i + NEAR_AHEAD) {
+                kernel.prefetch(rows.peek(*next as usize));
+            }
+            coded.compare(kernel, query, candidate.node(), live, &mut top);
         }
         Walked {
             neighbors: top.into_sorted(),

@@ -135,6 +135,35 @@ pub(crate) fn clustered(len: usize, dim: usize, clusters: u64, seed: u64, repeat
     rows
 }
 
+/// Rows around `clusters` centers that spread along `directions` only, under a little noise. For
+/// tests; equal arguments give equal rows, and worlds of one `seed` the same centers.
+#[cfg(test)]
+pub(crate) fn along_few(
+    len: usize,
+    dim: usize,
+    (directions, clusters): (u64, u64),
+    (seed, rows_seed): (u64, u64),
+) -> Rows {
+    let mut rows = Rows::with_capacity(dim, len);
+    let axis = |j: u64, d: u64| noise(mix(seed ^ 0xa11ce) ^ j, d);
+    for i in 0..len as u64 {
+        let row = mix(mix(rows_seed) ^ i);
+        let center = mix(seed ^ 0xc0ff_ee00) ^ (row % clusters);
+        let meaning: Vec<f32> = (0..directions)
+            .map(|j| noise(center, j) + 0.6 * noise(row, j))
+            .collect();
+        let row: Vec<f32> = (0..dim as u64)
+            .map(|d| {
+                let along = (0..).zip(&meaning).map(|(j, x)| x * axis(j, d));
+                along.sum::<f32>() + 0.5 * noise(row ^ 0x5eed, d)
+            })
+            .collect();
+        let row = Embedding::normalized(row).expect("noise has a direction");
+        rows.push(row.as_slice());
+    }
+    rows
+}
+
 /// The direction in the middle of two rows.
 #[cfg(test)]
 pub(crate) fn between(a: &[f32], b: &[f32]) -> Embedding {

@@ -95,10 +95,14 @@ impl Coded {
         &self.members
     }
 
-    /// Bytes of codes, beside the rows themselves.
-    pub(crate) fn bytes(&self) -> usize {
-        size_of_val(&self.codes.rows[..])
-            + size_of_val(&self.codes.rests[..])
+    /// Bytes of codes.
+    pub(super) fn code_bytes(&self) -> usize {
+        size_of_val(self.codes.rows.data())
+    }
+
+    /// Bytes of what is kept of each node beside its codes.
+    pub(super) fn list_bytes(&self) -> usize {
+        size_of_val(&self.codes.rests[..])
             + size_of_val(&self.members.offsets[..])
             + size_of_val(&self.members.targets[..])
     }

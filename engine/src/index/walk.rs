@@ -3,13 +3,14 @@
 use std::{cell::RefCell, cmp::Reverse, collections::BinaryHeap};
 
 use super::{
-    codes::Codes,
-    graph::{Layer, NONE},
+    code_rows::CodeRows,
+    graph::{Layer, Lists, NONE},
     kernel::Kernel,
 };
 
-/// Rows of codes that are on their way to the cache while one is compared.
-const AHEAD: usize = 3;
+/// Bytes of codes that are on their way to the cache while a row is compared: about as many lines
+/// as a core can wait for at a time.
+const AHEAD_BYTES: usize = 24 * 64;
 /// Marks a candidate whose links have been followed. So an index has at most 2^31 nodes.
 const FOLLOWED: u32 = 1 << 31;
 
@@ -43,6 +44,8 @@ pub(super) struct Scratch {
     /// Nodes seen.
     pub(super) seen: usize,
     fresh: Vec<u32>,
+    /// A row of each node in the pool, once [`Scratch::keep_near`] was called.
+    pub(super) near: Vec<u32>,
 }
 
 impl Scratch {
@@ -87,6 +90,49 @@ impl Scratch {
             }
         }
         self.seen += self.fresh.len();
+    }
+
+    /// Orders the candidates by another distance, which reads these codes.
+    #[inline(always)]
+    pub(super) fn rank_again<K: Kernel>(
+        &mut self,
+        kernel: K,
+        codes: &CodeRows,
+        distance: impl Distance,
+    ) {
+        let ahead = (AHEAD_BYTES / codes.stride()).max(1);
+        for candidate in self.pool.iter().take(ahead) {
+            kernel.prefetch(codes.row(candidate.node()));
+        }
+        for i in 0..self.pool.len() {
+            if let Some(next) = self.pool.get(i + ahead) {
+                kernel.prefetch(codes.row(next.node()));
+            }
+            let node = self.pool[i].node();
+            self.pool[i] = Candidate::new(distance.to(node), node);
+        }
+        self.pool.sort_unstable();
+    }
+
+    /// Leaves the `most` nearest live candidates in the pool, and finds a row of each: all at
+    /// once, so that no one waits for the memory of another.
+    #[inline(always)]
+    pub(super) fn keep_near(&mut self, most: usize, members: &Lists, live: impl Fn(u32) -> bool) {
+        let mut kept = 0;
+        for i in 0..self.pool.len() {
+            if kept == most {
+                break;
+            }
+            if live(self.pool[i].node()) {
+                self.pool[kept] = self.pool[i];
+                kept += 1;
+            }
+        }
+        self.pool.truncate(kept);
+        self.near.clear();
+        for candidate in &self.pool {
+            self.near.push(members.list(candidate.node())[0]);
+        }
     }
 
     /// Takes a candidate in if it is among the `most` nearest; where it stands then.
@@ -138,12 +184,13 @@ pub(super) fn descend(layer: &Layer, mut best: Candidate, distance: impl Distanc
 #[inline(always)]
 pub(super) fn walk<K: Kernel>(
     kernel: K,
-    (codes, layer): (&Codes, &Layer),
+    (codes, layer): (&CodeRows, &Layer),
     start: Candidate,
     ef: usize,
     distance: impl Distance,
     scratch: &mut Scratch,
 ) {
+    let ahead = (AHEAD_BYTES / codes.stride()).max(1);
     scratch.begin(layer.len());
     scratch.see(start.node);
     scratch.take(start, ef);
@@ -157,12 +204,12 @@ pub(super) fn walk<K: Kernel>(
         scratch.pool[at].node |= FOLLOWED;
         scratch.follow(layer, nearest.node);
         let mut next = at + 1;
-        for i in 0..scratch.fresh.len().min(AHEAD) {
+        for i in 0..scratch.fresh.len().min(ahead) {
             kernel.prefetch(codes.row(scratch.fresh[i]));
         }
         for i in 0..scratch.fresh.len() {
-            if let Some(ahead) = scratch.fresh.get(i + AHEAD) {
-                kernel.prefetch(codes.row(*ahead));
+            if let Some(next) = scratch.fresh.get(i + ahead) {
+                kernel.prefetch(codes.row(*next));
             }
             let node = scratch.fresh[i];
             let stands = scratch.take(Candidate::new(distance.to(node), node), ef);
@@ -180,7 +227,7 @@ pub(super) fn walk<K: Kernel>(
 #[inline(always)]
 pub(super) fn walk_live<K: Kernel>(
     kernel: K,
-    (codes, layer): (&Codes, &Layer),
+    (codes, layer): (&CodeRows, &Layer),
     start: Candidate,
     (ef, budget): (usize, usize),
     distance: impl Distance,

@@ -12,7 +12,7 @@ use crate::{
 };
 
 const MAGIC: [u8; 8] = *b"DIPTYIDX";
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// Sections start at multiples of this, so that numbers lie in a map as they do in memory, and
 /// codes in whole cache lines.
 pub(super) const ALIGN: usize = 64;
@@ -34,6 +34,9 @@ pub(super) mod kind {
     pub(in super::super) const MEMBER_OFFSETS: u32 = 11;
     pub(in super::super) const MEMBER_TARGETS: u32 = 12;
     pub(in super::super) const ROW_BLOCKS: u32 = 13;
+    pub(in super::super) const SHORT_DIRECTIONS: u32 = 14;
+    pub(in super::super) const SHORT_UNITS: u32 = 15;
+    pub(in super::super) const SHORT_CODES: u32 = 16;
     /// The lowest layer; those above have the numbers after it.
     pub(in super::super) const LAYERS: u32 = 32;
 }
@@ -142,6 +145,11 @@ impl Sections {
     fn entry(&self, kind: u32) -> io::Result<&Entry> {
         let entry = self.table.iter().find(|entry| entry.kind == kind);
         entry.ok_or_else(unfit)
+    }
+
+    /// Whether there is such a section.
+    pub(super) fn has(&self, kind: u32) -> bool {
+        self.table.iter().any(|entry| entry.kind == kind)
     }
 
     pub(super) fn get<T: Pod>(&self, kind: u32) -> io::Result<Column<T>> {

@@ -146,3 +146,28 @@ fn a_failed_write_leaves_nothing_behind() {
     let left: Vec<_> = fs::read_dir(dir.path()).expect("lists").collect();
     assert_eq!(left.len(), 1, "{left:?}");
 }
+
+#[test]
+fn short_codes_come_back_and_a_file_with_a_wrong_number_of_them_is_refused() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().join("a.idx");
+    let rows = crate::index::along_few(300, 128, (10, 5), (1, 1));
+    let mut ids = Ids::new();
+    (0..300).for_each(|i| ids.push(&format!("{i:03}")));
+    let stamps = vec![bytemuck::Zeroable::zeroed(); 300];
+    let config = EngineConfig {
+        graph_rows: 0,
+        ..EngineConfig::default()
+    };
+    let segment =
+        Segment::build((ids, stamps.into(), rows), &config, &|| false).expect("nobody stops it");
+    let short = |segment: &Segment| segment.graph().and_then(Hnsw::short).cloned();
+    assert!(short(&segment).is_some());
+    write(&path, &wanted("a", 1, 128), &segment).expect("writes");
+    let back = read(&path, &wanted("a", 1, 128)).expect("reads").segment;
+    assert_eq!(short(&back), short(&segment));
+    let (graph, coded) = (segment.graph().expect("there is one"), segment.coded());
+    let fewer = short(&segment).map(|short| short.arranged(&[0, 1, 2]));
+    let misfit = Hnsw::from_graph(Arc::new(coded.clone()), fewer, graph.graph().clone());
+    assert!(misfit.is_none());
+}

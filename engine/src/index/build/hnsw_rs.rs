@@ -9,12 +9,12 @@ use std::cmp::Reverse;
 use embedding::mix;
 use hnsw_rs::prelude::{Distance, Hnsw as Builder};
 
-use super::{Codes, Graph, HnswParams, Layer, MAX_LEVEL};
+use super::{CodeRows, Graph, HnswParams, Layer, MAX_LEVEL};
 use crate::index::kernel::{self, Kernel, Task};
 
 /// Squared length between coded rows, which are known by number so that no row is copied.
 struct Between<'a> {
-    codes: &'a Codes,
+    codes: &'a CodeRows,
     sums: Vec<i32>,
     squares: Vec<i32>,
 }
@@ -42,7 +42,7 @@ impl Distance<u32> for Between<'_> {
 /// Links all coded rows. The order says which row each node is: nodes of the highest layers come
 /// first.
 pub(super) fn link(
-    codes: &Codes,
+    codes: &CodeRows,
     params: &HnswParams,
     seed: u64,
     stop: &dyn Fn() -> bool,

@@ -53,7 +53,7 @@ impl Task for Pass<'_> {
         let coded_queries: Vec<CodedQuery> =
             queries.iter().map(|q| codes.query(q.as_slice())).collect();
         let mut tops: Vec<TopK> = queries.iter().map(|_| TopK::new(k)).collect();
-        let (nodes, block) = (codes.len(), (BLOCK_BYTES / codes.stride()).max(1));
+        let (nodes, block) = (codes.len(), (BLOCK_BYTES / codes.rows.stride()).max(1));
         for start in (0..nodes).step_by(block) {
             for (i, top) in tops.iter_mut().enumerate() {
                 let asked = Asked {
