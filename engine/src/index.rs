@@ -31,7 +31,7 @@ pub use scan::Coded;
 pub(crate) use blocks::{BlockHash, Blocks, Source, block_bytes};
 pub(crate) use codes::Codes;
 pub(crate) use graph::{Graph, Layer, Lists};
-pub(crate) use hnsw::{MOSTLY_LIVE, Reach, Walked};
+pub(crate) use hnsw::{OFTEN_LIVE, Reach, Walked};
 pub(crate) use kernel::dot;
 #[cfg(test)]
 pub(crate) use rows::{between, clustered};

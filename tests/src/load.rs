@@ -29,6 +29,7 @@ pub fn config() -> EngineConfig {
         },
         index_memory_bytes: None,
         store_cache_bytes: 16 << 20,
+        ..EngineConfig::default()
     }
 }
 

@@ -1,29 +1,35 @@
 //! Which way to search among the rows that a filter leaves: the one whose estimated cost is least.
 //!
-//! The costs are nanoseconds on one core, measured by `examples/filter_costs.rs` (rows of 64 to
-//! 512 numbers, 100,000 of them, outside of the caches). Only their ratios matter for the choice,
-//! and these are alike on machines that are not. A walk that turns out to take longer than a scan
-//! of the matching rows gives up and scans them, so a wrong estimate costs at most twice.
+//! The costs are nanoseconds on one core, fitted to what `cargo run --release -p engine --example
+//! filter_costs` prints and to the bench `filter`, which also says whether the choice was right.
+//! Only their ratios matter. (They were taken from 15,000 rows of 64 and 512 numbers on a busy
+//! machine, and scaled to 12.5 ns for each node that a walk compares at 64.) A walk that asks of
+//! each node gives up when a scan would have been faster, and one that finds too few is followed by
+//! the scan, so a wrong estimate costs at most twice.
 
 use serde::Serialize;
 
-use crate::index::MOSTLY_LIVE;
+use crate::index::OFTEN_LIVE;
 
 /// A row that is compared by its codes: the part that does not depend on its length, and each of
 /// its numbers.
-const COMPARE_NS: f64 = 4.0;
-const COMPARE_NUMBER_NS: f64 = 0.03;
+const COMPARE_NS: f64 = 6.8;
+const COMPARE_NUMBER_NS: f64 = 0.028;
 /// More for a row that is not next to the one compared before it, though its codes were sent for.
-const JUMP_NS: f64 = 5.0;
-const JUMP_NUMBER_NS: f64 = 0.03;
+const JUMP_NS: f64 = 2.0;
+const JUMP_NUMBER_NS: f64 = 0.01;
 /// Finding the row of an ordinal.
-const LOOKUP_NS: f64 = 10.0;
+const LOOKUP_NS: f64 = 15.0;
 /// What a walk does besides, for each node that it compares.
-const VISIT_NS: f64 = 10.0;
+const VISIT_NS: f64 = 1.0;
 /// The same where it asks of each node whether it matches.
-const ASK_NS: f64 = 20.0;
+const ASK_NS: f64 = 40.0;
 /// Nodes that are compared for each candidate that is kept, where all rows match.
 const VISITS_PER_CANDIDATE: f64 = 25.0;
+/// Part of all rows from which the others hardly count.
+const NEARLY_ALL: f64 = 0.95;
+/// So many times as many candidates are kept by a walk that goes through all nodes.
+const OFTEN_WIDENED: f64 = 1.25;
 
 /// A way to search the sealed rows of a shard. (The tail is always scanned.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -144,7 +150,7 @@ impl Estimate {
     }
 
     fn visit_ns(&self) -> f64 {
-        let asks = if self.mostly_match() { 0.0 } else { ASK_NS };
+        let asks = if self.often_match() { 0.0 } else { ASK_NS };
         VISIT_NS + asks + self.jump_ns() + self.compare_ns()
     }
 
@@ -162,19 +168,23 @@ impl Estimate {
         self.widened(ef) as f64 / self.part() * VISITS_PER_CANDIDATE * self.visit_ns()
     }
 
-    /// Whether the walk goes through all nodes and picks out those that match only at its end.
-    fn mostly_match(&self) -> bool {
-        self.matching * MOSTLY_LIVE >= self.rows
+    /// Whether the walk keeps nodes that do not match, too, and leaves them out only at its end.
+    fn often_match(&self) -> bool {
+        self.matching * OFTEN_LIVE >= self.rows
     }
 
     /// A walk that asks each node takes in only those that match. The fewer these are, the fewer
     /// links lead from one to the next, so more candidates are kept: half as many again for each
-    /// halving, up to four times as many. One that goes through all nodes loses nothing.
+    /// halving, up to four times as many. One that keeps all nodes, until so many candidates match,
+    /// loses nothing; a few more of them bring it to the recall that scans have.
     pub(crate) fn widened(&self, ef: usize) -> usize {
-        if self.mostly_match() {
-            return ef;
-        }
-        let times = (1.0 - 0.5 * self.part().log2()).clamp(1.0, 4.0);
+        let times = if self.part() >= NEARLY_ALL {
+            1.0
+        } else if self.often_match() {
+            OFTEN_WIDENED
+        } else {
+            (1.0 - 0.5 * self.part().log2()).clamp(OFTEN_WIDENED, 4.0)
+        };
         (ef as f64 * times).ceil() as usize
     }
 }
@@ -211,6 +221,38 @@ mod tests {
         assert_eq!(plan(100_000, 20_000, Some(64)), Plan::Graph);
         assert_eq!(plan(10_000_000, 20_000, Some(64)), Plan::ScanMatching);
         // The same filter, but more candidates are asked for.
-        assert_eq!(plan(100_000, 20_000, Some(2000)), Plan::ScanAll);
+        assert_eq!(plan(100_000, 20_000, Some(2000)), Plan::ScanMatching);
+        assert_eq!(plan(100_000, 80_000, Some(2000)), Plan::Graph);
+        assert_eq!(plan(100_000, 80_000, Some(5000)), Plan::ScanAll);
+    }
+
+    #[test]
+    fn candidates_are_widened_once_and_by_more_where_fewer_match() {
+        let widened = |matching| {
+            let estimate = Estimate {
+                rows: 100_000,
+                matching,
+                dim: 64,
+                ef: Some(64),
+            };
+            estimate.widened(64)
+        };
+        // The walk itself keeps as many more as do not match: half of all is no reason to double.
+        let all = [100_000, 50_000, 10_000, 6250, 6249, 100, 0].map(widened);
+        assert_eq!(all, [64, 80, 80, 80, 193, 256, 256]);
+    }
+
+    #[test]
+    fn a_plan_that_is_told_is_taken_and_a_walk_without_a_graph_is_a_scan() {
+        let estimate = |ef| Estimate {
+            rows: 10_000,
+            matching: 10,
+            dim: 64,
+            ef,
+        };
+        for told in [Plan::ScanMatching, Plan::ScanAll, Plan::Graph] {
+            assert_eq!(estimate(Some(64)).by(told).plan, told);
+        }
+        assert_eq!(estimate(None).by(Plan::Graph).plan, Plan::ScanMatching);
     }
 }

@@ -17,9 +17,10 @@ use crate::HnswParams;
 /// A walk stops and scans instead once it has looked at this part of all nodes: a scan reads
 /// memory in order and is about this much cheaper per row.
 const SCAN_PART: usize = 3;
-/// Where at least one in so many rows is live, a walk over all of them, and some more of them, is
-/// cheaper than one that asks for each.
-pub(crate) const MOSTLY_LIVE: usize = 2;
+/// Where at least one in so many rows is live, a walk over all of them, and as many more of them, is
+/// cheaper than one that asks for each. With fewer, most of its time goes into keeping the many
+/// candidates in order.
+pub(crate) const OFTEN_LIVE: usize = 16;
 
 /// A graph over rows.
 #[derive(Debug, Clone)]
@@ -214,7 +215,7 @@ impl Task for Walk<'_> {
             start = descend(layer, start, distance);
         }
         let base = (codes, &graph.base);
-        if live.count() * MOSTLY_LIVE >= coded.len() {
+        if live.count() * OFTEN_LIVE >= coded.len() {
             let ef = ef * coded.len() / live.count();
             walk(kernel, base, start, ef, distance, scratch);
         } else {
