@@ -23,8 +23,8 @@ use self::{
     select::Selection,
 };
 use crate::{
-    Answer, EngineError, Explanation, Filter, ItemId, ItemMeta, Mix, Page, Plan, Score, SearchRequest,
-    ShardPlan,
+    Answer, EngineError, Explanation, Filter, ItemId, ItemMeta, Mix, Page, Plan, SearchRequest,
+    ShardPlan, Way,
     audit::Answered,
     collection::Collection,
     filter,
@@ -182,7 +182,7 @@ pub(crate) fn by_plan(
     collection: &Collection,
     request: &SearchRequest,
     plan: Option<Plan>,
-) -> Result<(Vec<(String, Score)>, Vec<ShardPlan>), EngineError> {
+) -> Result<Way, EngineError> {
     let checked = check::check(collection, request)?;
     let everything = Filter::default();
     let filter = request.filter.as_ref().unwrap_or(&everything);
@@ -204,7 +204,7 @@ pub(crate) fn by_plan(
         found.extend(of_leg.into_iter().map(|found| (found.id, found.score)));
         shards.extend(plans);
     }
-    Ok((found, shards))
+    Ok(Way { found, shards })
 }
 
 /// The request's filter; one that everything passes where the answer is to be explained.

@@ -23,7 +23,6 @@ impl Collection {
         request: &SearchRequest,
         plan: Option<Plan>,
     ) -> Result<Way, EngineError> {
-        let (found, shards) = searching::by_plan(self, request, plan)?;
-        Ok(Way { found, shards })
+        searching::by_plan(self, request, plan)
     }
 }

@@ -155,7 +155,7 @@ mod tests {
             for query in 0..60 {
                 // Half of the queries find everything, half miss a fifth: hits come in clusters.
                 let bits = mix(start * 1000 + query);
-                let hits = if bits % 2 == 0 { 10 } else { 8 };
+                let hits = if bits.is_multiple_of(2) { 10 } else { 8 };
                 tally.add(Outcome { wanted: 10, hits });
             }
             let (low, high) = tally.bounds().expect("enough queries");

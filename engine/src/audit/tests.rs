@@ -181,7 +181,10 @@ fn recall_is_told_for_each_selectivity_and_by_the_filter_of_the_search() {
         .collect();
     assert_eq!(of, Selectivity::ALL[1..]);
     let few = told.lanes[0].by_selectivity.last().expect("there are five");
-    assert_eq!(few.recall, 1.0, "rows that are scanned are all found");
+    assert!(
+        few.recall > 0.999_999,
+        "rows that are scanned are all found"
+    );
     let told = serde_json::to_value(&told).expect("it is JSON");
     assert_eq!(
         told["lanes"][0]["by_selectivity"][4]["selectivity"],

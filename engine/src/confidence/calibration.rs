@@ -94,12 +94,11 @@ impl Model {
         } = *features;
         let cosine = f64::from((cosine - self.mean) / self.deviation);
         let standing = f64::from(standing);
-        let logit = match (self.full, lead) {
-            (Some([a, b, c, d]), Some(lead)) => a * cosine + b * standing + c * f64::from(lead) + d,
-            _ => {
-                let [a, b, c] = self.lean;
-                a * cosine + b * standing + c
-            }
+        let logit = if let (Some([a, b, c, d]), Some(lead)) = (self.full, lead) {
+            a * cosine + b * standing + c * f64::from(lead) + d
+        } else {
+            let [a, b, c] = self.lean;
+            a * cosine + b * standing + c
         };
         1.0 / (1.0 + (-logit).exp())
     }

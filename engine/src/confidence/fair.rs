@@ -33,7 +33,7 @@ impl Level {
     }
 
     /// The key by which hits are ranked, higher is better. Never falls while the score rises.
-    pub(crate) fn key(&self, score: Score) -> f32 {
+    pub(crate) fn key(self, score: Score) -> f32 {
         (score.0 - self.mean_of_best) / self.deviation
     }
 }

@@ -40,7 +40,7 @@ impl Spread {
     }
 
     /// How many deviations a cosine is above the mean.
-    pub(crate) fn standing(&self, cosine: f32) -> f32 {
+    pub(crate) fn standing(self, cosine: f32) -> f32 {
         (cosine - self.mean) / self.deviation
     }
 }

@@ -11,6 +11,7 @@ use crate::{
 };
 
 /// Where the factors of parts come from.
+#[derive(Clone, Copy)]
 pub(super) enum Factors<'a> {
     /// An earlier page of the same search.
     Known(&'a [f32]),

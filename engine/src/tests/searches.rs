@@ -22,7 +22,9 @@ fn direction(i: usize) -> Embedding {
 /// A row with these numbers at these places.
 fn along(numbers: &[(usize, f32)]) -> Embedding {
     let mut row = vec![0.0; DIM];
-    numbers.iter().for_each(|(i, x)| row[*i] = *x);
+    for (i, x) in numbers {
+        row[*i] = *x;
+    }
     Embedding::normalized(row).expect("has a direction")
 }
 
@@ -122,6 +124,10 @@ fn equal_weights_mean_equal_influence_however_wide_the_scores_of_a_part_spread()
 }
 
 #[test]
+#[allow(
+    clippy::too_many_lines,
+    reason = "one list of everything that is refused"
+)]
 fn what_cannot_be_searched_for_is_refused_with_the_value() {
     let (_engine, photos) = filled(images(9));
     let a = direction(0);
