@@ -127,7 +127,7 @@ fn line(
         // none always finds the caches as the same other one left them.
         for round in 0..ROUNDS {
             for i in 0..WAYS.len() {
-                let way = if round % 2 == 0 {
+                let way = if round.is_multiple_of(2) {
                     i
                 } else {
                     WAYS.len() - 1 - i
