@@ -73,6 +73,7 @@ pub(super) fn meta(item: &Item) -> ItemMeta {
     } = item.clone();
     ItemMeta {
         id,
+        version: 0,
         modality,
         payload,
         source,

@@ -440,7 +440,7 @@ fn an_item_that_the_index_lost_is_noticed_in_the_background_and_is_back_after_th
     let key = catalog::item_key(0, &item.id);
     let stamp = crate::record::Stamp::of(&item, 1000);
     let mut batch = Batch::default();
-    batch.put(key.clone(), crate::record::encode(&key, &item, stamp));
+    batch.put(key.clone(), crate::record::encode(&key, &item, stamp, 1));
     store.commit(batch).expect("commits");
 
     let engine = open(&store, Some(dir.path()));
