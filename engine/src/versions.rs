@@ -145,12 +145,14 @@ mod tests {
 
     fn store(versions: &Versions, store: &MemoryStore, newest: u64) -> usize {
         let mut batch = Batch::default();
+        let safe = versions.is_safe(newest);
         let raise = versions.raise(&mut batch, 7, newest);
         let writes = batch.len();
+        assert_eq!(safe, writes == 0);
         store.commit(batch).expect("commits");
-        if let Some(raise) = raise {
-            assert!(!versions.is_safe(newest));
-            versions.durable(raise.applied());
+        if let Some(ceiling) = raise.map(Raise::applied) {
+            assert!(!versions.is_safe(newest), "nobody has said so yet");
+            versions.durable(ceiling);
         }
         assert!(versions.is_safe(newest));
         writes
@@ -163,7 +165,11 @@ mod tests {
         let versions = Versions::begin(&mut batch, 7);
         kept.commit(batch).expect("commits");
         assert_eq!((versions.take(), versions.take()), (1, 2));
-        assert_eq!(store(&versions, &kept, 2), 0, "the first write raises nothing");
+        assert_eq!(
+            store(&versions, &kept, 2),
+            0,
+            "the first write raises nothing"
+        );
         let raises: usize = (0..2 * RESERVED)
             .map(|_| store(&versions, &kept, versions.take()))
             .sum();
@@ -172,7 +178,11 @@ mod tests {
         let again = Versions::open(&kept, 7).expect("opens");
         let next = again.take();
         assert!(next > last);
-        assert_eq!(store(&again, &kept, next), 1, "the first write after an open");
+        assert_eq!(
+            store(&again, &kept, next),
+            1,
+            "the first write after an open"
+        );
     }
 
     #[test]
