@@ -170,7 +170,7 @@ mod tests {
             0,
             "the first write raises nothing"
         );
-        let raises: usize = (0..2 * RESERVED)
+        let raises: usize = (0..3 * RESERVED)
             .map(|_| store(&versions, &kept, versions.take()))
             .sum();
         assert_eq!(raises, 2);
