@@ -10,6 +10,7 @@
 //! | `i` number id | an item's record, see [`crate::record`] |
 //! | `k` number | the calibration of confidence, JSON, see [`crate::confidence`] |
 //! | `m` number id | what segments say of this item is not to be trusted, see [`crate::marks`] |
+//! | `v` number | no item has a version above this, see [`crate::versions`] |
 //!
 //! A collection's number is big-endian `u32`, and never that of another collection whose items are
 //! still there. So a delete is one small atomic batch, and finishes at the next open if it must.
@@ -22,18 +23,18 @@ use crate::{
     filter::field::FieldSet,
     marks, record,
     store::{Batch, Store},
+    versions::Versions,
 };
 
 /// Keys of collections start so.
 pub(crate) const COLLECTIONS: &[u8] = b"c";
 /// Keys of deleted collections start so.
 const DELETED: &[u8] = b"d";
-/// Format of a description. A program that knows no marks refuses it, and so cannot write items
-/// without them.
-const VERSION: u32 = 3;
-/// The same of a collection whose changes were not marked: by a program that knew no marks, or by
-/// an engine that keeps no indexes.
-const UNMARKED_VERSION: u32 = 2;
+/// Format of a description, and of everything else in the store that belongs to its collection. A
+/// program that knows another one refuses it.
+const VERSION: u32 = 5;
+/// The same of a collection whose changes were not marked, by an engine that keeps no indexes.
+const UNMARKED_VERSION: u32 = 4;
 /// Items removed in one batch while a collection is being deleted.
 const REMOVE_BATCH: usize = 1000;
 
@@ -50,6 +51,12 @@ pub(crate) struct Description {
     pub(crate) spaces: Spaces,
     /// The fields of payloads that are indexed.
     pub(crate) fields: FieldSet,
+}
+
+/// What a description of any format says.
+#[derive(Deserialize)]
+struct Format {
+    version: u32,
 }
 
 impl Description {
@@ -137,6 +144,11 @@ pub(crate) fn calibration_key(number: u32) -> Vec<u8> {
     [b"k".as_slice(), &number.to_be_bytes()].concat()
 }
 
+/// Key of the ceiling of a collection's versions.
+pub(crate) fn ceiling_key(number: u32) -> Vec<u8> {
+    [b"v".as_slice(), &number.to_be_bytes()].concat()
+}
+
 /// Key of the sums of a collection's field indexes.
 pub(crate) fn digests_key(number: u32) -> Vec<u8> {
     [b"e".as_slice(), &number.to_be_bytes()].concat()
@@ -150,13 +162,26 @@ fn deleted_key(number: u32) -> Vec<u8> {
     [DELETED, &number.to_be_bytes()].concat()
 }
 
-/// Writes down a collection, in place of what was known about it before, if it can be opened again.
+/// Writes down a new collection, if it can be opened again. Gives the versions of its items.
+pub(crate) fn create(
+    store: &dyn Store,
+    name: &str,
+    description: &Description,
+) -> Result<Versions, EngineError> {
+    check_spaces(&description.spaces)?;
+    let mut batch = Batch::default();
+    describe(&mut batch, name, description);
+    let versions = Versions::begin(&mut batch, description.number);
+    store.commit(batch)?;
+    Ok(versions)
+}
+
+/// Writes down a collection in place of what was known about it before.
 pub(crate) fn write(
     store: &dyn Store,
     name: &str,
     description: &Description,
 ) -> Result<(), EngineError> {
-    check_spaces(&description.spaces)?;
     let mut batch = Batch::default();
     describe(&mut batch, name, description);
     Ok(store.commit(batch)?)
@@ -181,16 +206,19 @@ fn read((key, value): &(Vec<u8>, Vec<u8>)) -> Result<(String, Description), Engi
         reason,
     };
     let body = record::checked(key, value).map_err(|reason| damaged(reason.into()))?;
+    let Format { version } =
+        serde_json::from_slice(body).map_err(|error| damaged(error.to_string()))?;
+    if ![VERSION, UNMARKED_VERSION].contains(&version) {
+        return Err(EngineError::OtherFormat {
+            collection: name,
+            format: version,
+            expected: VERSION,
+        });
+    }
     let description: Description =
         serde_json::from_slice(body).map_err(|error| damaged(error.to_string()))?;
-    let known = [VERSION, UNMARKED_VERSION].contains(&description.version);
-    if !known || description.shards == 0 {
-        let Description {
-            version, shards, ..
-        } = description;
-        return Err(damaged(format!(
-            "version {version} with {shards} shards, expected {VERSION}"
-        )));
+    if description.shards == 0 {
+        return Err(damaged("it has 0 shards, expected at least 1".to_owned()));
     }
     check_spaces(&description.spaces).map_err(|error| damaged(error.to_string()))?;
     check_name(&name)?;
@@ -215,6 +243,7 @@ pub(crate) fn remove_deleted(store: &dyn Store) -> Result<(), EngineError> {
                 page_prefix(number),
                 digests_key(number),
                 calibration_key(number),
+                ceiling_key(number),
                 marks::seal_prefix(number),
                 marks::mark_prefix(number),
                 item_prefix(number),

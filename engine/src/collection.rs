@@ -1,10 +1,6 @@
-//! A named set of items of one model.
-//!
-//! Over 400 lines, for it is the one face of all that a collection does: each method checks, takes
-//! its turn, and hands on.
+//! A named set of items of one model. How its items change is in [`crate::writing`].
 
 use std::{
-    collections::{BTreeSet, HashMap},
     path::PathBuf,
     sync::{
         Arc, Weak,
@@ -12,11 +8,11 @@ use std::{
     },
 };
 
-use embedding::{Aspect, Embedding, Modality, Spaces};
+use embedding::{Modality, Spaces};
 use parking_lot::{Mutex, RwLock};
 
 use crate::{
-    Answer, EngineError, Item, ItemId, ItemMeta, SearchRequest, Stats, Upserted,
+    Answer, EngineError, Item, ItemId, ItemMeta, SearchRequest, Stats,
     audit::{AuditQueue, Ledger},
     budget::Budget,
     catalog::{self, Description, item_key, item_prefix},
@@ -24,15 +20,15 @@ use crate::{
     confidence::Confidence,
     config::EngineConfig,
     filter::{ordinals::Ordinals, postings::FieldIndex},
-    indexing::Write,
-    marks,
-    record::{self, Record, Stamp},
+    flushing::FlushQueue,
+    record::Record,
     sealing::{self, SealQueue},
     searching,
     shard::ShardKey,
     state::{Part, State, slot_of},
-    store::{Batch, Store},
+    store::Store,
     turns::{Turn, Turns},
+    versions::Versions,
 };
 
 /// A named set of items of one model. Cheap to share; every method can be called from many threads.
@@ -46,6 +42,7 @@ pub struct Collection {
     /// disk.
     pub(crate) index: RwLock<FieldIndex>,
     pub(crate) ordinals: Mutex<Ordinals>,
+    pub(crate) versions: Versions,
     /// Held while fields are added.
     pub(crate) declaring: Turns<()>,
     /// Ids that are being written.
@@ -72,6 +69,7 @@ pub(crate) struct Core {
     pub(crate) queue: SealQueue,
     pub(crate) audits: AuditQueue,
     pub(crate) checks: CheckQueue,
+    pub(crate) flushes: FlushQueue,
     /// For the codes and links of sealed indexes.
     pub(crate) budget: Arc<Budget>,
 }
@@ -91,6 +89,7 @@ impl Core {
             queue: SealQueue::default(),
             audits: AuditQueue::default(),
             checks: CheckQueue::default(),
+            flushes: FlushQueue::default(),
             budget: Budget::new(None),
         })
     }
@@ -101,6 +100,7 @@ pub(crate) struct Derived {
     pub(crate) state: State,
     pub(crate) index: FieldIndex,
     pub(crate) ordinals: Ordinals,
+    pub(crate) versions: Versions,
     /// Not derived, but dispensable.
     pub(crate) confidence: Confidence,
 }
@@ -116,6 +116,7 @@ impl Collection {
             state,
             index,
             ordinals,
+            versions,
             confidence,
         } = derived;
         Arc::new_cyclic(|me| Self {
@@ -126,6 +127,7 @@ impl Collection {
             state: RwLock::new(state),
             index: RwLock::new(index),
             ordinals: Mutex::new(ordinals),
+            versions,
             declaring: Turns::new(),
             writes: Turns::new(),
             seals: Turns::new(),
@@ -172,137 +174,6 @@ impl Collection {
         stats
     }
 
-    /// Adds items, or puts them in place of those with the same ids. All or nothing; durable and
-    /// searchable on return. Of several items with one id the last counts.
-    ///
-    /// # Errors
-    /// When an embedding does not fit the collection's spaces, when a value of a payload does not
-    /// fit its declared field, or when the store fails. Nothing is acknowledged then.
-    pub fn upsert(self: &Arc<Self>, items: Vec<Item>) -> Result<Upserted, EngineError> {
-        for item in &items {
-            self.check_item(item)?;
-            self.check_payload(item)?;
-        }
-        let last: HashMap<ItemId, usize> = items
-            .iter()
-            .enumerate()
-            .map(|(i, item)| (item.id.clone(), i))
-            .collect();
-        let is_last = |(i, item): (usize, Item)| (last.get(&item.id) == Some(&i)).then_some(item);
-        let items: Vec<Item> = items.into_iter().enumerate().filter_map(is_last).collect();
-
-        let ids: Vec<&ItemId> = items.iter().map(|item| &item.id).collect();
-        let _turn = self.writes.take(&ids).ok_or_else(|| self.gone())?;
-        let slots: Vec<usize> = items.iter().map(|item| self.slot(&item.id)).collect();
-        let there: Vec<Option<u32>> = {
-            let state = self.state.read();
-            let known = items.iter().zip(&slots);
-            known
-                .map(|(item, slot)| state.ordinal(&item.id, *slot))
-                .collect()
-        };
-        let (mut batch, mut writes) = (Batch::default(), Vec::with_capacity(items.len()));
-        let mut stamps = Vec::with_capacity(items.len());
-        for (item, there) in items.iter().zip(&there) {
-            let ordinal = match there {
-                Some(ordinal) => *ordinal,
-                // One that is not used after all is free again at the next start.
-                None => self.ordinals.lock().take().ok_or_else(|| self.full())?,
-            };
-            let stamp = Stamp::of(item, ordinal);
-            let key = item_key(self.description.number, &item.id);
-            let value = record::encode(&key, item, stamp);
-            batch.put(key, value);
-            writes.push(Write {
-                id: &item.id,
-                ordinal,
-                there: there.is_some(),
-                payload: Some(&item.payload),
-            });
-            stamps.push(stamp);
-        }
-        let replaces_damaged = {
-            let state = self.state.read();
-            for ((item, stamp), slot) in items.iter().zip(&stamps).zip(&slots) {
-                if self.description.is_marked() && state.changes(item, *slot, *stamp) {
-                    marks::put(&mut batch, self.description.number, &item.id);
-                }
-            }
-            items.iter().any(|item| state.damaged.contains(&item.id))
-        };
-        self.commit(batch, &writes, replaces_damaged)?;
-
-        let mut upserted = Upserted::default();
-        let mut state = self.state.write();
-        for ((item, stamp), slot) in items.iter().zip(&stamps).zip(&slots) {
-            if state.contains(&item.id, *slot) {
-                upserted.updated += 1;
-            } else {
-                upserted.inserted += 1;
-            }
-            state.insert(item, *slot, *stamp);
-        }
-        self.confidence.changed(items.iter().map(|item| &item.id));
-        drop(state);
-        sealing::request(self);
-        Ok(upserted)
-    }
-
-    /// Removes items; durable on return. Gives the number of those that were there.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub fn delete(self: &Arc<Self>, ids: &[ItemId]) -> Result<usize, EngineError> {
-        let ids: BTreeSet<&ItemId> = ids.iter().collect();
-        let ids: Vec<&ItemId> = ids.into_iter().collect();
-        let _turn = self.writes.take(&ids).ok_or_else(|| self.gone())?;
-        let state = self.state.read();
-        let there: Vec<&ItemId> = ids
-            .into_iter()
-            .filter(|id| state.contains(id, self.slot(id)))
-            .collect();
-        if there.is_empty() {
-            return Ok(0);
-        }
-        let ordinals: Vec<Option<u32>> = there
-            .iter()
-            .map(|id| state.ordinal(id, self.slot(id)))
-            .collect();
-        let removes_damaged = there.iter().any(|id| state.damaged.contains(*id));
-        drop(state);
-        let mut batch = Batch::default();
-        for id in &there {
-            batch.remove(item_key(self.description.number, id));
-            if self.description.is_marked() {
-                marks::put(&mut batch, self.description.number, id);
-            }
-        }
-        let writes = there.iter().zip(&ordinals).filter_map(|(id, ordinal)| {
-            Some(Write {
-                id,
-                ordinal: (*ordinal)?,
-                there: true,
-                payload: None,
-            })
-        });
-        let unknown = self.commit(batch, &writes.collect::<Vec<_>>(), removes_damaged)?;
-        let mut state = self.state.write();
-        for id in &there {
-            state.remove(id, self.slot(id));
-        }
-        self.confidence.changed(there.iter().copied());
-        drop(state);
-        let mut free = self.ordinals.lock();
-        for ordinal in ordinals.into_iter().flatten() {
-            if !unknown.contains(&ordinal) {
-                free.give_back(ordinal);
-            }
-        }
-        drop(free);
-        sealing::request(self);
-        Ok(there.len())
-    }
-
     /// The item with this id, embeddings and all.
     ///
     /// # Errors
@@ -311,10 +182,18 @@ impl Collection {
         self.read(id, |record| record.item(id.clone()))
     }
 
+    /// The item with this id, embeddings and all, and the version that it has so.
+    ///
+    /// # Errors
+    /// As for [`Collection::get`].
+    pub fn get_with_version(&self, id: &ItemId) -> Result<Option<(Item, u64)>, EngineError> {
+        self.read(id, |record| Ok((record.item(id.clone())?, record.version)))
+    }
+
     /// Every item without its embeddings, in the order of ids. Others may write meanwhile.
     ///
     /// # Errors
-    /// When the collection was deleted. The iterator itself gives an error for a damaged record,
+    /// When the collection was deleted, or what is buffered cannot be written. The iterator itself gives an error for a damaged record,
     /// and goes on with the next; an error of the store is its last.
     pub fn metas(
         &self,
@@ -323,6 +202,7 @@ impl Collection {
             return Err(self.gone());
         }
         let prefix = item_prefix(self.description.number);
+        self.core.flushes.settle(self.core.store.as_ref())?;
         let entries = self.core.store.scan(&prefix);
         Ok(entries.map(move |entry| {
             let (key, value) = entry?;
@@ -356,34 +236,6 @@ impl Collection {
     /// When a build fails or the engine is being closed.
     pub fn seal(&self) -> Result<(), EngineError> {
         sealing::seal_all(self)
-    }
-
-    fn check_item(&self, item: &Item) -> Result<(), EngineError> {
-        let spaces = self.spaces();
-        let check = |aspect, expected: usize, embedding: &Embedding| {
-            let got = embedding.dim();
-            if got == expected {
-                return Ok(());
-            }
-            let (collection, what) = (self.name.clone(), format!("item {}", item.id));
-            Err(EngineError::WrongDim {
-                collection,
-                aspect,
-                expected,
-                got,
-                what,
-            })
-        };
-        check(Aspect::Shared, spaces.shared_dim, &item.shared)?;
-        match (spaces.specific(item.modality), &item.specific) {
-            (Some(space), Some(specific)) => check(space.aspect, space.dim, specific),
-            (None, Some(_)) => Err(EngineError::NoSuchAspect {
-                collection: self.name.clone(),
-                aspect: Aspect::Specific(item.modality),
-                id: item.id.to_string(),
-            }),
-            (_, None) => Ok(()),
-        }
     }
 
     /// Waits for other writers of these items, and keeps them waiting.
@@ -426,7 +278,7 @@ impl Collection {
         }
     }
 
-    fn full(&self) -> EngineError {
+    pub(crate) fn full(&self) -> EngineError {
         EngineError::Full {
             collection: self.name.clone(),
         }

@@ -21,10 +21,12 @@ use crate::{
     checking::{CheckQueue, Checker},
     collection::{Collection, Core},
     filter::field::FieldSet,
+    flushing::{FlushQueue, Flusher},
     loading,
     sealing::{SealQueue, Sealer},
     store::{DiskStore, MemoryStore, Store},
     turns::Turns,
+    versions::Versions,
 };
 
 /// Folder of the index files.
@@ -33,7 +35,7 @@ const INDEX_DIR: &str = "index";
 /// All collections of one data directory. One process at a time may have a directory open.
 ///
 /// Dropping it stops index builds under way and waits for them; they start again at the next open.
-/// Writes need no such care: they were durable when they returned. The directory is free for others
+/// Buffered writes are then durable; all others were when they returned. The directory is free for others
 /// when the last [`Collection`] is gone too.
 #[derive(Debug)]
 pub struct Engine {
@@ -46,6 +48,7 @@ pub struct Engine {
     /// Where queries are audited at all.
     auditor: Option<Auditor>,
     checker: Checker,
+    flusher: Flusher,
 }
 
 impl Engine {
@@ -93,17 +96,23 @@ impl Engine {
             queue: queue.clone(),
             audits: AuditQueue::default(),
             checks: checks.clone(),
+            flushes: FlushQueue::default(),
         });
         if let Some(dir) = &core.index_dir {
             remove_orphans(dir, &listed);
         }
         let collections = listed
             .into_iter()
-            .map(|(name, description)| Ok((name.clone(), loading::load(name, description, &core)?)))
+            .map(|(name, description)| {
+                let versions = Versions::open(core.store.as_ref(), description.number)?;
+                let loaded = loading::load(name.clone(), description, versions, &core)?;
+                Ok((name, loaded))
+            })
             .collect::<Result<_, EngineError>>()?;
         let audits = (core.config.audit_share > 0.0).then(|| core.audits.clone());
         Ok(Self {
             auditor: audits.map(Auditor::start).transpose()?,
+            flusher: Flusher::start(&core)?,
             core,
             collections: RwLock::new(collections),
             names: Turns::new(),
@@ -156,8 +165,8 @@ impl Engine {
             Description::new(number, self.core.config.new_shards(), spaces.clone());
         let (declared, _) = FieldSet::default().with(&name, fields)?;
         description.fields = declared.all_ready();
-        catalog::write(self.core.store.as_ref(), &name, &description)?;
-        let collection = loading::load(name.clone(), description, &self.core)?;
+        let versions = catalog::create(self.core.store.as_ref(), &name, &description)?;
+        let collection = loading::load(name.clone(), description, versions, &self.core)?;
         self.collections.write().insert(name, collection.clone());
         Ok(collection)
     }
@@ -195,7 +204,7 @@ impl Engine {
         Ok(true)
     }
 
-    /// Stops the background work and waits for it, as dropping does.
+    /// Makes buffered writes durable, stops the background work and waits for it, as dropping does.
     pub fn close(self) {}
 }
 
@@ -209,6 +218,7 @@ impl Drop for Engine {
         if let Some(auditor) = &mut self.auditor {
             auditor.stop(&self.core.audits);
         }
+        self.flusher.stop();
     }
 }
 

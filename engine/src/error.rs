@@ -135,6 +135,53 @@ pub enum EngineError {
         /// What is wrong with the record.
         reason: String,
     },
+    /// A collection lies in the store as another version of the program writes it.
+    #[error(
+        "collection {collection} is in format {format}, as another version of this program writes \
+         it, expected {expected}: open the folder with that version, or add the items to a new one"
+    )]
+    OtherFormat {
+        /// Name of the collection.
+        collection: String,
+        /// What was found.
+        format: u32,
+        /// What this program reads.
+        expected: u32,
+    },
+    /// The item does not have the version that a write was made for. Nothing was written.
+    #[error(
+        "item {id} of collection {collection} {}, expected {}",
+        found.map_or_else(|| "is not there".to_owned(), |found| format!("has version {found}")),
+        if *expected == 0 { "that it is not there".to_owned() } else { format!("version {expected}") }
+    )]
+    VersionConflict {
+        /// Name of the collection.
+        collection: String,
+        /// The item.
+        id: String,
+        /// What the write expected; 0 for no item.
+        expected: u64,
+        /// The version of the item, if it is there.
+        found: Option<u64>,
+    },
+    /// There is no item whose payload could change.
+    #[error("collection {collection} has no item {id}")]
+    NoItem {
+        /// Name of the collection.
+        collection: String,
+        /// The id that was asked for.
+        id: String,
+    },
+    /// A change would make a payload too large.
+    #[error("the payload of item {id} would have {bytes} bytes, at most {most} are allowed")]
+    PayloadTooLarge {
+        /// The item.
+        id: String,
+        /// Its size, as JSON.
+        bytes: usize,
+        /// The limit.
+        most: usize,
+    },
     /// A label or a template cannot be made into prompts.
     #[error("{field}: {reason}")]
     BadPrompt {

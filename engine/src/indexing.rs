@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use roaring::RoaringBitmap;
 
 use crate::{
-    EngineError, Fields, Filter, Item, ItemId, Payload,
+    Durability, EngineError, Fields, Filter, Item, ItemId, Payload,
     catalog::{self, item_key, item_prefix},
     collection::Collection,
     filter::{
@@ -16,6 +16,7 @@ use crate::{
     },
     record::Record,
     store::Batch,
+    versions::Raise,
 };
 
 /// Items whose entries are added in one batch while a field is being built. Writers wait for one
@@ -31,6 +32,18 @@ pub(crate) struct Write<'a> {
     pub(crate) there: bool,
     /// What its payload will be; `None` when it goes.
     pub(crate) payload: Option<&'a Payload>,
+}
+
+/// What is stored together.
+pub(crate) struct Commit<'a> {
+    pub(crate) batch: Batch,
+    /// The same, for the indexes.
+    pub(crate) writes: &'a [Write<'a>],
+    /// The highest version in it.
+    pub(crate) newest: u64,
+    /// Whether entries of items may be left that are not told.
+    pub(crate) leaves_entries: bool,
+    pub(crate) durability: Durability,
 }
 
 impl Collection {
@@ -122,24 +135,27 @@ impl Collection {
         }
     }
 
-    /// Stores a batch together with what it changes in the indexes; durable on return. Gives the
-    /// ordinals whose old record did not read back, so that entries of theirs may be left. With
-    /// `leaves_entries`, those of another item may be, too.
+    /// Stores a batch together with what it changes in the indexes. Gives the ordinals whose old
+    /// record did not read back, so that entries of theirs may be left; and how durable it is.
     pub(crate) fn commit(
         &self,
-        mut batch: Batch,
-        writes: &[Write<'_>],
-        leaves_entries: bool,
-    ) -> Result<BTreeSet<u32>, EngineError> {
+        commit: Commit<'_>,
+    ) -> Result<(BTreeSet<u32>, Durability), EngineError> {
+        let Commit {
+            mut batch,
+            writes,
+            newest,
+            leaves_entries,
+            durability,
+        } = commit;
         let store = self.core.store.as_ref();
         let mut unknown = BTreeSet::new();
-        loop {
+        let (bytes, raised) = loop {
             let fields = {
                 let index = self.index.read();
                 if index.fields().is_empty() {
                     // Applied under the lock: a field that comes now is built from what is stored.
-                    store.apply(batch)?;
-                    break;
+                    break self.apply(batch, newest)?;
                 }
                 index.fields().clone()
             };
@@ -153,13 +169,33 @@ impl Collection {
                 let staged: Staged = index.stage(store, &changes)?;
                 let (more, pages) = staged.into_parts();
                 batch.writes.extend(more.writes);
-                store.apply(batch)?;
+                let applied = self.apply(batch, newest)?;
                 index.adopt(pages);
-                break;
+                break applied;
             }
+        };
+        let wanted = if self.versions.is_safe(newest) {
+            durability
+        } else {
+            Durability::Flushed
+        };
+        let durability = self.core.flushes.finish(store, bytes, wanted)?;
+        if durability == Durability::Flushed
+            && let Some(ceiling) = raised
+        {
+            self.versions.durable(ceiling);
         }
-        store.sync()?;
-        Ok(unknown)
+        Ok((unknown, durability))
+    }
+
+    /// Applies a batch, with a new ceiling of versions if it needs one. Gives its bytes and that
+    /// ceiling.
+    fn apply(&self, mut batch: Batch, newest: u64) -> Result<(u64, Option<u64>), EngineError> {
+        let number = self.description.number;
+        let raise = self.versions.raise(&mut batch, number, newest);
+        let bytes = batch.bytes();
+        self.core.store.apply(batch)?;
+        Ok((bytes, raise.map(Raise::applied)))
     }
 
     fn changes(

@@ -117,6 +117,9 @@ impl Item {
 pub struct ItemMeta {
     /// Unique in the collection.
     pub id: ItemId,
+    /// Changes with every write of the item, and is higher then; from 1 on. No two items or states
+    /// of an item in a collection ever have the same.
+    pub version: u64,
     /// What kind of thing it is.
     pub modality: Modality,
     /// Comes back with every hit.
@@ -129,7 +132,7 @@ pub struct ItemMeta {
     pub text: Option<String>,
 }
 
-/// What an upsert did. An id that occurs twice in one batch counts once.
+/// What an upsert did. The second of two items with one id replaces the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Upserted {
     /// Items whose id was new.

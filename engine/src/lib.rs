@@ -1,7 +1,8 @@
 //! Items and their embeddings, kept durably and searched by cosine.
 //!
 //! The store is the ground state and every index is derived from it: deleting all index files
-//! loses nothing. A write is durable when the call returns, and searchable at once.
+//! loses nothing. A write is durable when the call returns, unless it asks for less, and searchable
+//! at once.
 //!
 //! It is **not** an encoder (it never sees a picture or a word, only embeddings) and not a server
 //! (it is synchronous and knows no network).
@@ -33,7 +34,7 @@
 //! ```
 //!
 //! Reading order: [`Item`] and [`SearchRequest`] are what goes in, [`Engine`] and [`Collection`]
-//! what is called. Below them a collection is a few shards (`shard`), each one sealed, immutable
+//! what is called; `writing` is the one way in which items change. Below them a collection is a few shards (`shard`), each one sealed, immutable
 //! `segment` with an [`index`], plus a tail that is scanned exactly, plus tombstones; `sealing`
 //! builds new segments in the background; `record` and `catalog` say how things lie in the
 //! [`store`]; [`Fields`] and [`Filter`] (`filter`, `indexing`) choose among items by their payloads;
@@ -45,6 +46,7 @@ mod audit;
 mod bits;
 mod budget;
 mod catalog;
+mod change;
 mod checking;
 mod collection;
 mod column;
@@ -53,6 +55,7 @@ mod config;
 mod engine;
 mod error;
 mod filter;
+mod flushing;
 mod head;
 pub mod index;
 mod indexing;
@@ -72,9 +75,12 @@ mod shard;
 mod state;
 pub mod store;
 mod turns;
+mod versions;
 mod ways;
+mod writing;
 
 pub use audit::{LaneRecall, Recall, Selectivity, SelectivityRecall};
+pub use change::{Change, Durability, ItemWrite, Outcome, PayloadChange, WriteOptions, Written};
 pub use collection::Collection;
 pub use confidence::{CalibrationKind, CalibrationReport, DirectionReport};
 pub use config::{EngineConfig, GraphBuilder, HnswParams};

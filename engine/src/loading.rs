@@ -29,6 +29,7 @@ use crate::{
     shard::{Shard, ShardKey, Standing},
     state::{State, slot_of},
     store::Batch,
+    versions::Versions,
 };
 
 /// Marks that are put in one batch.
@@ -39,6 +40,7 @@ const MARK_BATCH: usize = 1000;
 pub(crate) fn load(
     name: String,
     description: Description,
+    versions: Versions,
     core: &Arc<Core>,
 ) -> Result<Arc<Collection>, EngineError> {
     let mut loading = Loading {
@@ -51,7 +53,7 @@ pub(crate) fn load(
         newly_damaged: Vec::new(),
     };
     loading.items()?;
-    loading.finish()
+    loading.finish(versions)
 }
 
 /// A collection that is being opened.
@@ -264,7 +266,7 @@ impl Loading<'_> {
     }
 
     /// Opens the fields, builds again those that are not good, and puts everything together.
-    fn finish(self) -> Result<Arc<Collection>, EngineError> {
+    fn finish(self, versions: Versions) -> Result<Arc<Collection>, EngineError> {
         let Self {
             name,
             description,
@@ -304,6 +306,7 @@ impl Loading<'_> {
             state,
             index: found.index,
             ordinals: Ordinals::without(&used),
+            versions,
         };
         let collection = Collection::new(name, description, core.clone(), derived);
         if !damaged.is_empty() {

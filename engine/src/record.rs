@@ -1,8 +1,8 @@
 //! How an item lies in the store.
 //!
 //! ```text
-//! version u8 = 2 | modality u8 | flags u8 | 0 u8 | stamp of embeddings u64 | ordinal u32
-//! shared dim u32 | specific dim u32
+//! format u8 = 3 | modality u8 | flags u8 | 0 u8 | stamp of embeddings u64 | ordinal u32
+//! version of the item u64 | shared dim u32 | specific dim u32
 //! shared f32 x dim | specific f32 x dim | content hash [32] | length u32, source | length u32, text
 //! payload as JSON, up to the checksum | checksum [16]
 //! ```
@@ -16,7 +16,7 @@ use embedding::{Embedding, Modality};
 
 use crate::{Item, ItemId, ItemMeta, Payload};
 
-const VERSION: u8 = 2;
+const FORMAT: u8 = 3;
 const CHECKSUM_BYTES: usize = 16;
 const HAS_SPECIFIC: u8 = 1;
 const HAS_HASH: u8 = 2;
@@ -95,7 +95,7 @@ fn modality_byte(modality: Modality) -> u8 {
 }
 
 /// The record of an item that will lie under `key`.
-pub(crate) fn encode(key: &[u8], item: &Item, stamp: Stamp) -> Vec<u8> {
+pub(crate) fn encode(key: &[u8], item: &Item, stamp: Stamp, version: u64) -> Vec<u8> {
     let flag = |present: bool, flag: u8| if present { flag } else { 0 };
     let flags = flag(item.specific.is_some(), HAS_SPECIFIC)
         | flag(item.content_hash.is_some(), HAS_HASH)
@@ -103,9 +103,10 @@ pub(crate) fn encode(key: &[u8], item: &Item, stamp: Stamp) -> Vec<u8> {
         | flag(item.text.is_some(), HAS_TEXT);
     let specific_dim = item.specific.as_ref().map_or(0, Embedding::dim);
     let mut out = Vec::with_capacity(4 * (item.shared.dim() + specific_dim) + 256);
-    out.extend([VERSION, modality_byte(item.modality), flags, 0]);
+    out.extend([FORMAT, modality_byte(item.modality), flags, 0]);
     out.extend(stamp.embeddings);
     out.extend(stamp.ordinal.to_le_bytes());
+    out.extend(version.to_le_bytes());
     out.extend((item.shared.dim() as u32).to_le_bytes());
     out.extend((specific_dim as u32).to_le_bytes());
     for embedding in [Some(&item.shared), item.specific.as_ref()]
@@ -128,6 +129,8 @@ pub(crate) fn encode(key: &[u8], item: &Item, stamp: Stamp) -> Vec<u8> {
 pub(crate) struct Record<'a> {
     pub(crate) modality: Modality,
     pub(crate) stamp: Stamp,
+    /// Of the item, see [`crate::versions`].
+    pub(crate) version: u64,
     shared: &'a [u8],
     specific: Option<&'a [u8]>,
     content_hash: Option<[u8; 32]>,
@@ -140,8 +143,8 @@ impl<'a> Record<'a> {
     /// Takes the value under `key` apart.
     pub(crate) fn read(key: &[u8], value: &'a [u8]) -> Result<Self, String> {
         let body = checked(key, value)?;
-        if body.first() != Some(&VERSION) {
-            return Err(format!("version {:?}, expected {VERSION}", body.first()));
+        if body.first() != Some(&FORMAT) {
+            return Err(format!("format {:?}, expected {FORMAT}", body.first()));
         }
         Self::parse(body).ok_or_else(|| "its parts do not fit together".to_owned())
     }
@@ -155,6 +158,7 @@ impl<'a> Record<'a> {
         };
         let (embeddings, rest) = rest.split_first_chunk()?;
         let (ordinal, rest) = rest.split_first_chunk()?;
+        let (version, rest) = rest.split_first_chunk()?;
         let (shared_dim, rest) = rest.split_first_chunk()?;
         let (specific_dim, rest) = rest.split_first_chunk()?;
         let row_bytes = |dim: &[u8; 4]| (u32::from_le_bytes(*dim) as usize).checked_mul(4);
@@ -182,6 +186,7 @@ impl<'a> Record<'a> {
                 embeddings: *embeddings,
                 ordinal: u32::from_le_bytes(*ordinal),
             },
+            version: u64::from_le_bytes(*version),
             shared,
             specific: (flags & HAS_SPECIFIC != 0).then_some(specific),
             content_hash,
@@ -220,6 +225,7 @@ impl<'a> Record<'a> {
     pub(crate) fn meta(&self, id: ItemId) -> Result<ItemMeta, String> {
         Ok(ItemMeta {
             id,
+            version: self.version,
             modality: self.modality,
             payload: self.payload()?,
             source: self.source.map(str::to_owned),
@@ -232,6 +238,7 @@ impl<'a> Record<'a> {
     pub(crate) fn item(&self, id: ItemId) -> Result<Item, String> {
         let ItemMeta {
             id,
+            version: _,
             modality,
             payload,
             source,
@@ -281,16 +288,17 @@ mod tests {
             item.source = (present & 4 != 0).then(|| "/photos/\u{e9}.jpg".into());
             item.text = (present & 8 != 0).then(String::new);
             let stamp = Stamp::of(&item, 7);
-            let bytes = encode(b"key", &item, stamp);
+            let version = u64::MAX - u64::from(present);
+            let bytes = encode(b"key", &item, stamp, version);
             let record = Record::read(b"key", &bytes).expect("reads back");
-            assert_eq!(record.stamp, stamp);
+            assert_eq!((record.stamp, record.version), (stamp, version));
             assert_eq!(record.item(item.id.clone()), Ok(item));
         }
     }
 
     #[test]
     fn a_flipped_bit_a_cut_or_another_key_is_noticed() {
-        let bytes = encode(b"key", &item(), Stamp::of(&item(), 1));
+        let bytes = encode(b"key", &item(), Stamp::of(&item(), 1), 9);
         for i in 0..bytes.len() {
             let mut flipped = bytes.clone();
             flipped[i] ^= 1 << (i % 8);

@@ -217,6 +217,8 @@ impl SearchRequest {
 pub struct Hit {
     /// The item's id.
     pub id: ItemId,
+    /// The item's version.
+    pub version: u64,
     /// What kind of thing it is.
     pub modality: Modality,
     /// Cosine with the query, of all parts together, or the weighted mean of two cosines when

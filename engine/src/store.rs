@@ -93,6 +93,14 @@ impl Batch {
         self.writes.len()
     }
 
+    /// Bytes of its keys and values.
+    pub fn bytes(&self) -> u64 {
+        let of = |(key, value): &(Vec<u8>, Option<Vec<u8>>)| {
+            key.len() + value.as_ref().map_or(0, Vec::len)
+        };
+        self.writes.iter().map(|write| of(write) as u64).sum()
+    }
+
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.writes.is_empty()
@@ -119,8 +127,8 @@ pub trait Store: Send + Sync {
 
     /// Takes a batch in: [`Store::get`] sees it at once, and it is durable, and seen by scans, when
     /// a later [`Store::sync`] has returned. What is durable is always a beginning of the batches
-    /// in the order in which they were applied. Whoever applies must also sync: until then the
-    /// batch is held in memory.
+    /// in the order in which they were applied. Whoever applies must also sync, or have somebody
+    /// sync soon: until then the batch is held in memory.
     ///
     /// # Errors
     /// When it was not applied. It is then either there or not there as a whole.

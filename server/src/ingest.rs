@@ -1,18 +1,21 @@
 //! Items on their way in: checked, encoded, kept.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use actix_web::web::Data;
 use bytes::Bytes;
 use embedding::Modality;
-use engine::{Collection, Item, ItemId, Payload};
+use engine::{
+    Collection, Durability, EngineError, Item, ItemId, ItemWrite, Outcome, Payload, WriteOptions,
+    Written,
+};
 
 use crate::{
     config::Limits,
     content::{Content, Patience, Purpose, encode_window},
     reply::ApiError,
     state::{AppState, block},
-    wire::{ItemIn, Status, StoredOut},
+    wire::{ItemIn, StoredOut},
 };
 
 /// Digits of the content's hash that make the id of an item that brings none: 128 bits.
@@ -25,11 +28,13 @@ pub(crate) struct NewItem {
     content_hash: [u8; 32],
     content: Content,
     payload: Payload,
+    if_version: Option<u64>,
 }
 
 /// An item that can be kept.
 pub(crate) struct EncodedItem {
     item: Item,
+    if_version: Option<u64>,
     thumbnail: Option<Vec<u8>>,
 }
 
@@ -52,7 +57,13 @@ impl NewItem {
                 ));
             }
         };
-        Self::new(item.id, content, item.payload.unwrap_or_default(), limits)
+        let new = Self::new(item.id, content, item.payload.unwrap_or_default(), limits)?;
+        Ok(new.if_version(item.if_version))
+    }
+
+    /// The same, if the item in its place has this version then.
+    pub(crate) fn if_version(self, if_version: Option<u64>) -> Self {
+        Self { if_version, ..self }
     }
 
     /// Checks what came as a file.
@@ -94,6 +105,7 @@ impl NewItem {
             content_hash: *hash.as_bytes(),
             content,
             payload,
+            if_version: None,
         })
     }
 }
@@ -141,7 +153,7 @@ fn join(item: NewItem, ready: crate::content::Ready) -> EncodedItem {
         Content::Text(text) => (Modality::Text, Some(text)),
         Content::Picture(_) => (Modality::Image, None),
     };
-    let item = Item {
+    let kept = Item {
         id: item.id,
         modality,
         shared: ready.encoded.shared,
@@ -153,49 +165,117 @@ fn join(item: NewItem, ready: crate::content::Ready) -> EncodedItem {
         text,
     };
     EncodedItem {
-        item,
+        item: kept,
+        if_version: item.if_version,
         thumbnail: ready.thumbnail,
     }
 }
 
-/// Keeps items, durably and all or none of them.
+/// How the server writes.
+pub(crate) fn options(state: &AppState, durability: Durability) -> WriteOptions {
+    WriteOptions {
+        durability,
+        most_payload_bytes: state.limits.payload_bytes,
+    }
+}
+
+/// Keeps all items or none of them.
+///
+/// # Errors
+/// The first error of any item; where that is its condition, its field under `name(index)`.
 pub(crate) async fn keep(
     state: &Data<AppState>,
     collection: Arc<Collection>,
     items: Vec<EncodedItem>,
-) -> Result<Vec<StoredOut>, ApiError> {
+    durability: Durability,
+    name: impl Fn(usize) -> String + Send + 'static,
+) -> Result<Written<StoredOut>, ApiError> {
     let state = Arc::clone(state);
     block("keeping items", move || {
-        let failed = |e| ApiError::engine("keeping items", e);
-        let mut seen = HashSet::new();
-        let mut stored = Vec::with_capacity(items.len());
-        for EncodedItem { item, .. } in &items {
-            // The second of two items with one id replaces the first.
-            let known =
-                !seen.insert(&item.id) || collection.get(&item.id).is_ok_and(|i| i.is_some());
-            let status = if known {
-                Status::Updated
-            } else {
-                Status::Inserted
-            };
-            stored.push(StoredOut {
-                id: item.id.to_string(),
-                status,
-            });
-        }
-        drop(seen);
-        let pairs = items.into_iter().map(|EncodedItem { item, thumbnail }| {
-            let id = item.id.clone();
-            (item, (id, thumbnail))
-        });
-        let (items, thumbnails): (Vec<_>, Vec<_>) = pairs.unzip();
-        collection.upsert(items).map_err(failed)?;
-        if let Some(folder) = &state.thumbnails {
-            for (id, png) in &thumbnails {
-                folder.put(collection.name(), id, png.as_deref());
+        let (writes, ready) = split(items);
+        let written = collection.write(writes, options(&state, durability));
+        let written = written.map_err(|error| {
+            let at = conflicting(&error, &ready);
+            let error = ApiError::engine("keeping items", error);
+            match at {
+                Some(at) => error.under(&name(at)),
+                None => error,
             }
-        }
-        Ok(stored)
+        })?;
+        let outcomes = written.outcomes.into_iter().zip(ready);
+        Ok(Written {
+            outcomes: outcomes
+                .map(|(outcome, ready)| ready.kept(&state, &collection, outcome))
+                .collect(),
+            durability: written.durability,
+        })
     })
     .await
+}
+
+/// Keeps items, each of which may fail alone.
+pub(crate) async fn keep_each(
+    state: &Data<AppState>,
+    collection: Arc<Collection>,
+    items: Vec<EncodedItem>,
+    durability: Durability,
+) -> Result<Written<Result<StoredOut, ApiError>>, ApiError> {
+    let state = Arc::clone(state);
+    block("keeping items", move || {
+        let failed = |error| ApiError::engine("keeping items", error);
+        let (writes, ready) = split(items);
+        let written = collection.write_each(writes, options(&state, durability));
+        let Written {
+            outcomes,
+            durability,
+        } = written.map_err(failed)?;
+        let outcomes = outcomes.into_iter().zip(ready);
+        let kept = outcomes.map(|(outcome, ready)| match outcome {
+            Ok(outcome) => Ok(ready.kept(&state, &collection, outcome)),
+            Err(error) => Err(failed(error)),
+        });
+        Ok(Written {
+            outcomes: kept.collect(),
+            durability,
+        })
+    })
+    .await
+}
+
+/// What the server still has to do for an item that is written.
+struct Ready {
+    id: ItemId,
+    if_version: Option<u64>,
+    thumbnail: Option<Vec<u8>>,
+}
+
+impl Ready {
+    fn kept(self, state: &AppState, collection: &Collection, outcome: Outcome) -> StoredOut {
+        if let Some(folder) = &state.thumbnails {
+            folder.put(collection.name(), &self.id, self.thumbnail.as_deref());
+        }
+        StoredOut::new(self.id, outcome)
+    }
+}
+
+fn split(items: Vec<EncodedItem>) -> (Vec<ItemWrite>, Vec<Ready>) {
+    let pairs = items.into_iter().map(|encoded| {
+        let ready = Ready {
+            id: encoded.item.id.clone(),
+            if_version: encoded.if_version,
+            thumbnail: encoded.thumbnail,
+        };
+        let write = ItemWrite::put(encoded.item).if_version(encoded.if_version);
+        (write, ready)
+    });
+    pairs.unzip()
+}
+
+/// Which of the items did not have the version that was expected.
+fn conflicting(error: &EngineError, items: &[Ready]) -> Option<usize> {
+    let EngineError::VersionConflict { id, expected, .. } = error else {
+        return None;
+    };
+    let is_it = |ready: &Ready| ready.id.as_str() == id && ready.if_version == Some(*expected);
+    items.iter().position(is_it)
 }

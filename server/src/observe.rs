@@ -50,10 +50,11 @@ const HEADERS: [(HeaderName, &str); 4] = [
 const ALWAYS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// Methods that are named in metrics; a client could send any word.
-const METHODS: [Method; 5] = [
+const METHODS: [Method; 6] = [
     Method::GET,
     Method::POST,
     Method::PUT,
+    Method::PATCH,
     Method::DELETE,
     Method::HEAD,
 ];

@@ -239,12 +239,12 @@ async fn ask_one(
     })
 }
 
-/// One item of a collection.
-pub(crate) async fn get(collection: &Arc<Collection>, id: ItemId) -> Result<Item, ApiError> {
+/// One item of a collection, and its version.
+pub(crate) async fn get(collection: &Arc<Collection>, id: ItemId) -> Result<(Item, u64), ApiError> {
     let collection = Arc::clone(collection);
     block("reading an item", move || {
         let item = collection
-            .get(&id)
+            .get_with_version(&id)
             .map_err(|e| ApiError::engine("reading an item", e))?;
         item.ok_or_else(|| ApiError::NoItem {
             collection: collection.name().to_owned(),

@@ -36,6 +36,13 @@ pub(crate) enum ApiError {
     NoCollection { name: String },
     #[error("collection {collection:?} has no item {id:?}")]
     NoItem { collection: String, id: String },
+    #[error("{message}")]
+    VersionConflict {
+        field: String,
+        message: String,
+        /// The version of the item, if it is there.
+        found: Option<u64>,
+    },
     #[error("no picture is kept for item {id:?}")]
     NoPicture { id: String },
     #[error("{method} is not allowed here, expected one of {allowed}")]
@@ -116,6 +123,16 @@ impl ApiError {
                 theirs: made_by,
                 ours: got,
             },
+            EngineError::VersionConflict { found, .. } => Self::VersionConflict {
+                field: "if_version".into(),
+                message,
+                found,
+            },
+            EngineError::NoItem { collection, id } => Self::NoItem { collection, id },
+            EngineError::PayloadTooLarge { .. } => Self::TooLarge {
+                field: Some("payload".into()),
+                message,
+            },
             EngineError::NoSuchTarget { .. } => Self::invalid("target", message),
             EngineError::CannotCalibrate { .. } => Self::invalid("pairs", message),
             EngineError::BadSearch { field, reason } => Self::invalid(field, reason),
@@ -152,6 +169,7 @@ impl ApiError {
             Self::NoRoute { .. } => (StatusCode::NOT_FOUND, "route_not_found"),
             Self::NoCollection { .. } => (StatusCode::NOT_FOUND, "collection_not_found"),
             Self::NoItem { .. } => (StatusCode::NOT_FOUND, "item_not_found"),
+            Self::VersionConflict { .. } => (StatusCode::CONFLICT, "version_conflict"),
             Self::NoPicture { .. } => (StatusCode::NOT_FOUND, "picture_not_found"),
             Self::Method { .. } => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::Slow { .. } => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
@@ -176,6 +194,7 @@ impl ApiError {
     fn field(&self) -> Option<&str> {
         match self {
             Self::Invalid { field, .. }
+            | Self::VersionConflict { field, .. }
             | Self::Picture { field, .. }
             | Self::Input { field, .. } => Some(field),
             Self::TooLarge { field, .. } => field.as_deref(),
@@ -188,6 +207,7 @@ impl ApiError {
     pub(crate) fn under(mut self, prefix: &str) -> Self {
         let field = match &mut self {
             Self::Invalid { field, .. }
+            | Self::VersionConflict { field, .. }
             | Self::Picture { field, .. }
             | Self::Input { field, .. } => Some(field),
             Self::TooLarge { field, .. } => field.as_mut(),
@@ -214,6 +234,9 @@ impl ApiError {
         let mut error = json!({ "code": code, "message": self.to_string() });
         if let Some(field) = self.field() {
             error["field"] = json!(field);
+        }
+        if let Self::VersionConflict { found, .. } = self {
+            error["found"] = json!(found);
         }
         error
     }

@@ -1,6 +1,7 @@
 //! What requests and answers look like as JSON. Unknown fields are refused by name.
 
-use engine::{Fields, MAX_PARTS, Payload, Target};
+use actix_web::HttpRequest;
+use engine::{Durability, Fields, MAX_PARTS, Outcome, Payload, Target};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::reply::ApiError;
@@ -16,6 +17,17 @@ pub(crate) struct ItemIn {
     /// base64 or a data URI.
     pub(crate) image: Option<String>,
     pub(crate) payload: Option<Payload>,
+    /// Version that the item must have; 0 when it must not be there.
+    pub(crate) if_version: Option<u64>,
+}
+
+/// A change of an item's payload.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PatchIn {
+    /// A JSON merge patch (RFC 7386).
+    pub(crate) payload: Payload,
+    pub(crate) if_version: Option<u64>,
 }
 
 /// A search: exactly one of `text`, `image`, `id` and `embedding`, or several of them in `parts`.
@@ -200,19 +212,63 @@ pub(crate) struct ItemQuery {
     pub(crate) embeddings: bool,
 }
 
+/// What may follow `?` when items are added or changed.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WriteQuery {
+    #[serde(default)]
+    pub(crate) durability: Durability,
+}
+
+/// What may follow `?` when an item is deleted.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DeleteQuery {
+    pub(crate) if_version: Option<u64>,
+    #[serde(default)]
+    pub(crate) durability: Durability,
+}
+
 /// What became of one item.
 #[derive(Debug, Serialize)]
 pub(crate) struct StoredOut {
     pub(crate) id: String,
     pub(crate) status: Status,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) version: Option<u64>,
 }
 
-/// Whether the id was there before.
+/// What a write did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Status {
     Inserted,
     Updated,
+    Deleted,
+    NotThere,
+}
+
+impl StoredOut {
+    pub(crate) fn new(id: impl Into<String>, outcome: Outcome) -> Self {
+        let (status, version) = match outcome {
+            Outcome::Inserted(version) => (Status::Inserted, Some(version)),
+            Outcome::Updated(version) => (Status::Updated, Some(version)),
+            Outcome::Deleted => (Status::Deleted, None),
+            Outcome::NotThere => (Status::NotThere, None),
+        };
+        Self {
+            id: id.into(),
+            status,
+            version,
+        }
+    }
+}
+
+/// Reads what follows `?` in the address of a request.
+pub(crate) fn query<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, ApiError> {
+    let read = actix_web::web::Query::<T>::from_query(request.query_string());
+    let read = read.map_err(|error| ApiError::invalid("query string", error.to_string()))?;
+    Ok(read.into_inner())
 }
 
 /// Reads JSON; an error names the field by its path.

@@ -251,6 +251,7 @@ impl Selection<'_> {
             let meta = metas.take(&candidate.id)?;
             let ItemMeta {
                 id,
+                version,
                 modality,
                 payload,
                 source,
@@ -259,6 +260,7 @@ impl Selection<'_> {
             } = meta;
             Some(Hit {
                 id,
+                version,
                 modality,
                 score: candidate.score,
                 confidence: confidences[at.leg].get(at.place).copied().flatten(),

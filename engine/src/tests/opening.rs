@@ -165,7 +165,10 @@ fn an_open_reads_the_records_of_changed_items_only() {
         panic!("one collection");
     };
     let core = crate::collection::Core::for_tests(Box::new(counting), dir.path(), small());
-    let photos = crate::loading::load(name.clone(), description.clone(), &core).expect("loads");
+    let (name, description) = (name.clone(), description.clone());
+    let versions = crate::versions::Versions::open(core.store.as_ref(), description.number);
+    let versions = versions.expect("opens");
+    let photos = crate::loading::load(name, description, versions, &core).expect("loads");
     assert_eq!((gets.load(SeqCst), scans.load(SeqCst)), (5, 0));
     assert_eq!(found(&photos), before);
     let stats = photos.stats();
@@ -440,7 +443,7 @@ fn an_item_that_the_index_lost_is_noticed_in_the_background_and_is_back_after_th
     let key = catalog::item_key(0, &item.id);
     let stamp = crate::record::Stamp::of(&item, 1000);
     let mut batch = Batch::default();
-    batch.put(key.clone(), crate::record::encode(&key, &item, stamp));
+    batch.put(key.clone(), crate::record::encode(&key, &item, stamp, 1));
     store.commit(batch).expect("commits");
 
     let engine = open(&store, Some(dir.path()));

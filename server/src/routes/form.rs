@@ -32,7 +32,7 @@ pub(super) async fn read(
     let mut form = Multipart::new(request.headers(), payload);
     let (mut left, mut room) = (limits.body_bytes, BodyRoom::new(state));
     let mut items = Vec::new();
-    let (mut id, mut next_payload) = (None, None);
+    let (mut id, mut next_payload, mut if_version) = (None, None, None);
     while let Some(mut field) = body::next_chunk(&mut form, limits).await? {
         let file = file_name(&field);
         let name = field.name().unwrap_or_default().to_owned();
@@ -52,7 +52,8 @@ pub(super) async fn read(
                 }
                 let item = NewItem::from_file(id.take(), bytes.freeze(), item_payload, limits);
                 let at = items.len();
-                items.push(item.map_err(|error| error.under(&format!("items[{at}]")))?);
+                let item = item.map_err(|error| error.under(&format!("items[{at}]")))?;
+                items.push(item.if_version(if_version.take()));
                 check_count(items.len(), limits)?;
             }
             (None, "id") => {
@@ -68,8 +69,14 @@ pub(super) async fn read(
                     return Err(without_file("payload"));
                 }
             }
+            (None, "if_version") => {
+                let read = parse(&bytes).map_err(|error| error.under("if_version"))?;
+                if if_version.replace(read).is_some() {
+                    return Err(without_file("if_version"));
+                }
+            }
             (None, name) => {
-                let message = "expected files, each after its `id` and `payload` if it has them";
+                let message = "expected files, each after its `id`, `payload` and `if_version` if it has them";
                 return Err(ApiError::invalid(name, message));
             }
         }
@@ -80,13 +87,16 @@ pub(super) async fn read(
     if next_payload.is_some() {
         return Err(without_file("payload"));
     }
+    if if_version.is_some() {
+        return Err(without_file("if_version"));
+    }
     check_count(items.len(), limits)?;
     Ok((items, room))
 }
 
 /// The answer to a field that belongs to no file.
 fn without_file(field: &str) -> ApiError {
-    let message = "no file follows it: an `id` or `payload` stands before its file";
+    let message = "no file follows it: an `id`, `payload` or `if_version` stands before its file";
     ApiError::invalid(field, message)
 }
 

@@ -1,25 +1,28 @@
-//! Items: added, read, deleted.
+//! Items: added, read, changed, deleted.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use actix_web::{
     HttpRequest, HttpResponse,
     web::{Data, Path, Payload},
 };
 use bytes::Bytes;
-use engine::ItemId;
-use serde_json::json;
+use engine::{Collection, Durability, ItemId, ItemWrite, PayloadChange};
+use serde_json::{Value, json};
 
 use super::{form, stream, took_ms};
 use crate::{
     body,
     config::Limits,
-    ingest::{NewItem, encode_all, keep},
+    ingest::{self, NewItem, encode_all, keep},
     query,
     reply::ApiError,
     state::{AppState, block},
-    wire::{ItemIn, ItemQuery, parse},
+    wire::{self, DeleteQuery, ItemIn, ItemQuery, PatchIn, Status, StoredOut, WriteQuery, parse},
 };
+
+/// Says how durable a write is whose answer has no body.
+const DURABILITY: &str = "x-durability";
 
 /// What `POST .../items` reads.
 const KINDS: &str = "application/json, application/x-ndjson or multipart/form-data";
@@ -33,6 +36,7 @@ pub(crate) async fn post(
     payload: Payload,
 ) -> Result<HttpResponse, ApiError> {
     let started = Instant::now();
+    let WriteQuery { durability } = wire::query(&request)?;
     body::refuse_encoded(&request)?;
     let kind = body::media_type(&request);
     if ![
@@ -47,7 +51,9 @@ pub(crate) async fn post(
     let collection = state.collection_of_model(&name)?;
     // The room is held until the items are kept.
     let (items, single, _room) = match kind.as_str() {
-        "application/x-ndjson" => return Ok(stream::stream(state, collection, payload)),
+        "application/x-ndjson" => {
+            return Ok(stream::stream(state, collection, payload, durability));
+        }
         "application/json" => {
             let sent = body::read(&request, payload, &state).await?;
             let limits = state.limits.clone();
@@ -62,7 +68,7 @@ pub(crate) async fn post(
             (items, false, room)
         }
     };
-    let field = |i: usize| {
+    let field = move |i: usize| {
         if single {
             String::new()
         } else {
@@ -70,8 +76,19 @@ pub(crate) async fn post(
         }
     };
     let encoded = encode_all(&state, items, field).await?;
-    let stored = keep(&state, collection, encoded).await?;
-    Ok(HttpResponse::Ok().json(json!({ "items": stored, "took_ms": took_ms(started) })))
+    let written = keep(&state, collection, encoded, durability, field).await?;
+    Ok(HttpResponse::Ok().json(json!({
+        "items": written.outcomes,
+        "durability": written.durability,
+        "took_ms": took_ms(started),
+    })))
+}
+
+/// What became of an item that was written alone.
+pub(super) fn with_durability(stored: &StoredOut, durability: Durability) -> Value {
+    let mut out = json!(stored);
+    out["durability"] = json!(durability);
+    out
 }
 
 /// One object or an array of them, and whether it was one object.
@@ -116,13 +133,13 @@ pub(crate) async fn get(
     path: Path<(String, String)>,
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let asked = actix_web::web::Query::<ItemQuery>::from_query(request.query_string())
-        .map_err(|error| ApiError::invalid("query string", error.to_string()))?;
+    let asked: ItemQuery = wire::query(&request)?;
     let (name, id) = path.into_inner();
     let collection = state.collection(&name)?;
-    let item = query::get(&collection, item_id(id)?).await?;
+    let (item, version) = query::get(&collection, item_id(id)?).await?;
     let mut out = json!({
         "id": item.id,
+        "version": version,
         "modality": item.modality,
         "payload": item.payload,
     });
@@ -135,29 +152,78 @@ pub(crate) async fn get(
     Ok(HttpResponse::Ok().json(out))
 }
 
-/// `DELETE /v1/collections/{collection}/items/{id}`
+/// `PATCH /v1/collections/{collection}/items/{id}`: changes the payload and nothing else.
+pub(crate) async fn patch(
+    state: Data<AppState>,
+    path: Path<(String, String)>,
+    request: HttpRequest,
+    payload: Payload,
+) -> Result<HttpResponse, ApiError> {
+    let WriteQuery { durability } = wire::query(&request)?;
+    let (name, id) = path.into_inner();
+    let sent = body::read_json(&request, payload, &state).await?;
+    let (collection, id) = (state.collection(&name)?, item_id(id)?);
+    let (stored, durability) = block("changing an item", move || {
+        let PatchIn {
+            payload,
+            if_version,
+        } = parse(&sent.bytes)?;
+        let change = ItemWrite::payload(id.clone(), PayloadChange::Merge(payload));
+        let write = change.if_version(if_version);
+        write_one(&state, &collection, write, durability)
+    })
+    .await?;
+    Ok(HttpResponse::Ok().json(with_durability(&stored, durability)))
+}
+
+/// `DELETE /v1/collections/{collection}/items/{id}`, with `?if_version=` for its version.
 pub(crate) async fn delete(
     state: Data<AppState>,
     path: Path<(String, String)>,
+    request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
+    let DeleteQuery {
+        if_version,
+        durability,
+    } = wire::query(&request)?;
     let (name, id) = path.into_inner();
     let collection = state.collection(&name)?;
     let id = item_id(id)?;
-    block("deleting an item", move || {
-        let deleted = collection.delete(std::slice::from_ref(&id));
-        if deleted.map_err(|e| ApiError::engine("deleting an item", e))? == 0 {
+    let durability = block("deleting an item", move || {
+        let write = ItemWrite::delete(id.clone()).if_version(if_version);
+        let (stored, durability) = write_one(&state, &collection, write, durability)?;
+        if stored.status == Status::NotThere {
             return Err(ApiError::NoItem {
                 collection: name,
-                id: id.to_string(),
+                id: stored.id,
             });
         }
         if let Some(thumbnails) = &state.thumbnails {
             thumbnails.put(collection.name(), &id, None);
         }
-        Ok(())
+        Ok(durability)
     })
     .await?;
-    Ok(HttpResponse::NoContent().finish())
+    Ok(HttpResponse::NoContent()
+        .insert_header((DURABILITY, durability.to_string()))
+        .finish())
+}
+
+fn write_one(
+    state: &AppState,
+    collection: &Arc<Collection>,
+    write: ItemWrite,
+    durability: Durability,
+) -> Result<(StoredOut, Durability), ApiError> {
+    let id = write.id().to_string();
+    let written = collection.write(vec![write], ingest::options(state, durability));
+    let written = written.map_err(|e| ApiError::engine("writing an item", e))?;
+    let outcome = written.outcomes.first().copied();
+    let outcome = outcome.ok_or(ApiError::Internal {
+        doing: "writing an item",
+        source: None,
+    })?;
+    Ok((StoredOut::new(id, outcome), written.durability))
 }
 
 /// An id from a path.

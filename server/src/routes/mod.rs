@@ -61,8 +61,12 @@ pub(crate) fn configure(config: &mut ServiceConfig) {
         ))
         .service(only(
             "/v1/collections/{collection}/items/{id}",
-            "GET, DELETE",
-            [web::get().to(items::get), web::delete().to(items::delete)],
+            "GET, PATCH, DELETE",
+            [
+                web::get().to(items::get),
+                web::patch().to(items::patch),
+                web::delete().to(items::delete),
+            ],
         ))
         .service(get(
             "/v1/collections/{collection}/items/{id}/image",

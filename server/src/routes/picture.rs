@@ -39,7 +39,7 @@ pub(crate) async fn picture(
 ) -> Result<HttpResponse, ApiError> {
     let (name, id) = path.into_inner();
     let collection = state.collection(&name)?;
-    let item = query::get(&collection, item_id(id)?).await?;
+    let (item, _) = query::get(&collection, item_id(id)?).await?;
     let id = item.id.to_string();
     let none = || ApiError::NoPicture { id };
     let theirs = state.clone();

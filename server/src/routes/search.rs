@@ -68,6 +68,7 @@ pub(crate) async fn search(
 fn describe(state: &AppState, collection: &str, hit: Hit) -> Value {
     let mut out = json!({
         "id": hit.id,
+        "version": hit.version,
         "modality": hit.modality,
         "score": hit.score,
         "confidence": hit.confidence,

@@ -11,7 +11,7 @@ use actix_web::{
     web::{Data, Payload},
 };
 use bytes::Bytes;
-use engine::Collection;
+use engine::{Collection, Durability};
 use futures_util::stream::unfold;
 use serde_json::{Value, json};
 use tokio::{
@@ -19,12 +19,15 @@ use tokio::{
     time::timeout,
 };
 
-use super::lines::{Line, Lines};
+use super::{
+    items::with_durability,
+    lines::{Line, Lines},
+};
 use crate::{
     body::BodyRoom,
     config::Limits,
     content::Patience,
-    ingest::{NewItem, encode, keep},
+    ingest::{NewItem, encode, keep_each},
     reply::ApiError,
     state::{AppState, block},
     wire::parse,
@@ -33,17 +36,22 @@ use crate::{
 /// Windows of results that wait for a client which sends everything before it reads.
 const RESULTS: usize = 4_096;
 
+/// Where the items of a stream go, and when they are acknowledged.
+type Kept<'a> = (&'a Arc<Collection>, Durability);
+
 /// Answers at once and goes on in the background; ends with the body, or when the client is gone
 /// and all that came from it is worked on.
 pub(super) fn stream(
     state: Data<AppState>,
     collection: Arc<Collection>,
     payload: Payload,
+    durability: Durability,
 ) -> HttpResponse {
     let (send, receive) = channel::<Bytes>(RESULTS);
     let mut lines = Lines::new(payload, BodyRoom::new(&state));
     actix_web::rt::spawn(async move {
-        if let Err(error) = run(&state, &collection, &mut lines, &send).await {
+        let into = (&collection, durability);
+        if let Err(error) = run(&state, into, &mut lines, &send).await {
             tracing::warn!(%error, "a stream of items ended early");
             if !matches!(error, ApiError::Form { .. } | ApiError::Slow { .. }) {
                 lines.skip_rest(&state.limits).await;
@@ -66,7 +74,7 @@ pub(super) fn stream(
 
 async fn run(
     state: &Data<AppState>,
-    collection: &Arc<Collection>,
+    into: Kept<'_>,
     lines: &mut Lines,
     send: &Sender<Bytes>,
 ) -> Result<(), ApiError> {
@@ -76,7 +84,7 @@ async fn run(
         if window.is_empty() {
             return Ok(());
         }
-        let results = answer(state, collection, window).await?;
+        let results = answer(state, into, window).await?;
         let bytes: Vec<u8> = results.iter().flat_map(line_of).collect();
         if let Some(slot) = slot {
             slot.send(bytes.into());
@@ -100,7 +108,7 @@ async fn slot<'a>(
 /// Results in the order of the lines.
 async fn answer(
     state: &Data<AppState>,
-    collection: &Arc<Collection>,
+    (collection, durability): Kept<'_>,
     lines: Vec<Line>,
 ) -> Result<Vec<Value>, ApiError> {
     let limits = state.limits.clone();
@@ -138,12 +146,16 @@ async fn answer(
             Err(error) => results.push((number, json!({ "error": error.to_json() }))),
         }
     }
-    match keep(state, Arc::clone(collection), encoded).await {
-        Ok(stored) => {
+    match keep_each(state, Arc::clone(collection), encoded, durability).await {
+        Ok(written) => {
+            let result = |stored| match stored {
+                Ok(stored) => with_durability(&stored, written.durability),
+                Err(error) => json!({ "error": ApiError::to_json(&error) }),
+            };
             results.extend(
                 kept_numbers
                     .into_iter()
-                    .zip(stored.into_iter().map(|s| json!(s))),
+                    .zip(written.outcomes.into_iter().map(result)),
             );
         }
         Err(error) => {

@@ -99,6 +99,18 @@ impl Service {
         Reply::of(self.agent.put(self.url(path)).send_empty())
     }
 
+    pub fn put_json(&self, path: &str, json: &Value) -> Reply {
+        let request = self.agent.put(self.url(path));
+        let request = request.header("content-type", "application/json");
+        Reply::of(request.send(json.to_string()))
+    }
+
+    pub fn patch(&self, path: &str, json: &Value) -> Reply {
+        let request = self.agent.patch(self.url(path));
+        let request = request.header("content-type", "application/json");
+        Reply::of(request.send(json.to_string()))
+    }
+
     pub fn delete(&self, path: &str) -> Reply {
         Reply::of(self.agent.delete(self.url(path)).call())
     }

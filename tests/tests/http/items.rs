@@ -18,11 +18,14 @@ fn one_object_and_an_array_of_one_get_the_same_answer() {
     let service = Service::with_collection();
     let shape = |mut reply: Value| {
         assert!(reply["took_ms"].take().is_number());
+        let item = reply["items"][0].as_object_mut().expect("an item");
+        assert!(item.remove("version").is_some_and(|v| v.is_u64()));
         reply
     };
     let item = json!({ "id": "a", "text": "a cat", "payload": { "n": 1 } });
     let one = shape(service.post(ITEMS, &item).json());
     assert_eq!(one["items"], json!([{ "id": "a", "status": "inserted" }]));
+    assert_eq!(one["durability"], "flushed");
     service.delete(&format!("{ITEMS}/a"));
     assert_eq!(shape(service.post(ITEMS, &json!([item])).json()), one);
     let again = service.post(ITEMS, &item).json();
@@ -38,7 +41,7 @@ fn an_item_is_read_back_with_its_embeddings_and_deleted_for_good() {
     let item = service.get(&path).json();
     assert_eq!(
         item,
-        json!({ "id": id, "modality": "image", "payload": { "n": [1, null] } })
+        json!({ "id": id, "version": 1, "modality": "image", "payload": { "n": [1, null] } })
     );
     let rows = service.get(&format!("{path}?embeddings=true")).json();
     assert_eq!(
@@ -159,7 +162,7 @@ fn files_of_a_form_become_pictures_with_their_names() {
     assert_eq!(reply.status, 200, "{}", reply.text());
     assert_eq!(
         reply.json()["items"][1],
-        json!({ "id": "dog", "status": "inserted" })
+        json!({ "id": "dog", "status": "inserted", "version": 2 })
     );
     let dog = service.get(&format!("{ITEMS}/dog")).json();
     assert_eq!(
