@@ -30,6 +30,7 @@ use crate::{
     sealing::{self, SealQueue},
     searching,
     shard::ShardKey,
+    snapshot::frozen::Gate,
     state::{Part, State, slot_of},
     store::{Batch, Store},
     turns::{Turn, Turns},
@@ -50,6 +51,8 @@ pub struct Collection {
     pub(crate) declaring: Turns<()>,
     /// Ids that are being written.
     writes: Turns<ItemId>,
+    /// Where writers keep what a snapshot needs.
+    pub(crate) gate: Gate,
     /// Shards that are being sealed.
     pub(crate) seals: Turns<ShardKey>,
     /// What says how sure a hit is.
@@ -128,6 +131,7 @@ impl Collection {
             ordinals: Mutex::new(ordinals),
             declaring: Turns::new(),
             writes: Turns::new(),
+            gate: Gate::default(),
             seals: Turns::new(),
             confidence,
             stopping: AtomicBool::new(false),

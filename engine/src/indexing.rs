@@ -133,6 +133,7 @@ impl Collection {
     ) -> Result<BTreeSet<u32>, EngineError> {
         let store = self.core.store.as_ref();
         let mut unknown = BTreeSet::new();
+        let inside = self.gate.enter(store, &batch);
         loop {
             let fields = {
                 let index = self.index.read();
@@ -158,6 +159,7 @@ impl Collection {
                 break;
             }
         }
+        drop(inside);
         store.sync()?;
         Ok(unknown)
     }
