@@ -33,7 +33,7 @@ use serde::Serialize;
 use source::Source;
 
 use crate::{
-    EngineError, ItemId,
+    EngineError,
     collection::Collection,
     record::{self, Record},
     repair::check_dims,
@@ -189,8 +189,9 @@ pub fn verify_snapshot(
     told: &dyn Fn(Done) -> ControlFlow<()>,
 ) -> Result<SnapshotInfo, SnapshotError> {
     let (mut source, manifest) = Source::open(path)?;
-    let take = &mut |_: &ItemId, _| Ok::<_, SnapshotError>(());
-    restore::each(&mut source, &manifest, told, take)?;
+    restore::each(&mut source, &manifest, told, |_, _| {
+        Ok::<_, SnapshotError>(())
+    })?;
     Ok(manifest.info())
 }
 

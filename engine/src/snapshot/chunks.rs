@@ -17,7 +17,7 @@ const LEAST: usize = 256 << 10;
 const USUAL: usize = 1 << 20;
 /// soon after that, and at last with the item that takes it over so many. Smaller chunks would be
 /// more files to sync; of larger ones fewer stay as they are, when changes are scattered. (The two
-/// chances keep the sizes together, as in "FastCDC", Xia et al. 2016.)
+/// chances keep the sizes together, as in Xia et al., "`FastCDC`", 2016.)
 const MOST: usize = 4 << 20;
 /// Bytes after which a chunk ends by chance, on average, before and after it has the usual size.
 const SELDOM: usize = 4 << 20;

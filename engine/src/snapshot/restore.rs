@@ -56,27 +56,22 @@ impl Restore {
     ) -> Result<(), EngineError> {
         let number = description.number;
         let (mut batch, mut bytes, mut ordinal) = (Batch::default(), 0, 0_u64);
-        each(
-            &mut self.source,
-            &self.manifest,
-            told,
-            &mut |id, mut body| {
-                let ordinal_here = u32::try_from(ordinal).map_err(|_| EngineError::Full {
-                    collection: name.to_owned(),
-                })?;
-                ordinal += 1;
-                record::set_ordinal(&mut body, ordinal_here);
-                let key = item_key(number, id);
-                bytes += key.len() + body.len();
-                let value = record::with_checksum(&key, body);
-                batch.put(key, value);
-                if batch.len() >= BATCH_ITEMS || bytes >= BATCH_BYTES {
-                    bytes = 0;
-                    store.commit(std::mem::take(&mut batch))?;
-                }
-                Ok::<_, EngineError>(())
-            },
-        )?;
+        each(&mut self.source, &self.manifest, told, |id, mut body| {
+            let ordinal_here = u32::try_from(ordinal).map_err(|_| EngineError::Full {
+                collection: name.to_owned(),
+            })?;
+            ordinal += 1;
+            record::set_ordinal(&mut body, ordinal_here);
+            let key = item_key(number, id);
+            bytes += key.len() + body.len();
+            let value = record::with_checksum(&key, body);
+            batch.put(key, value);
+            if batch.len() >= BATCH_ITEMS || bytes >= BATCH_BYTES {
+                bytes = 0;
+                store.commit(std::mem::take(&mut batch))?;
+            }
+            Ok::<_, EngineError>(())
+        })?;
         store.commit(batch)?;
         if let Some(calibration) = self.manifest.calibration {
             match serde_json::from_value(calibration) {
@@ -94,7 +89,7 @@ pub(super) fn each<E: From<SnapshotError>>(
     source: &mut Source,
     manifest: &Manifest,
     told: Told<'_>,
-    take: &mut dyn FnMut(&ItemId, Vec<u8>) -> Result<(), E>,
+    mut take: impl FnMut(&ItemId, Vec<u8>) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut description = Description::new(0, 1, manifest.spaces.clone());
     let fields = FieldSet::default().with(&manifest.collection, &manifest.fields);

@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
+    thread::ScopedJoinHandle,
     time::Duration,
 };
 
@@ -107,7 +108,7 @@ fn check(engine: &Engine, seal_rows: bool) {
             }
         }
         stop.store(true, SeqCst);
-        let steps = writers.into_iter().map(|writer| writer.join());
+        let steps = writers.into_iter().map(ScopedJoinHandle::join);
         steps.map(|steps| steps.expect("no panic")).collect()
     });
     let mut moved = 0;
