@@ -9,3 +9,4 @@ mod lifecycle;
 mod page;
 mod queue;
 mod search;
+mod snapshots;
