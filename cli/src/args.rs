@@ -46,6 +46,9 @@ pub enum Command {
     Classify(ClassifyArgs),
     /// Print the embeddings of texts and pictures
     Embed(EmbedArgs),
+    /// Make, restore and check snapshots of collections
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
     /// Measure a model
     #[command(subcommand)]
     Eval(EvalCommand),
@@ -86,6 +89,10 @@ pub struct ServeArgs {
     /// Memory for the codes and links of indexes, in MiB; those beyond it stay in mapped files
     #[arg(long, value_name = "MIB")]
     pub index_memory: Option<u64>,
+    /// Where snapshots are kept that are asked for over HTTP [default: `snapshots` in the data
+    /// folder]
+    #[arg(long, value_name = "DIR")]
+    pub snapshots: Option<PathBuf>,
 }
 
 /// Options of `index`.
@@ -221,6 +228,61 @@ pub struct EmbedArgs {
     #[arg(long, num_args = 1.., value_name = "FILE")]
     pub image: Vec<PathBuf>,
     /// Print every element, as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What is done with snapshots.
+#[derive(Debug, Subcommand)]
+pub enum SnapshotCommand {
+    /// Write a collection as it is now to a new folder, or to a file that ends in .tar
+    Create(SnapshotCreateArgs),
+    /// Make a new collection out of a snapshot; all of it is checked
+    Restore(SnapshotRestoreArgs),
+    /// Check every byte of a snapshot
+    Verify(SnapshotVerifyArgs),
+}
+
+/// Options of `snapshot create`.
+#[derive(Debug, Args)]
+pub struct SnapshotCreateArgs {
+    /// The collection
+    pub collection: String,
+    /// The snapshot: a folder to be made, or a file that ends in .tar; what is the same as in
+    /// another snapshot beside it takes no more room
+    #[arg(value_name = "DEST")]
+    pub to: PathBuf,
+    /// Share what is the same with this snapshot, too; it must be on the same disk
+    #[arg(long, value_name = "DIR")]
+    pub base: Option<PathBuf>,
+    /// Leave damaged items out, and list them, in place of failing
+    #[arg(long)]
+    pub skip_damaged: bool,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `snapshot restore`.
+#[derive(Debug, Args)]
+pub struct SnapshotRestoreArgs {
+    /// The snapshot
+    #[arg(value_name = "SRC")]
+    pub from: PathBuf,
+    /// The collection to be made; there must be none with this name
+    pub collection: String,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `snapshot verify`.
+#[derive(Debug, Args)]
+pub struct SnapshotVerifyArgs {
+    /// The snapshot
+    #[arg(value_name = "SRC")]
+    pub from: PathBuf,
+    /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
 }

@@ -8,9 +8,12 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use encoders::Model;
-use engine::{Collection, Engine, EngineConfig, EngineError};
+use engine::{Collection, Engine, EngineConfig, EngineError, SnapshotInfo, store::StoreError};
 
 use crate::args::Places;
+
+/// Collections of a damaged store for which a command is shown.
+const MOST_ADVICE: usize = 10;
 
 /// The data folder: `store/` is the engine's, `gallery/` holds the pictures of the demo.
 #[derive(Debug)]
@@ -42,6 +45,12 @@ impl Home {
     /// Where the pictures of the demo are.
     pub fn gallery(&self) -> PathBuf {
         self.root.join("gallery")
+    }
+
+    /// Where snapshots are that were asked for over HTTP: of each collection in a folder of its
+    /// own.
+    pub fn snapshots(&self) -> PathBuf {
+        self.root.join("snapshots")
     }
 
     /// Opens the store to write, and makes it where there is none.
@@ -81,11 +90,48 @@ impl Home {
                 "another diptych process uses this data folder; \
                  ask it over HTTP (see the README), stop it, or name another folder with --data",
             ),
-            error => anyhow::Error::new(error).context(format!(
-                "the data folder {} cannot be opened",
-                self.root.display()
-            )),
+            error => {
+                let what = format!("the data folder {} cannot be opened", self.root.display());
+                let is_damaged = matches!(
+                    error,
+                    EngineError::Store(StoreError::CannotOpen { .. } | StoreError::Damaged { .. })
+                        | EngineError::DamagedCollection { .. }
+                );
+                let what = if is_damaged {
+                    format!("{what}; {}", self.way_out())
+                } else {
+                    what
+                };
+                anyhow::Error::new(error).context(what)
+            }
         })
+    }
+
+    /// What to do about a damaged store, in words.
+    fn way_out(&self) -> String {
+        let newest = newest_snapshots(&self.snapshots());
+        if newest.is_empty() {
+            return format!("there is no snapshot in {}", self.snapshots().display());
+        }
+        let mut aside = self.root.clone().into_os_string();
+        aside.push("-restored");
+        let commands: Vec<String> = newest
+            .into_iter()
+            .take(MOST_ADVICE)
+            .map(|(path, info)| {
+                format!(
+                    "\n  diptych snapshot restore {} {} --data {}",
+                    quoted(&path),
+                    info.collection,
+                    quoted(Path::new(&aside))
+                )
+            })
+            .collect();
+        format!(
+            "the newest snapshot of each collection can be restored into a new data folder:{}\n\
+             what was found",
+            commands.concat()
+        )
     }
 
     fn store(&self) -> PathBuf {
@@ -110,6 +156,26 @@ pub fn model(places: &Places) -> Result<Model> {
 /// # Errors
 /// When there is none, or another model made it.
 pub fn collection(engine: &Engine, name: &str, model: &Model) -> Result<Arc<Collection>> {
+    let collection = any_collection(engine, name)?;
+    let (theirs, ours) = (collection.spaces(), model.spaces());
+    if !theirs.same_model(ours) {
+        bail!(
+            "collection {name:?} was made by the model {} ({}), not by {} ({}): \
+             name that model with --model, or index into another collection",
+            theirs.model,
+            theirs.fingerprint,
+            ours.model,
+            ours.fingerprint,
+        );
+    }
+    Ok(collection)
+}
+
+/// The collection `name`, whatever model made it.
+///
+/// # Errors
+/// When there is none.
+pub fn any_collection(engine: &Engine, name: &str) -> Result<Arc<Collection>> {
     let Some(collection) = engine.collection(name) else {
         let names: Vec<String> = engine
             .collections()
@@ -124,18 +190,28 @@ pub fn collection(engine: &Engine, name: &str, model: &Model) -> Result<Arc<Coll
             ),
         }
     };
-    let (theirs, ours) = (collection.spaces(), model.spaces());
-    if !theirs.same_model(ours) {
-        bail!(
-            "collection {name:?} was made by the model {} ({}), not by {} ({}): \
-             name that model with --model, or index into another collection",
-            theirs.model,
-            theirs.fingerprint,
-            ours.model,
-            ours.fingerprint,
-        );
-    }
     Ok(collection)
+}
+
+/// The newest complete snapshot of each collection, in a folder or in folders in it. What cannot be
+/// read is none.
+fn newest_snapshots(folder: &Path) -> Vec<(PathBuf, SnapshotInfo)> {
+    let within = fs_err::read_dir(folder).into_iter().flatten().flatten();
+    let folders = within.map(|entry| entry.path()).chain([folder.to_owned()]);
+    let mut all: Vec<_> = folders
+        .filter_map(|folder| engine::list_snapshots(&folder).ok())
+        .flatten()
+        .collect();
+    all.sort_by(|(a, x), (b, y)| {
+        (&x.collection, y.made_at_ms, a).cmp(&(&y.collection, x.made_at_ms, b))
+    });
+    all.dedup_by(|(_, next), (_, kept)| next.collection == kept.collection);
+    all
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }
 
 /// An empty variable in the environment names nothing.

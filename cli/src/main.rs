@@ -17,6 +17,7 @@ mod output;
 mod pipeline;
 mod search;
 mod serve;
+mod snapshot;
 mod walk;
 
 use std::{
@@ -54,6 +55,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Search(args) => search::run(places, args)?,
         Command::Classify(args) => classify::run(places, args)?,
         Command::Embed(args) => embed::run(places, args)?,
+        Command::Snapshot(command) => snapshot::run(places, command)?,
         Command::Eval(EvalCommand::Demo(args)) => eval::run(places, args)?,
         Command::Model(ModelCommand::Info(args)) => model::run(places, args)?,
     }

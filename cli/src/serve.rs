@@ -20,7 +20,10 @@ use crate::{
 pub fn run(places: &Places, args: &ServeArgs) -> Result<()> {
     let bind = SocketAddr::new(args.bind, args.port);
     let home = Home::new(places)?;
-    let config = config(&home, bind, args.insecure)?;
+    let mut config = config(&home, bind, args.insecure)?;
+    if let Some(dir) = &args.snapshots {
+        config.snapshots = Some(std::path::absolute(dir)?);
+    }
     config.validate()?;
     server::check_port(bind)?;
     let engine = home.open_or_create_with(engine_config(args))?;
@@ -52,6 +55,7 @@ pub fn config(home: &Home, bind: SocketAddr, insecure: bool) -> Result<ServerCon
         insecure,
         media_roots,
         thumbnails,
+        snapshots: Some(home.snapshots()),
         ..ServerConfig::default()
     })
 }

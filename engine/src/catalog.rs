@@ -3,7 +3,7 @@
 //! | key | value |
 //! |---|---|
 //! | `c` name | description of the collection, JSON |
-//! | `d` number | name of a deleted collection whose items are still being removed |
+//! | `d` number | name of a collection that is gone, or not complete yet: its items go at the next open |
 //! | `e` number | what the indexes of fields add up to, see [`crate::filter::digests`] |
 //! | `f` number field block value | a page of a field's index, see [`crate::filter::postings`] |
 //! | `g` number shard | which segment of a shard is the good one, see [`crate::marks`] |
@@ -84,24 +84,28 @@ impl Description {
     }
 }
 
-/// Checks the name of a collection, which is also the name of a folder.
-pub(crate) fn check_name(name: &str) -> Result<(), EngineError> {
+/// Whether this can be the name of a collection, and so of a file: 1 to 64 of a-z, 0-9, _ and -,
+/// starting with a letter or a digit.
+pub fn is_name(name: &str) -> bool {
     let bytes = name.as_bytes();
     let plain = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    let good = (1..=64).contains(&bytes.len())
+    (1..=64).contains(&bytes.len())
         && plain(&bytes[0])
-        && bytes.iter().all(|b| plain(b) || matches!(b, b'_' | b'-'));
-    if good {
-        Ok(())
-    } else {
-        Err(EngineError::BadName {
-            name: name.chars().take(80).collect(),
-        })
+        && bytes.iter().all(|b| plain(b) || matches!(b, b'_' | b'-'))
+}
+
+/// Checks the name of a collection.
+pub(crate) fn check_name(name: &str) -> Result<(), EngineError> {
+    if is_name(name) {
+        return Ok(());
     }
+    Err(EngineError::BadName {
+        name: name.chars().take(80).collect(),
+    })
 }
 
 /// Checks that there can be rows of every embedding.
-fn check_spaces(spaces: &Spaces) -> Result<(), EngineError> {
+pub(crate) fn check_spaces(spaces: &Spaces) -> Result<(), EngineError> {
     let specific = |modality| spaces.specific(modality);
     let all =
         std::iter::once(spaces.shared()).chain(Modality::ALL.into_iter().filter_map(specific));
@@ -171,7 +175,7 @@ pub(crate) fn create(
     check_spaces(&description.spaces)?;
     let mut batch = Batch::default();
     describe(&mut batch, name, description);
-    let versions = Versions::begin(&mut batch, description.number);
+    let versions = Versions::begin(&mut batch, description.number, 1);
     store.commit(batch)?;
     Ok(versions)
 }
@@ -225,7 +229,7 @@ fn read((key, value): &(Vec<u8>, Vec<u8>)) -> Result<(String, Description), Engi
     Ok((name, description))
 }
 
-/// Takes a collection out of the list, in one step; [`remove_deleted`] then removes its items.
+/// Takes a collection out of the list, in one step; [`remove_items`] then removes its items.
 pub(crate) fn delete(store: &dyn Store, name: &str, number: u32) -> Result<(), EngineError> {
     let mut batch = Batch::default();
     batch.remove(collection_key(name));
@@ -233,29 +237,56 @@ pub(crate) fn delete(store: &dyn Store, name: &str, number: u32) -> Result<(), E
     Ok(store.commit(batch)?)
 }
 
-/// Removes the items of deleted collections.
+/// Takes a number for a collection that is not in the list before [`complete`]: should that never
+/// come, what is stored under the number is removed at the next open.
+pub(crate) fn begin(store: &dyn Store, name: &str, number: u32) -> Result<(), EngineError> {
+    let mut batch = Batch::default();
+    batch.put(deleted_key(number), name.as_bytes().to_vec());
+    Ok(store.commit(batch)?)
+}
+
+/// Puts a collection that was begun into the list.
+pub(crate) fn complete(
+    store: &dyn Store,
+    name: &str,
+    description: &Description,
+    versions_below: u64,
+) -> Result<Versions, EngineError> {
+    let mut batch = Batch::default();
+    batch.remove(deleted_key(description.number));
+    describe(&mut batch, name, description);
+    let versions = Versions::begin(&mut batch, description.number, versions_below);
+    store.commit(batch)?;
+    Ok(versions)
+}
+
+/// Removes the items of all collections that were deleted, or begun and not completed.
 pub(crate) fn remove_deleted(store: &dyn Store) -> Result<(), EngineError> {
     let deleted: Vec<_> = store.scan(DELETED).collect::<Result<_, _>>()?;
     for (key, _) in deleted {
         if let Some(number) = key[DELETED.len()..].first_chunk() {
-            let number = u32::from_be_bytes(*number);
-            for prefix in [
-                page_prefix(number),
-                digests_key(number),
-                calibration_key(number),
-                ceiling_key(number),
-                marks::seal_prefix(number),
-                marks::mark_prefix(number),
-                item_prefix(number),
-            ] {
-                remove_all(store, &prefix)?;
-            }
+            remove_items(store, u32::from_be_bytes(*number))?;
         }
-        let mut batch = Batch::default();
-        batch.remove(key);
-        store.commit(batch)?;
     }
     Ok(())
+}
+
+/// Removes the items of a collection that was deleted, or begun and not completed.
+pub(crate) fn remove_items(store: &dyn Store, number: u32) -> Result<(), EngineError> {
+    for prefix in [
+        page_prefix(number),
+        digests_key(number),
+        calibration_key(number),
+        ceiling_key(number),
+        marks::seal_prefix(number),
+        marks::mark_prefix(number),
+        item_prefix(number),
+    ] {
+        remove_all(store, &prefix)?;
+    }
+    let mut batch = Batch::default();
+    batch.remove(deleted_key(number));
+    Ok(store.commit(batch)?)
 }
 
 fn remove_all(store: &dyn Store, prefix: &[u8]) -> Result<(), EngineError> {

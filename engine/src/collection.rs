@@ -25,6 +25,7 @@ use crate::{
     sealing::{self, SealQueue},
     searching,
     shard::ShardKey,
+    snapshot::frozen::Gate,
     state::{Part, State, slot_of},
     store::Store,
     turns::{Turn, Turns},
@@ -47,6 +48,8 @@ pub struct Collection {
     pub(crate) declaring: Turns<()>,
     /// Ids that are being written.
     writes: Turns<ItemId>,
+    /// Where writers keep what a snapshot needs.
+    pub(crate) gate: Gate,
     /// Shards that are being sealed.
     pub(crate) seals: Turns<ShardKey>,
     /// What says how sure a hit is.
@@ -130,6 +133,7 @@ impl Collection {
             versions,
             declaring: Turns::new(),
             writes: Turns::new(),
+            gate: Gate::default(),
             seals: Turns::new(),
             confidence,
             stopping: AtomicBool::new(false),

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -14,7 +15,7 @@ use fs_err as fs;
 use parking_lot::RwLock;
 
 use crate::{
-    EngineConfig, EngineError, Fields,
+    Done, EngineConfig, EngineError, Fields,
     audit::{AuditQueue, Auditor},
     budget::Budget,
     catalog::{self, Description},
@@ -24,6 +25,7 @@ use crate::{
     flushing::{FlushQueue, Flusher},
     loading,
     sealing::{SealQueue, Sealer},
+    snapshot::restore::Restore,
     store::{DiskStore, MemoryStore, Store},
     turns::Turns,
     versions::Versions,
@@ -171,6 +173,54 @@ impl Engine {
         Ok(collection)
     }
 
+    /// Makes a collection out of a snapshot; durable and searchable on return. All of the snapshot is
+    /// checked before the collection is there; indexes are built in the background afterwards, and
+    /// searches scan meanwhile. `told` hears of every chunk, and says whether to go on.
+    ///
+    /// # Errors
+    /// When the name is not allowed or taken, when the snapshot is none, is damaged or cannot be
+    /// read, or when the store fails. There is no collection then.
+    pub fn restore(
+        &self,
+        from: &Path,
+        name: &str,
+        told: &dyn Fn(Done) -> ControlFlow<()>,
+    ) -> Result<Arc<Collection>, EngineError> {
+        catalog::check_name(name)?;
+        let restore = Restore::open(from)?;
+        let name = name.to_owned();
+        let _turn = self
+            .names
+            .take(&[&name])
+            .expect("names are open as long as the engine is");
+        if self.collection(&name).is_some() {
+            return Err(EngineError::CollectionExists { collection: name });
+        }
+        let store = self.core.store.as_ref();
+        let number = self.next_number.fetch_add(1, SeqCst);
+        let shards = self.core.config.new_shards();
+        let description = restore.description(&name, number, shards)?;
+        catalog::begin(store, &name, number)?;
+        let restored = restore
+            .fill(store, (&name, &description), told)
+            .and_then(|below| catalog::complete(store, &name, &description, below))
+            .and_then(|versions| loading::load(name.clone(), description, versions, &self.core));
+        match restored {
+            Ok(collection) => {
+                self.collections.write().insert(name, collection.clone());
+                Ok(collection)
+            }
+            Err(error) => {
+                let removed = catalog::delete(store, &name, number)
+                    .and_then(|()| catalog::remove_items(store, number));
+                if let Err(error) = removed {
+                    tracing::warn!("what was restored is removed at the next open: {error}");
+                }
+                Err(error)
+            }
+        }
+    }
+
     /// The collection with this name.
     pub fn collection(&self, name: &str) -> Option<Arc<Collection>> {
         self.collections.read().get(name).cloned()
@@ -200,7 +250,7 @@ impl Engine {
         if let Some(dir) = collection.index_dir() {
             remove_dir(&dir);
         }
-        catalog::remove_deleted(self.core.store.as_ref())?;
+        catalog::remove_items(self.core.store.as_ref(), collection.description.number)?;
         Ok(true)
     }
 

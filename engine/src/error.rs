@@ -5,7 +5,9 @@ use std::{io, path::PathBuf};
 use embedding::Aspect;
 use thiserror::Error;
 
-use crate::{filter::field::FieldKind, request::Target, store::StoreError};
+use crate::{
+    filter::field::FieldKind, request::Target, snapshot::SnapshotError, store::StoreError,
+};
 
 /// Why the engine could not do what was asked.
 #[derive(Debug, Error)]
@@ -282,6 +284,15 @@ pub enum EngineError {
         /// What is missing or wrong, with the values.
         reason: String,
     },
+    /// A collection with this name is there already.
+    #[error("collection {collection} is there already: choose another name, or delete it first")]
+    CollectionExists {
+        /// Name of the collection.
+        collection: String,
+    },
+    /// A snapshot could not be made or restored.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// The collection has as many items as there are numbers for them.
     #[error("collection {collection} is full")]
     Full {

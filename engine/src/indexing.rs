@@ -150,6 +150,7 @@ impl Collection {
         } = commit;
         let store = self.core.store.as_ref();
         let mut unknown = BTreeSet::new();
+        let inside = self.gate.enter(store, &batch);
         let (bytes, raised) = loop {
             let fields = {
                 let index = self.index.read();
@@ -174,6 +175,7 @@ impl Collection {
                 break applied;
             }
         };
+        drop(inside);
         let wanted = if self.versions.is_safe(newest) {
             durability
         } else {

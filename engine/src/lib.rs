@@ -39,7 +39,8 @@
 //! builds new segments in the background; `record` and `catalog` say how things lie in the
 //! [`store`]; [`Fields`] and [`Filter`] (`filter`, `indexing`) choose among items by their payloads;
 //! `confidence` says how sure a hit is; `audit` repeats a share of the searches exactly and keeps
-//! recall above its target.
+//! recall above its target; [`Collection::snapshot`] and [`Engine::restore`] (`snapshot`) keep a
+//! collection as it was at one moment.
 //! [`Head`], [`Prompts`] and [`metrics`] stand beside.
 
 mod audit;
@@ -72,6 +73,7 @@ mod searching;
 mod segment;
 mod segment_file;
 mod shard;
+mod snapshot;
 mod state;
 pub mod store;
 mod turns;
@@ -80,6 +82,7 @@ mod ways;
 mod writing;
 
 pub use audit::{LaneRecall, Recall, Selectivity, SelectivityRecall};
+pub use catalog::is_name;
 pub use change::{Change, Durability, ItemWrite, Outcome, PayloadChange, WriteOptions, Written};
 pub use collection::Collection;
 pub use confidence::{CalibrationKind, CalibrationReport, DirectionReport};
@@ -100,6 +103,10 @@ pub use prompts::Prompts;
 pub use request::{
     Answer, Cursor, Explanation, GroupBy, Hit, MAX_PARTS, Mix, Page, Part, Query, Score,
     SearchRequest, Target,
+};
+pub use snapshot::{
+    Done, SnapshotError, SnapshotInfo, SnapshotOptions, SnapshotReport, list_snapshots,
+    pack_snapshot, read_snapshot, remove_snapshot, verify_snapshot,
 };
 pub use ways::Way;
 

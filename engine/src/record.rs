@@ -18,6 +18,8 @@ use crate::{Item, ItemId, ItemMeta, Payload};
 
 const FORMAT: u8 = 3;
 const CHECKSUM_BYTES: usize = 16;
+/// Where the ordinal is.
+const ORDINAL_AT: usize = 12;
 const HAS_SPECIFIC: u8 = 1;
 const HAS_HASH: u8 = 2;
 const HAS_SOURCE: u8 = 4;
@@ -124,6 +126,16 @@ pub(crate) fn encode(key: &[u8], item: &Item, stamp: Stamp, version: u64) -> Vec
     with_checksum(key, out)
 }
 
+/// Gives a record, without its checksum, another ordinal.
+pub(crate) fn set_ordinal(body: &mut [u8], ordinal: u32) {
+    if let Some(place) = body
+        .get_mut(ORDINAL_AT..)
+        .and_then(|rest| rest.first_chunk_mut())
+    {
+        *place = ordinal.to_le_bytes();
+    }
+}
+
 /// A record, checked and taken apart, not yet copied.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Record<'a> {
@@ -142,7 +154,11 @@ pub(crate) struct Record<'a> {
 impl<'a> Record<'a> {
     /// Takes the value under `key` apart.
     pub(crate) fn read(key: &[u8], value: &'a [u8]) -> Result<Self, String> {
-        let body = checked(key, value)?;
+        Self::of(checked(key, value)?)
+    }
+
+    /// Takes a record apart whose checksum was right, and is not there any more.
+    pub(crate) fn of(body: &'a [u8]) -> Result<Self, String> {
         if body.first() != Some(&FORMAT) {
             return Err(format!("format {:?}, expected {FORMAT}", body.first()));
         }
@@ -294,6 +310,17 @@ mod tests {
             assert_eq!((record.stamp, record.version), (stamp, version));
             assert_eq!(record.item(item.id.clone()), Ok(item));
         }
+    }
+
+    #[test]
+    fn another_ordinal_changes_nothing_else() {
+        let (item, key) = (item(), b"key");
+        let bytes = encode(key, &item, Stamp::of(&item, 7), 9);
+        let mut body = checked(key, &bytes).expect("is good").to_vec();
+        set_ordinal(&mut body, 0x0102_0304);
+        let expected = encode(key, &item, Stamp::of(&item, 0x0102_0304), 9);
+        assert_eq!(with_checksum(key, body), expected);
+        set_ordinal(&mut [0; 3], 1);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 pub use disk::DiskStore;
-pub(crate) use disk::sync_names;
+pub(crate) use disk::{sync_dir, sync_names};
 pub use memory::MemoryStore;
 
 /// Why the store could not do what was asked.

@@ -6,6 +6,7 @@ mod graph;
 mod model;
 mod opening;
 mod searches;
+mod snapshots;
 mod writing;
 
 use std::num::NonZeroUsize;

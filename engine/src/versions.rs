@@ -65,14 +65,21 @@ impl Versions {
         })))
     }
 
-    /// Those of a collection that is created by this batch, to be used when it is durable.
-    pub(crate) fn begin(batch: &mut Batch, number: u32) -> Self {
-        put(batch, number, RESERVED);
+    /// Those of a collection that is created by this batch, from `next` on, to be used when it is
+    /// durable.
+    pub(crate) fn begin(batch: &mut Batch, number: u32, next: u64) -> Self {
+        let ceiling = next.saturating_add(RESERVED);
+        put(batch, number, ceiling);
         Self(Mutex::new(Counter {
-            next: 1,
-            ceiling: RESERVED,
-            durable: RESERVED,
+            next,
+            ceiling,
+            durable: ceiling,
         }))
+    }
+
+    /// The next one. All that were given out are below it.
+    pub(crate) fn next(&self) -> u64 {
+        self.0.lock().next
     }
 
     /// Takes one, higher than all before.
@@ -162,7 +169,7 @@ mod tests {
     fn versions_go_on_above_the_ceiling_and_it_is_raised_seldom() {
         let kept = MemoryStore::new();
         let mut batch = Batch::default();
-        let versions = Versions::begin(&mut batch, 7);
+        let versions = Versions::begin(&mut batch, 7, 1);
         kept.commit(batch).expect("commits");
         assert_eq!((versions.take(), versions.take()), (1, 2));
         assert_eq!(

@@ -30,6 +30,9 @@ pub struct ServerConfig {
     /// Where small versions of uploaded pictures are kept; `None` keeps none, and uploaded
     /// pictures are then shown as a tile with their name.
     pub thumbnails: Option<PathBuf>,
+    /// Where snapshots are kept, those of each collection in a folder of its own; `None` keeps
+    /// none.
+    pub snapshots: Option<PathBuf>,
     /// Threads that speak HTTP. They never encode or search.
     pub workers: usize,
     /// How long a graceful stop waits for accepted requests, in seconds.
@@ -44,6 +47,7 @@ impl Default for ServerConfig {
             limits: Limits::default(),
             media_roots: Vec::new(),
             thumbnails: None,
+            snapshots: None,
             workers: 2,
             shutdown_s: 30,
         }

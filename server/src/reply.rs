@@ -43,6 +43,18 @@ pub(crate) enum ApiError {
         /// The version of the item, if it is there.
         found: Option<u64>,
     },
+    #[error("collection {collection:?} has no snapshot {name:?}")]
+    NoSnapshot { collection: String, name: String },
+    #[error("this server keeps no snapshots: its operator has to say where they should be")]
+    NoSnapshots,
+    #[error("collection {collection:?} has a snapshot {name:?} already: choose another name")]
+    SnapshotExists { collection: String, name: String },
+    #[error("a snapshot of collection {collection:?} is being made just now: try again after it")]
+    SnapshotBusy { collection: String },
+    #[error("{message}")]
+    CollectionExists { message: String },
+    #[error("{message}")]
+    Damaged { code: &'static str, message: String },
     #[error("no picture is kept for item {id:?}")]
     NoPicture { id: String },
     #[error("{method} is not allowed here, expected one of {allowed}")]
@@ -114,6 +126,7 @@ impl ApiError {
             EngineError::BadName { .. } => Self::invalid("collection", message),
             EngineError::BadId { .. } => Self::invalid("id", message),
             EngineError::Deleted { collection } => Self::NoCollection { name: collection },
+            EngineError::CollectionExists { .. } => Self::CollectionExists { message },
             EngineError::AnotherModel {
                 collection,
                 made_by,
@@ -170,6 +183,12 @@ impl ApiError {
             Self::NoCollection { .. } => (StatusCode::NOT_FOUND, "collection_not_found"),
             Self::NoItem { .. } => (StatusCode::NOT_FOUND, "item_not_found"),
             Self::VersionConflict { .. } => (StatusCode::CONFLICT, "version_conflict"),
+            Self::NoSnapshot { .. } => (StatusCode::NOT_FOUND, "snapshot_not_found"),
+            Self::NoSnapshots => (StatusCode::NOT_FOUND, "no_snapshots_kept"),
+            Self::SnapshotExists { .. } => (StatusCode::CONFLICT, "snapshot_exists"),
+            Self::SnapshotBusy { .. } => (StatusCode::CONFLICT, "snapshot_busy"),
+            Self::CollectionExists { .. } => (StatusCode::CONFLICT, "collection_exists"),
+            Self::Damaged { code, .. } => (StatusCode::UNPROCESSABLE_ENTITY, code),
             Self::NoPicture { .. } => (StatusCode::NOT_FOUND, "picture_not_found"),
             Self::Method { .. } => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::Slow { .. } => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),

@@ -43,6 +43,8 @@ pub(crate) struct AppState {
     /// Folders whose pictures may be shown, links resolved.
     pub(crate) media_roots: Vec<PathBuf>,
     pub(crate) thumbnails: Option<Thumbnails>,
+    /// Where snapshots are kept.
+    pub(crate) snapshots: Option<PathBuf>,
     pub(crate) metrics: Metrics,
     /// Set when the server begins to stop; requests that come after are refused.
     pub(crate) stopping: AtomicBool,
@@ -90,6 +92,7 @@ impl AppState {
             any_host: config.insecure,
             media_roots,
             thumbnails: config.thumbnails.clone().map(Thumbnails::new),
+            snapshots: config.snapshots.clone(),
             metrics,
             stopping: AtomicBool::new(false),
         })

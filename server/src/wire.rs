@@ -195,6 +195,24 @@ pub(crate) struct CollectionIn {
     pub(crate) fields: Fields,
 }
 
+/// The body of `POST /v1/collections/{c}/snapshots`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SnapshotIn {
+    pub(crate) name: String,
+    /// Whether damaged items are left out and listed; otherwise one makes the request fail.
+    #[serde(default)]
+    pub(crate) skip_damaged: bool,
+}
+
+/// The body of `POST /v1/collections/{c}/snapshots/{s}/restore`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RestoreIn {
+    /// Name of the new collection.
+    pub(crate) into: String,
+}
+
 /// The optional body of `POST /v1/collections/{c}/calibrate`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]

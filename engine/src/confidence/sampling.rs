@@ -42,6 +42,13 @@ impl Confidence {
         }
     }
 
+    /// What was fitted, as JSON for a snapshot; `None` when nothing was.
+    pub(crate) fn to_keep(&self) -> Option<serde_json::Value> {
+        let calibration = Arc::clone(&self.calibration.read());
+        let is_fitted = *calibration != Calibration::default();
+        is_fitted.then(|| serde_json::to_value(&*calibration).expect("a calibration is plain JSON"))
+    }
+
     /// Must hear of every item that is inserted, changed or removed, before readers of the state
     /// see it.
     pub(crate) fn changed<'a>(&self, ids: impl Iterator<Item = &'a ItemId>) {

@@ -25,8 +25,8 @@ use std::{
 };
 
 use fs_err::{self as fs, File};
-pub(crate) use opening::sync_names;
-use opening::{create, lock, open_sled, remove_unfinished_snapshots, sync_dir};
+use opening::{create, lock, open_sled, remove_unfinished_snapshots};
+pub(crate) use opening::{sync_dir, sync_names};
 
 use super::{
     Batch, Entry, Store, StoreError,

@@ -117,7 +117,8 @@ pub(crate) async fn calibrate(
     Ok(HttpResponse::Ok().json(json!({ "calibration": report.directions })))
 }
 
-fn describe(collection: &Arc<Collection>) -> Value {
+/// What is said of a collection.
+pub(super) fn describe(collection: &Arc<Collection>) -> Value {
     json!({
         "name": collection.name(),
         "spaces": collection.spaces(),

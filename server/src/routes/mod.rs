@@ -8,6 +8,7 @@ mod lines;
 mod page;
 mod picture;
 mod search;
+mod snapshots;
 mod status;
 mod stream;
 
@@ -53,6 +54,27 @@ pub(crate) fn configure(config: &mut ServiceConfig) {
             "/v1/collections/{collection}/calibrate",
             "POST",
             [web::post().to(collections::calibrate)],
+        ))
+        .service(only(
+            "/v1/collections/{collection}/snapshots",
+            "GET, POST",
+            [
+                web::get().to(snapshots::list),
+                web::post().to(snapshots::create),
+            ],
+        ))
+        .service(only(
+            "/v1/collections/{collection}/snapshots/{snapshot}",
+            "GET, DELETE",
+            [
+                web::get().to(snapshots::get),
+                web::delete().to(snapshots::delete),
+            ],
+        ))
+        .service(only(
+            "/v1/collections/{collection}/snapshots/{snapshot}/restore",
+            "POST",
+            [web::post().to(snapshots::restore)],
         ))
         .service(only(
             "/v1/collections/{collection}/items",

@@ -86,6 +86,13 @@ impl Service {
         Reply::of(self.agent.get(self.url(path)).call())
     }
 
+    /// Whether the answer to a GET begins well and does not come to its end.
+    pub fn breaks_off(&self, path: &str) -> bool {
+        let reply = self.agent.get(self.url(path)).call();
+        reply
+            .is_ok_and(|mut reply| reply.status() == 200 && reply.body_mut().read_to_vec().is_err())
+    }
+
     pub fn get_as(&self, path: &str, request_id: &str) -> Reply {
         Reply::of(
             self.agent

@@ -9,4 +9,5 @@ mod lifecycle;
 mod page;
 mod queue;
 mod search;
+mod snapshots;
 mod writes;

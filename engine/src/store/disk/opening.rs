@@ -138,7 +138,8 @@ pub(super) fn open_sled(dir: &Path, cache_bytes: u64) -> Result<sled::Db, StoreE
     }
 }
 
-pub(super) fn sync_dir(dir: &Path) -> std::io::Result<()> {
+/// Syncs the names in a folder.
+pub(crate) fn sync_dir(dir: &Path) -> std::io::Result<()> {
     // Elsewhere a folder cannot be opened, and its names need no sync.
     if cfg!(unix) {
         File::open(dir)?.sync_all()
