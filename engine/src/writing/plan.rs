@@ -55,7 +55,7 @@ impl<'a> Plan<'a> {
                 });
             }
             Change::Put(item) => item,
-            Change::Payload(id, change) => self.with_payload(id, change)?,
+            Change::Payload(id, change) => self.with_payload(&id, change)?,
         };
         self.collection.check_item(&item)?;
         self.collection.check_payload(&item)?;
@@ -70,13 +70,9 @@ impl<'a> Plan<'a> {
     }
 
     fn is_there(&self, id: &ItemId) -> bool {
-        match self.next.get(id) {
-            Some(next) => next.is_put(),
-            None => {
-                let slot = self.collection.slot(id);
-                self.collection.state.read().contains(id, slot)
-            }
-        }
+        let slot = self.collection.slot(id);
+        let stored = || self.collection.state.read().contains(id, slot);
+        self.next.get(id).map_or_else(stored, Next::is_put)
     }
 
     fn check_version(&self, id: &ItemId, expected: u64) -> Result<(), EngineError> {
@@ -97,11 +93,11 @@ impl<'a> Plan<'a> {
     }
 
     /// The item with a changed payload.
-    fn with_payload(&self, id: ItemId, change: PayloadChange) -> Result<Item, EngineError> {
-        let there = match self.next.get(&id) {
+    fn with_payload(&self, id: &ItemId, change: PayloadChange) -> Result<Item, EngineError> {
+        let there = match self.next.get(id) {
             Some(Next::Put(item, _)) => Some(item.clone()),
             Some(Next::Gone) => None,
-            None => self.collection.get(&id)?,
+            None => self.collection.get(id)?,
         };
         let mut item = there.ok_or_else(|| EngineError::NoItem {
             collection: self.collection.name.clone(),
