@@ -25,8 +25,8 @@ struct Report<'a> {
 /// Writes a collection, and says how much it was.
 ///
 /// # Errors
-/// When there is no such collection, something of that name is there, an item is damaged or the disk
-/// fails; nothing is left then.
+/// When there is no such collection, something of that name is there, an item is damaged or the
+/// disk fails; nothing is left then.
 pub fn run(places: &Places, args: &ExportArgs) -> Result<()> {
     let start = Instant::now();
     let format = args

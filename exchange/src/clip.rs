@@ -1,6 +1,6 @@
 //! The layout of clip-retrieval: `img_emb/img_emb_0.npy`, `text_emb/text_emb_0.npy` and
-//! `metadata/metadata_0.parquet`, and more of each with higher numbers. Row i of one belongs to row i
-//! of the others with its number.
+//! `metadata/metadata_0.parquet`, and more of each with higher numbers. Row i of one belongs to
+//! row i of the others with its number.
 
 mod reading;
 mod writing;

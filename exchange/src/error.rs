@@ -73,7 +73,8 @@ pub enum ExchangeError {
     },
     /// Nothing says which model made the embeddings.
     #[error(
-        "{} does not say which model made its embeddings, and those of different models cannot meet",
+        "{} does not say which model made its embeddings, and those of different models cannot \
+         meet",
         path.display()
     )]
     UnknownModel {
@@ -117,7 +118,7 @@ pub enum ExchangeError {
 
 /// A row that cannot become an item.
 #[derive(Debug, Error)]
-#[error("row {row} of {}{}", path.display(), id.as_ref().map(|id| format!(" (id {id:?})")).unwrap_or_default())]
+#[error("row {row} of {}{}", path.display(), in_words(id.as_deref()))]
 pub struct BadRow {
     /// The file.
     pub path: PathBuf,
@@ -128,6 +129,10 @@ pub struct BadRow {
     /// What is wrong with it.
     #[source]
     pub problem: RowProblem,
+}
+
+fn in_words(id: Option<&str>) -> String {
+    id.map(|id| format!(" (id {id:?})")).unwrap_or_default()
 }
 
 /// What is wrong with a row.

@@ -31,8 +31,8 @@
 //!
 //! Reading order: [`export`] and [`Source`] (`source`) are what is called. `table` reads Parquet
 //! files row by row, `cells` their values; `columns` and `clip` know the two layouts; `sink` puts
-//! rows into a collection; `write` writes Parquet. [`NpyReader`] and [`NpyWriter`] stand beside, and
-//! are all that is left without the feature `collections`.
+//! rows into a collection; `write` writes Parquet. [`NpyReader`] and [`NpyWriter`] stand beside,
+//! and are all that is left without the feature `collections`.
 
 #[cfg(feature = "collections")]
 mod about;

@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc};
 use embedding::{Embedding, EmbeddingError, Modality};
 use engine::{Collection, Item, ItemId};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::{BadRow, ExchangeError, RowProblem};
 
@@ -56,7 +57,7 @@ pub struct Imported {
     pub ignored_columns: Vec<String>,
 }
 
-/// Told how many rows were read so far, after every write.
+/// Told how many items were written, or how many rows were read and what is good of them written.
 pub(crate) type Progress<'a> = &'a mut dyn FnMut(u64);
 
 /// Collects items and writes them.
@@ -104,8 +105,12 @@ impl<'a> Sink<'a> {
             Ok(item) => {
                 let specific = item.specific.as_ref().map_or(0, Embedding::dim);
                 self.bytes += 4 * (item.shared.dim() + specific);
-                // What a payload takes is not known without writing it: its keys are few.
-                self.bytes += item.text.as_ref().map_or(0, String::len) + 64 * item.payload.len();
+                self.bytes += item.text.as_ref().map_or(0, String::len);
+                self.bytes += item
+                    .payload
+                    .iter()
+                    .map(|(k, v)| k.len() + weight(v))
+                    .sum::<usize>();
                 self.waiting.push(item);
                 if self.waiting.len() >= BATCH_ITEMS || self.bytes >= BATCH_BYTES {
                     self.write()?;
@@ -146,6 +151,17 @@ impl<'a> Sink<'a> {
         self.write()?;
         Ok(self.report)
     }
+}
+
+/// Bytes that a value takes, about.
+fn weight(value: &Value) -> usize {
+    size_of::<Value>()
+        + match value {
+            Value::String(text) => text.len(),
+            Value::Array(values) => values.iter().map(weight).sum(),
+            Value::Object(map) => map.iter().map(|(k, v)| k.len() + weight(v)).sum(),
+            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        }
 }
 
 /// Makes an embedding of numbers that a file has.

@@ -92,7 +92,7 @@ impl Source {
         }
     }
 
-    /// How many rows it has, as it says.
+    /// How many rows of embeddings it has, as it says.
     pub fn rows(&self) -> u64 {
         match &self.kind {
             Kind::Parquet(table) => table.rows(),
@@ -133,11 +133,12 @@ impl Source {
     }
 
     /// Puts its rows into a collection, in batches that are durable one after the other: after an
-    /// interruption, the same again has the same result. `progress` is told how many rows were read.
+    /// interruption, the same again has the same result. `progress` is told how many rows were
+    /// read.
     ///
     /// # Errors
-    /// As for [`Source::check`]; when a row is no item (unless [`ImportOptions::skip_bad`]), or when
-    /// the file or the store fails. Batches before that stay.
+    /// As for [`Source::check`]; when a row is no item (unless [`ImportOptions::skip_bad`]), or
+    /// when the file or the store fails. Batches before that stay.
     pub fn import(
         &self,
         collection: &Arc<Collection>,

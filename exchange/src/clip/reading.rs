@@ -91,7 +91,11 @@ impl ClipFolder {
     }
 
     pub(crate) fn rows(&self) -> u64 {
-        self.files.iter().map(|files| files.rows).sum()
+        let kinds = |files: &Files| files.images.iter().chain(&files.texts).count() as u64;
+        self.files
+            .iter()
+            .map(|files| files.rows * kinds(files))
+            .sum()
     }
 
     /// Checks dims, and types of columns.
