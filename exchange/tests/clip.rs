@@ -151,7 +151,7 @@ fn embeddings_alone_are_numbered() {
 fn an_export_has_rows_that_agree_in_every_folder_and_comes_back() {
     let world = World::new();
     let all = world.filled("all", 30);
-    for (name, half, rows_per_file) in [("a", false, 3), ("b", true, 1_000)] {
+    for (name, half, rows_per_file) in [("a", false, 2), ("b", true, 1_000)] {
         let options = ExportOptions {
             half,
             rows_per_file,

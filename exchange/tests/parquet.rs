@@ -70,7 +70,7 @@ fn everything_comes_back_bit_for_bit_from_several_row_groups() {
     let world = World::new();
     let all = world.filled("all", 300);
     let options = ExportOptions {
-        row_group_bytes: 16 << 10,
+        row_group_bytes: 8 << 10,
         ..ExportOptions::default()
     };
     let exported = world
