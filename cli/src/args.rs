@@ -49,6 +49,10 @@ pub enum Command {
     /// Make, restore and check snapshots of collections
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
+    /// Write a collection into files that other programs read
+    Export(ExportArgs),
+    /// Put embeddings out of files into a collection
+    Import(ImportArgs),
     /// Measure a model
     #[command(subcommand)]
     Eval(EvalCommand),
@@ -285,6 +289,75 @@ pub struct SnapshotVerifyArgs {
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// How items lie in files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FormatArg {
+    /// One Parquet file, from which everything comes back.
+    Parquet,
+    /// A folder with .npy and Parquet files, as clip-retrieval makes them.
+    ClipRetrieval,
+}
+
+/// Options of `export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The collection
+    pub collection: String,
+    /// A file or folder that is not there yet
+    pub dest: PathBuf,
+    /// What to write [default: by the name: parquet if it ends in .parquet, else clip-retrieval]
+    #[arg(long, value_enum)]
+    pub format: Option<FormatArg>,
+    /// Write the .npy files of clip-retrieval in half precision
+    #[arg(long)]
+    pub f16: bool,
+    /// Leave out items that are damaged in the store
+    #[arg(long)]
+    pub skip_bad: bool,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `import`.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// A Parquet file, or a folder of clip-retrieval
+    pub src: PathBuf,
+    /// The collection; made when it does not exist
+    pub collection: String,
+    /// What to read [default: by the name: parquet if it ends in .parquet, else clip-retrieval]
+    #[arg(long, value_enum)]
+    pub format: Option<FormatArg>,
+    /// Affirm that the model of --model made these embeddings, which the files do not say
+    #[arg(long)]
+    pub as_model: bool,
+    /// What all rows of a Parquet file without a column `modality` are
+    #[arg(long, value_enum)]
+    pub modality: Option<ModalityArg>,
+    /// Scale embeddings to unit length, where they are not
+    #[arg(long)]
+    pub normalize: bool,
+    /// Leave out rows that cannot become items, and count them
+    #[arg(long)]
+    pub skip_bad: bool,
+    /// In a folder of clip-retrieval, number the items and leave `image_path` out of their ids
+    #[arg(long)]
+    pub row_ids: bool,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What kind of thing items are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ModalityArg {
+    /// Pictures.
+    Image,
+    /// Texts.
+    Text,
 }
 
 /// What `eval` measures.

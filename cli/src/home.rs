@@ -151,12 +151,34 @@ pub fn model(places: &Places) -> Result<Model> {
     }
 }
 
+/// The collection `name`.
+///
+/// # Errors
+/// When there is none.
+pub fn find(engine: &Engine, name: &str) -> Result<Arc<Collection>> {
+    if let Some(collection) = engine.collection(name) {
+        return Ok(collection);
+    }
+    let names: Vec<String> = engine
+        .collections()
+        .iter()
+        .map(|c| c.name().to_owned())
+        .collect();
+    match names.as_slice() {
+        [] => bail!("there is no collection yet: run `diptych index PATH` first"),
+        _ => bail!(
+            "there is no collection {name:?}; there is {}",
+            names.join(", ")
+        ),
+    }
+}
+
 /// The collection `name`, which `model` must have made.
 ///
 /// # Errors
 /// When there is none, or another model made it.
 pub fn collection(engine: &Engine, name: &str, model: &Model) -> Result<Arc<Collection>> {
-    let collection = any_collection(engine, name)?;
+    let collection = find(engine, name)?;
     let (theirs, ours) = (collection.spaces(), model.spaces());
     if !theirs.same_model(ours) {
         bail!(
@@ -168,28 +190,6 @@ pub fn collection(engine: &Engine, name: &str, model: &Model) -> Result<Arc<Coll
             ours.fingerprint,
         );
     }
-    Ok(collection)
-}
-
-/// The collection `name`, whatever model made it.
-///
-/// # Errors
-/// When there is none.
-pub fn any_collection(engine: &Engine, name: &str) -> Result<Arc<Collection>> {
-    let Some(collection) = engine.collection(name) else {
-        let names: Vec<String> = engine
-            .collections()
-            .iter()
-            .map(|c| c.name().to_owned())
-            .collect();
-        match names.as_slice() {
-            [] => bail!("there is no collection yet: run `diptych index PATH` first"),
-            _ => bail!(
-                "there is no collection {name:?}; there is {}",
-                names.join(", ")
-            ),
-        }
-    };
     Ok(collection)
 }
 

@@ -8,8 +8,10 @@ mod classify;
 mod demo;
 mod embed;
 mod eval;
+mod export;
 mod gallery;
 mod home;
+mod import;
 mod index;
 mod inputs;
 mod model;
@@ -52,6 +54,8 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Demo(args) => demo::run(places, args)?,
         Command::Serve(args) => serve::run(places, args)?,
         Command::Index(args) => return index::run(places, args),
+        Command::Export(args) => export::run(places, args)?,
+        Command::Import(args) => return import::run(places, args),
         Command::Search(args) => search::run(places, args)?,
         Command::Classify(args) => classify::run(places, args)?,
         Command::Embed(args) => embed::run(places, args)?,

@@ -47,7 +47,7 @@ pub fn run(places: &Places, command: &SnapshotCommand) -> Result<()> {
 
 fn create(places: &Places, args: &SnapshotCreateArgs) -> Result<()> {
     let engine = Home::new(places)?.open_existing()?;
-    let collection = home::any_collection(&engine, &args.collection)?;
+    let collection = home::find(&engine, &args.collection)?;
     let options = SnapshotOptions {
         base: args.base.clone(),
         skip_damaged: args.skip_damaged,

@@ -202,6 +202,24 @@ impl Collection {
     pub fn metas(
         &self,
     ) -> Result<impl Iterator<Item = Result<ItemMeta, EngineError>> + Send + '_, EngineError> {
+        self.each(|record, id| record.meta(id))
+    }
+
+    /// Every item, embeddings and all, in the order of ids. Others may write meanwhile, so that
+    /// what comes is not of one moment.
+    ///
+    /// # Errors
+    /// As for [`Collection::metas`].
+    pub fn items(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<Item, EngineError>> + Send + '_, EngineError> {
+        self.each(|record, id| record.item(id))
+    }
+
+    fn each<T: 'static>(
+        &self,
+        read: impl Fn(&Record<'_>, ItemId) -> Result<T, String> + Send,
+    ) -> Result<impl Iterator<Item = Result<T, EngineError>> + Send, EngineError> {
         if self.deleted.load(SeqCst) {
             return Err(self.gone());
         }
@@ -211,8 +229,8 @@ impl Collection {
         Ok(entries.map(move |entry| {
             let (key, value) = entry?;
             let id = self.id_of(&key)?;
-            let meta = Record::read(&key, &value).and_then(|record| record.meta(id.clone()));
-            meta.map_err(|reason| self.damaged(id.as_str(), reason))
+            let item = Record::read(&key, &value).and_then(|record| read(&record, id.clone()));
+            item.map_err(|reason| self.damaged(id.as_str(), reason))
         }))
     }
 
@@ -240,6 +258,15 @@ impl Collection {
     /// When a build fails or the engine is being closed.
     pub fn seal(&self) -> Result<(), EngineError> {
         sealing::seal_all(self)
+    }
+
+    /// Whether [`Collection::upsert`] would take the item, as far as that depends on the item.
+    ///
+    /// # Errors
+    /// As for [`Collection::upsert`], but for the store.
+    pub fn check(&self, item: &Item) -> Result<(), EngineError> {
+        self.check_item(item)?;
+        self.check_payload(item)
     }
 
     /// Waits for other writers of these items, and keeps them waiting.

@@ -193,6 +193,11 @@ fn a_record_that_does_not_read_back_is_an_error_for_its_item_and_for_no_other() 
         notes.metas().expect("lists").filter(Result::is_err).count(),
         1
     );
+    let items: Vec<_> = notes.items().expect("lists").collect();
+    assert!(matches!(
+        items[..],
+        [Ok(_), Err(EngineError::DamagedItem { .. }), Ok(_)]
+    ));
     assert_eq!((notes.stats().items, notes.stats().damaged_items), (2, 1));
     assert_eq!(notes.upsert(vec![write("b")]).expect("upserts").updated, 1);
     assert_eq!(ids(&notes, &request)[0], "b");

@@ -98,6 +98,12 @@ fn check(collection: &Collection, model: &Model) {
     versions.sort_unstable();
     assert!(versions.is_sorted_by(|a, b| a < b), "no two have the same");
     assert_eq!(metas, model.values().map(meta).collect::<Vec<_>>());
+    let items: Vec<Item> = collection
+        .items()
+        .expect("lists")
+        .collect::<Result<_, _>>()
+        .expect("reads");
+    assert!(items.iter().eq(model.values()));
     let stats = collection.stats();
     assert_eq!(stats.items, model.len());
     assert_eq!(

@@ -119,7 +119,7 @@ fn json_bytes(payload: &Payload) -> usize {
 }
 
 impl Collection {
-    fn check_item(&self, item: &Item) -> Result<(), EngineError> {
+    pub(crate) fn check_item(&self, item: &Item) -> Result<(), EngineError> {
         let spaces = self.spaces();
         let check = |aspect, expected: usize, embedding: &Embedding| {
             let got = embedding.dim();
