@@ -53,6 +53,9 @@ mod config;
 mod engine;
 mod error;
 mod filter;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod head;
 pub mod index;
 mod indexing;
