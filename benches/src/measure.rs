@@ -27,6 +27,29 @@ impl Latencies {
         (Self { sorted }, results)
     }
 
+    /// Calls `work` with 0, 1 and so on as long as `goes_on` says so, at least once, and times each
+    /// call.
+    pub fn during<T>(
+        mut goes_on: impl FnMut() -> bool,
+        mut work: impl FnMut(usize) -> T,
+    ) -> (Self, Vec<T>) {
+        let (mut results, mut sorted) = (Vec::new(), Vec::new());
+        while results.is_empty() || goes_on() {
+            let start = Instant::now();
+            let result = work(results.len());
+            sorted.push(start.elapsed());
+            results.push(result);
+        }
+        sorted.sort_unstable();
+        (Self { sorted }, results)
+    }
+
+    /// Number of calls.
+    #[allow(clippy::len_without_is_empty, reason = "there is always one")]
+    pub fn len(&self) -> usize {
+        self.sorted.len()
+    }
+
     /// The time that the given part of the calls did not exceed, in ms (nearest rank).
     pub fn quantile_ms(&self, part: f64) -> f64 {
         let rank = (part * self.sorted.len() as f64).ceil() as usize;

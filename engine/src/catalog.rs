@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     EngineError, ItemId,
+    config::MAX_SHARDS,
     filter::field::FieldSet,
     marks, record,
     store::{Batch, Store},
@@ -35,6 +36,8 @@ const DELETED: &[u8] = b"d";
 const VERSION: u32 = 5;
 /// The same of a collection whose changes were not marked, by an engine that keeps no indexes.
 const UNMARKED_VERSION: u32 = 4;
+/// Most numbers of an embedding. A description that says more is damaged.
+const MAX_DIM: usize = 1 << 16;
 /// Items removed in one batch while a collection is being deleted.
 const REMOVE_BATCH: usize = 1000;
 
@@ -104,7 +107,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), EngineError> {
     })
 }
 
-/// Checks that there can be rows of every embedding.
+/// Checks that there can be rows of every embedding, and that memory for a few can be had.
 pub(crate) fn check_spaces(spaces: &Spaces) -> Result<(), EngineError> {
     let specific = |modality| spaces.specific(modality);
     let all =
@@ -113,8 +116,8 @@ pub(crate) fn check_spaces(spaces: &Spaces) -> Result<(), EngineError> {
         model, dim, aspect, ..
     } in all
     {
-        if dim == 0 {
-            return Err(EngineError::NoDim { model, aspect });
+        if !(1..=MAX_DIM).contains(&dim) {
+            return Err(EngineError::BadDim { model, aspect, dim });
         }
     }
     Ok(())
@@ -158,7 +161,8 @@ pub(crate) fn digests_key(number: u32) -> Vec<u8> {
     [b"e".as_slice(), &number.to_be_bytes()].concat()
 }
 
-fn collection_key(name: &str) -> Vec<u8> {
+/// Key of the description of a collection.
+pub(crate) fn collection_key(name: &str) -> Vec<u8> {
     [COLLECTIONS, name.as_bytes()].concat()
 }
 
@@ -221,8 +225,18 @@ fn read((key, value): &(Vec<u8>, Vec<u8>)) -> Result<(String, Description), Engi
     }
     let description: Description =
         serde_json::from_slice(body).map_err(|error| damaged(error.to_string()))?;
-    if description.shards == 0 {
-        return Err(damaged("it has 0 shards, expected at least 1".to_owned()));
+    let shards = description.shards;
+    if !(1..=MAX_SHARDS).contains(&shards) {
+        return Err(damaged(format!(
+            "it has {shards} shards, expected 1 to {MAX_SHARDS}"
+        )));
+    }
+    // The next collection, and the next field, must get a number of its own.
+    if description.number == u32::MAX || !description.fields.has_good_numbers() {
+        let number = description.number;
+        return Err(damaged(format!(
+            "it has number {number}, or fields share one"
+        )));
     }
     check_spaces(&description.spaces).map_err(|error| damaged(error.to_string()))?;
     check_name(&name)?;
@@ -311,7 +325,7 @@ pub(crate) fn next_number(store: &dyn Store) -> Result<u32, EngineError> {
         .unwrap_or(0);
     for entry in store.scan(DELETED) {
         if let Some(number) = entry?.0[DELETED.len()..].first_chunk() {
-            next = next.max(u32::from_be_bytes(*number) + 1);
+            next = next.max(u32::from_be_bytes(*number).saturating_add(1));
         }
     }
     Ok(next)
@@ -319,7 +333,61 @@ pub(crate) fn next_number(store: &dyn Store) -> Result<u32, EngineError> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::filter::field::LAST_NUMBER;
+
+    /// Found by fuzzing and by reading: a description with a good checksum was believed whatever it
+    /// said. A number at the end of its range gave the next collection, or the next field, the
+    /// number of another one, whose items it then shared, and a huge dim or number of shards brought
+    /// the process down for want of memory.
+    #[test]
+    fn a_description_that_cannot_be_true_is_refused_and_the_last_numbers_are_given() {
+        let spaces =
+            embedding::Encoder::<&str>::spaces(&embedding::HashEncoder::new(Modality::Text, 4))
+                .clone();
+        let good = Description::new(u32::MAX - 1, MAX_SHARDS, spaces);
+        let fields = |numbers: [u16; 2]| {
+            let field = |number| json!({ "number": number, "kind": "bool" });
+            json!({ "a": field(numbers[0]), "b": field(numbers[1]) })
+        };
+        let good = serde_json::to_value(good).expect("plain JSON");
+        let opened = |changes: &[(&str, serde_json::Value)]| {
+            let mut description = good.clone();
+            for (pointer, value) in changes {
+                *description.pointer_mut(pointer).expect("is there") = value.clone();
+            }
+            let key = collection_key("c");
+            let body = serde_json::to_vec(&description).expect("plain JSON");
+            let value = record::with_checksum(&key, body);
+            read(&(key, value)).map(|(_, description)| description)
+        };
+        let last = opened(&[("/fields", fields([0, LAST_NUMBER]))]).expect("is good");
+        let more = crate::Fields::new([("c", crate::FieldKind::Bool)]).expect("good");
+        let (_, numbers) = last.fields.with("c", &more).expect("one more fits");
+        assert_eq!(numbers, [LAST_NUMBER + 1]);
+        for (pointer, bad) in [
+            ("/number", json!(u32::MAX)),
+            ("/shards", json!(0)),
+            ("/shards", json!(MAX_SHARDS + 1)),
+            ("/shards", json!(u64::MAX)),
+            ("/spaces/shared_dim", json!(0)),
+            ("/spaces/shared_dim", json!(u64::MAX / 4)),
+            ("/spaces/specific_image_dim", json!(MAX_DIM + 1)),
+            ("/fields", fields([7, 7])),
+            ("/fields", fields([0, LAST_NUMBER + 1])),
+        ] {
+            let refused = opened(&[(pointer, bad.clone())]);
+            let is_damage = matches!(refused, Err(EngineError::DamagedCollection { .. }));
+            assert!(is_damage, "{pointer} {bad}: {refused:?}");
+        }
+        let store = crate::store::MemoryStore::new();
+        let mut batch = Batch::default();
+        batch.put(deleted_key(u32::MAX), b"gone".to_vec());
+        store.commit(batch).expect("commits");
+        assert_eq!(next_number(&store).expect("reads"), u32::MAX);
+    }
 
     #[test]
     fn a_name_is_also_a_safe_folder_name() {

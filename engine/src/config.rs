@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::EngineError;
 
 /// Most hash shards per modality; more would only be slower.
-const MAX_SHARDS: usize = 64;
+pub(crate) const MAX_SHARDS: usize = 64;
 /// Most candidates that a search may keep.
 const MOST_EF: usize = 65_536;
 

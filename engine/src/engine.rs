@@ -129,7 +129,7 @@ impl Engine {
     ///
     /// # Errors
     /// When the name is not allowed, when another model made the collection, when a dim of the
-    /// spaces is 0, or when the store fails.
+    /// spaces is 0 or above 65,536, or when the store fails.
     pub fn create(&self, name: &str, spaces: &Spaces) -> Result<Arc<Collection>, EngineError> {
         self.create_with_fields(name, spaces, &Fields::default())
     }

@@ -65,13 +65,15 @@ pub enum EngineError {
         /// The model of the request.
         got: String,
     },
-    /// A model whose embeddings would have no elements.
-    #[error("model {model} has {aspect} dim 0, expected at least 1")]
-    NoDim {
+    /// A model whose embeddings would have no elements, or more than any has.
+    #[error("model {model} has {aspect} dim {dim}, expected 1 to 65536")]
+    BadDim {
         /// Name of the model.
         model: String,
         /// Which of its embeddings.
         aspect: Aspect,
+        /// Number of its elements.
+        dim: usize,
     },
     /// The collection was deleted while it was in use.
     #[error("collection {collection} was deleted")]

@@ -57,6 +57,9 @@ mod engine;
 mod error;
 mod filter;
 mod flushing;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod head;
 pub mod index;
 mod indexing;

@@ -6,6 +6,8 @@
 //! nearly free. Rows are three quarters of a file and are checked block by block (`index/blocks.rs`),
 //! each before a row of it is used.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod sections;
 
 use std::{

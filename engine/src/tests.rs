@@ -1,10 +1,12 @@
 //! The engine through its public face, against a plain model of it.
 
+mod corpus;
 mod damage;
 mod filters;
 mod graph;
 mod model;
 mod opening;
+mod recall;
 mod searches;
 mod snapshots;
 mod writing;

@@ -16,8 +16,10 @@ use std::{
 
 use embedding::{Encoder, HashEncoder, Modality, Spaces, mix};
 use engine::{
-    Collection, Engine, EngineConfig, EngineError, Item, ItemId, Query, SearchRequest, Target,
+    Collection, Engine, EngineConfig, EngineError, FieldKind, Fields, Filter, Item, ItemId, Query,
+    SearchRequest, Target,
 };
+use serde_json::json;
 
 const SEED: u64 = 20_261_121;
 /// Tries in the store's log, and in every other file.
@@ -29,7 +31,11 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// Most memory that this test may ever hold: what is damaged must not be believed.
 const MEMORY_KIB: u64 = 1 << 20;
 const ITEMS: u64 = 150;
-const DIM: usize = 16;
+/// So many that the rows of a file are several of the blocks that are checked one by one.
+const DIM: usize = 256;
+
+/// A declared field.
+const FIELD: &str = "version";
 
 fn config() -> EngineConfig {
     EngineConfig {
@@ -49,13 +55,21 @@ fn id(number: u64) -> ItemId {
     ItemId::new(format!("{number:03}")).expect("plain characters")
 }
 
+fn modality(number: u64) -> Modality {
+    if number.is_multiple_of(2) {
+        Modality::Image
+    } else {
+        Modality::Text
+    }
+}
+
 fn item(number: u64, version: u64) -> Item {
     let content = format!("{number} {version}");
-    let encoder = HashEncoder::new(Modality::Image, DIM);
+    let encoder = HashEncoder::new(modality(number), DIM);
     let encoded = encoder.encode(&[&content]).expect("bytes encode").remove(0);
-    let mut item = Item::new(id(number), Modality::Image, encoded.shared);
+    let mut item = Item::new(id(number), modality(number), encoded.shared);
     item.specific = encoded.specific;
-    item.payload.insert("version".into(), version.into());
+    item.payload.insert(FIELD.into(), version.into());
     // A few are larger than what the store keeps in one piece.
     let length = if number.is_multiple_of(20) {
         40_000
@@ -72,7 +86,9 @@ fn filled(dir: &Path) -> BTreeMap<u64, Option<Item>> {
     let mut expected = BTreeMap::new();
     for version in 1..=2 {
         let engine = Engine::open(dir, config()).expect("opens");
-        let photos = engine.create("photos", &spaces()).expect("creates");
+        let fields = Fields::new([(FIELD, FieldKind::Integer)]).expect("good fields");
+        let photos = engine.create_with_fields("photos", &spaces(), &fields);
+        let photos = photos.expect("creates");
         for number in (0..ITEMS).filter(|n| version == 1 || n.is_multiple_of(4)) {
             let item = item(number, version);
             expected.insert(number, Some(item.clone()));
@@ -83,6 +99,14 @@ fn filled(dir: &Path) -> BTreeMap<u64, Option<Item>> {
             expected.insert(number, None);
         }
         photos.seal().expect("seals");
+        // A calibration is kept, too. What is there of it changes no hit.
+        let there = expected.iter().filter(|(_, item)| item.is_some());
+        let there: Vec<u64> = there.map(|(number, _)| *number).collect();
+        let pairs = there
+            .windows(2)
+            .filter(|pair| modality(pair[0]) != modality(pair[1]));
+        let pairs: Vec<_> = pairs.map(|pair| (id(pair[0]), id(pair[1]))).collect();
+        photos.calibrate(Some(&pairs)).expect("is kept");
         drop(photos);
         engine.close();
     }
@@ -189,6 +213,22 @@ fn use_all(dir: &Path, expected: &BTreeMap<u64, Option<Item>>) -> Result<Outcome
             Err(error) => outcome = told(dir, &error)?,
         }
     }
+    for version in 1..=2 {
+        let of_version = |item: &&Item| item.payload.get(FIELD) == Some(&version.into());
+        let wanted = expected.values().flatten().filter(of_version);
+        let wanted: Vec<ItemId> = wanted.map(|item| item.id.clone()).collect();
+        match filtered(&photos, version) {
+            Ok(found) if found == wanted => {}
+            Ok(found) if matches!(outcome, Outcome::Answers) => {
+                let (found, wanted) = (found.len(), wanted.len());
+                return Err(format!(
+                    "{found} items of version {version}, wanted {wanted}"
+                ));
+            }
+            Ok(_) => {}
+            Err(error) => outcome = told(dir, &error)?,
+        }
+    }
     Ok(outcome)
 }
 
@@ -197,9 +237,29 @@ fn best(photos: &Collection, wanted: &Item) -> Result<Option<ItemId>, EngineErro
         embedding: wanted.shared.clone(),
         space: spaces().shared(),
     };
-    let request = SearchRequest::new(query, Target::Image, NonZeroUsize::MIN);
+    let target = match wanted.modality {
+        Modality::Text => Target::Text,
+        Modality::Image => Target::Image,
+    };
+    let request = SearchRequest::new(query, target, NonZeroUsize::MIN);
     let answer = photos.search(&request)?;
     Ok(answer.hits.into_iter().next().map(|hit| hit.id))
+}
+
+/// The items of a version by the index of the field, in the order of ids.
+fn filtered(photos: &Collection, version: u64) -> Result<Vec<ItemId>, EngineError> {
+    let query = Query {
+        embedding: item(0, 0).shared,
+        space: spaces().shared(),
+    };
+    let all = NonZeroUsize::new(ITEMS as usize).expect("not zero");
+    let mut request = SearchRequest::new(query, Target::Both, all);
+    let filter = json!({ "must": [{ "field": FIELD, "eq": version }] });
+    request.filter = Some(Filter::from_json(&filter)?);
+    let hits = photos.search(&request)?.hits;
+    let mut ids: Vec<ItemId> = hits.into_iter().map(|hit| hit.id).collect();
+    ids.sort();
+    Ok(ids)
 }
 
 /// Whether an error says which folder or item it is about, and what to do.

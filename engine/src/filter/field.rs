@@ -8,6 +8,8 @@ use crate::EngineError;
 
 /// Most fields of a collection.
 pub const MAX_FIELDS: usize = 64;
+/// Greatest number of a field that is believed: from there on as many more can be counted.
+pub(crate) const LAST_NUMBER: u16 = u16::MAX - MAX_FIELDS as u16 - 1;
 /// Longest name of a field, in bytes of UTF-8.
 pub const MAX_FIELD_NAME_BYTES: usize = 128;
 
@@ -200,6 +202,15 @@ impl FieldSet {
         let mut all = self.clone();
         all.0.values_mut().for_each(|field| field.ready = true);
         all
+    }
+
+    /// Whether each field has a number of its own, and there are some for as many more as there can
+    /// be.
+    pub(crate) fn has_good_numbers(&self) -> bool {
+        let mut numbers: Vec<u16> = self.0.values().map(|field| field.number).collect();
+        numbers.sort_unstable();
+        let last = numbers.last().copied().unwrap_or(0);
+        numbers.is_sorted_by(|a, b| a < b) && last <= LAST_NUMBER
     }
 
     /// Whether a number stands for a field.

@@ -107,6 +107,8 @@ impl Filter {
         for (key, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
             let clauses = list.iter().map(|clause| match clause {
                 Clause::Condition(condition) => condition.to_json(),
+                // One without conditions must not look like a condition without a field.
+                Clause::Filter(filter) if *filter == Self::default() => json!({ "must": [] }),
                 Clause::Filter(filter) => filter.to_json(),
             });
             out.insert(key.to_owned(), clauses.collect());

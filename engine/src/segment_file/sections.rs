@@ -17,7 +17,7 @@ const VERSION: u32 = 4;
 /// codes in whole cache lines.
 pub(super) const ALIGN: usize = 64;
 /// More sections than any segment has.
-const MAX_SECTIONS: u32 = 64;
+pub(super) const MAX_SECTIONS: u32 = 64;
 
 /// What a section holds.
 pub(super) mod kind {
@@ -46,8 +46,8 @@ pub(super) mod kind {
 pub(super) struct Header {
     magic: [u8; 8],
     version: u32,
-    sections: u32,
-    generation: u64,
+    pub(super) sections: u32,
+    pub(super) generation: u64,
 }
 
 impl Header {

@@ -49,6 +49,14 @@ impl MemoryStore {
         }
     }
 
+    /// Has a store that writes a log stop after so many more bytes.
+    #[cfg(test)]
+    pub(crate) fn stop_after(&self, bytes: usize) {
+        if let Some(disk) = &self.disk {
+            disk.lock().room = bytes;
+        }
+    }
+
     /// What a new process finds; it can write without end. The old store must not be used again.
     #[must_use]
     pub fn reopened(&self) -> Self {

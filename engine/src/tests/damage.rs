@@ -225,7 +225,7 @@ fn spaces_of_no_elements_are_refused_before_anything_is_stored_and_when_found_in
     let engine = open().expect("opens");
     for spaces in &flat {
         let refused = engine.create("notes", spaces);
-        assert!(matches!(refused, Err(EngineError::NoDim { .. })));
+        assert!(matches!(refused, Err(EngineError::BadDim { .. })));
     }
     assert!(engine.collection("notes").is_none());
     drop(engine);
@@ -245,7 +245,7 @@ fn spaces_of_no_elements_are_refused_before_anything_is_stored_and_when_found_in
     store.commit(batch).expect("commits");
     let error = open().expect_err("would have no rows").to_string();
     let expected = "the description of collection notes is damaged in the store: \
-                    model hash-24 has shared dim 0, expected at least 1";
+                    model hash-24 has shared dim 0, expected 1 to 65536";
     assert_eq!(error, expected);
 }
 

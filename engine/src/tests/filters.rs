@@ -76,7 +76,7 @@ fn passing(collection: &Collection, filter: &Value) -> Vec<String> {
 }
 
 /// What a filter says of a payload, read off the JSON in the plainest way.
-fn says(filter: &Value, payload: &Payload) -> bool {
+pub(super) fn says(filter: &Value, payload: &Payload) -> bool {
     let list = |key: &str| filter.get(key).and_then(Value::as_array).cloned();
     let holds = |clause: &Value| match clause.get("field") {
         Some(field) => condition(clause, payload.get(field.as_str().expect("a name"))),
@@ -150,9 +150,9 @@ fn value_of(field: usize) -> BoxedStrategy<Value> {
     }
 }
 
-const NAMES: [&str; 5] = ["color", "size", "weight", "sold", "made"];
+pub(super) const NAMES: [&str; 5] = ["color", "size", "weight", "sold", "made"];
 
-fn payload() -> impl Strategy<Value = Payload> {
+pub(super) fn payload() -> impl Strategy<Value = Payload> {
     let any_of = |field: usize| {
         prop_oneof![
             2 => Just(None),
@@ -214,7 +214,7 @@ fn some_condition() -> impl Strategy<Value = Value> {
     })
 }
 
-fn some_filter() -> impl Strategy<Value = Value> {
+pub(super) fn some_filter() -> impl Strategy<Value = Value> {
     let list = |clause: BoxedStrategy<Value>| prop::collection::vec(clause, 0..3);
     let of = move |clause: BoxedStrategy<Value>| {
         (list(clause.clone()), list(clause.clone()), list(clause)).prop_map(

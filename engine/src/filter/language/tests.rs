@@ -113,3 +113,17 @@ fn depth_and_size_are_bounded() {
     let long = json!({ "must": [{ "field": "a", "in": vec![1; MAX_IN_VALUES + 1] }] });
     assert!(error(&long).starts_with("must[0].in: got 1025 values"));
 }
+
+/// Found by fuzzing: a filter inside another one may have no conditions, but was written as `{}`,
+/// which reads as a condition without a field and was refused.
+#[test]
+fn a_filter_without_conditions_inside_another_comes_back() {
+    let inner = Clause::Filter(Filter::default());
+    let filter = Filter {
+        must: vec![inner.clone()],
+        must_not: vec![inner],
+        ..Filter::default()
+    };
+    let written = filter.to_json();
+    assert_eq!(Filter::from_json(&written).ok(), Some(filter), "{written}");
+}
