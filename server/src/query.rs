@@ -182,7 +182,7 @@ async fn ask_one(
         (None, Some(image), None, None) => Content::picture_from_base64(&image, &state.limits)?,
         (None, None, Some(id), None) => {
             let id = ItemId::new(id).map_err(|e| ApiError::engine("reading an id", e))?;
-            let item = get(collection, id.clone()).await?;
+            let (item, _) = get(collection, id.clone()).await?;
             exclude.push(id);
             return Ok(Asked {
                 modality: Some(item.modality),
