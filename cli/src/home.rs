@@ -98,7 +98,7 @@ impl Home {
                         | EngineError::DamagedCollection { .. }
                 );
                 let what = if is_damaged {
-                    format!("{what}; {}", self.way_out())
+                    format!("{what}, its store is damaged; {}", self.way_out())
                 } else {
                     what
                 };

@@ -122,7 +122,11 @@ fn a_damaged_store_says_so_and_names_the_command_that_restores_its_last_snapshot
     let search = ["search", "red", "--collection", "photos"];
     let bare = world.run(&search);
     assert_eq!(bare.code, Some(1));
-    assert!(bare.stderr.contains("cannot be opened"), "{}", bare.stderr);
+    assert!(
+        bare.stderr.contains("its store is damaged"),
+        "{}",
+        bare.stderr
+    );
     assert!(
         bare.stderr.contains("there is no snapshot in"),
         "{}",
