@@ -189,7 +189,7 @@ fn an_export_has_rows_that_agree_in_every_folder_and_comes_back() {
         for (copy, item) in copies.iter().zip(&all) {
             assert_eq!((&copy.id, copy.modality), (&item.id, item.modality));
             if half {
-                assert!(copy.shared.cosine(&item.shared) > 0.999_99);
+                assert!(copy.shared.cosine(&item.shared) > 0.999);
             } else {
                 assert_eq!(copy.shared, item.shared);
             }
