@@ -43,6 +43,9 @@ struct Arguments {
     /// Seconds of each phase that does not end by itself
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
+    /// Do not ask how sure hits are
+    #[arg(long)]
+    bare: bool,
     /// Succeed whatever the ratios are
     #[arg(long)]
     any: bool,
@@ -55,6 +58,7 @@ struct Bench {
     rows: std::vec::IntoIter<Embedding>,
     written: usize,
     batches: AtomicU64,
+    confidence: bool,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -80,6 +84,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             .into_iter(),
         written: 0,
         batches: AtomicU64::new(0),
+        confidence: !arguments.bare,
     };
     bench.write(rows)?;
     bench.collection.seal()?;
@@ -157,7 +162,11 @@ impl Bench {
         let space = self.collection.spaces().shared();
         let requests = self.queries.iter().map(|embedding| {
             let (embedding, space) = (embedding.clone(), space.clone());
-            SearchRequest::new(Query { embedding, space }, Target::Image, K)
+            let query = Query { embedding, space };
+            SearchRequest {
+                confidence: self.confidence,
+                ..SearchRequest::new(query, Target::Image, K)
+            }
         });
         let requests: Vec<SearchRequest> = requests.collect();
         let search = |i: usize| self.collection.search(&requests[i % QUERIES]);
