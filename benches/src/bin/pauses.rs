@@ -106,8 +106,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         &sealing,
         base,
     ));
-    // The tail is as long as before, so that searches have as much to do.
-    bench.write(rows - 1)?;
+    // The tail is nearly as long as before, so that searches have as much to do, and stays too short
+    // to be sealed by itself while items are written.
+    let phase_writes = writes / 4;
+    bench.write(rows.saturating_sub(phase_writes + 2 * WRITE_ITEMS))?;
     let quiet = bench.measure(until(phase))?;
     let base = quiet.quantile_ms(0.99);
     line("nothing else, twice the rows", &quiet, base);
