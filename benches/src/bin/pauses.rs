@@ -43,6 +43,9 @@ struct Arguments {
     /// Seconds of each phase that does not end by itself
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
+    /// Do not ask how sure hits are
+    #[arg(long)]
+    bare: bool,
     /// Succeed whatever the ratios are
     #[arg(long)]
     any: bool,
@@ -55,6 +58,7 @@ struct Bench {
     rows: std::vec::IntoIter<Embedding>,
     written: usize,
     batches: AtomicU64,
+    confidence: bool,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -80,6 +84,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             .into_iter(),
         written: 0,
         batches: AtomicU64::new(0),
+        confidence: !arguments.bare,
     };
     bench.write(rows)?;
     bench.collection.seal()?;
@@ -101,8 +106,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         &sealing,
         base,
     ));
-    // The tail is as long as before, so that searches have as much to do.
-    bench.write(rows - 1)?;
+    // The tail is nearly as long as before, so that searches have as much to do, and stays too short
+    // to be sealed by itself while items are written.
+    let phase_writes = writes / 4;
+    bench.write(rows.saturating_sub(phase_writes + 2 * WRITE_ITEMS))?;
     let quiet = bench.measure(until(phase))?;
     let base = quiet.quantile_ms(0.99);
     line("nothing else, twice the rows", &quiet, base);
@@ -157,7 +164,11 @@ impl Bench {
         let space = self.collection.spaces().shared();
         let requests = self.queries.iter().map(|embedding| {
             let (embedding, space) = (embedding.clone(), space.clone());
-            SearchRequest::new(Query { embedding, space }, Target::Image, K)
+            let query = Query { embedding, space };
+            SearchRequest {
+                confidence: self.confidence,
+                ..SearchRequest::new(query, Target::Image, K)
+            }
         });
         let requests: Vec<SearchRequest> = requests.collect();
         let search = |i: usize| self.collection.search(&requests[i % QUERIES]);

@@ -50,10 +50,10 @@ pub(super) fn item(i: usize) -> Item {
         "color": colors[i % 3],
         "size": i as i64 - 20,
         "weight": i as f64 / 4.0,
-        "sold": i % 3 == 0,
+        "sold": i.is_multiple_of(3),
         "made": format!("2024-01-{:02}T12:00:00Z", 1 + i % 28),
     });
-    if let (true, Value::Object(payload)) = (i % 5 > 0, payload) {
+    if let (true, Value::Object(payload)) = (!i.is_multiple_of(5), payload) {
         item.payload = payload;
     }
     item

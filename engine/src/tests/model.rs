@@ -139,7 +139,6 @@ fn any_operations_leave_what_a_plain_map_holds() {
     ];
     for (what, count) in seen {
         let count = count.load(SeqCst);
-        eprintln!("{what}: {count}");
         assert!(count > 0, "no {what}: nothing was tested");
     }
 }

@@ -109,11 +109,10 @@ fn recall_after_a_restart_deletes_and_inserting_again_is_that_of_a_collection_bu
 
     let check = |photos: &Collection, expected: [f64; 2], when: &str| {
         let recalls = queries.recalls(photos);
-        eprintln!("{when}: recall {recalls:?}, built at once {expected:?}");
         for (recall, expected) in recalls.into_iter().zip(expected) {
             assert!(
                 recall >= expected - MOST_LOWER,
-                "{when}: {recall} of {expected}"
+                "{when}: recall {recalls:?} and {recall}, built at once {expected}"
             );
         }
     };

@@ -48,7 +48,7 @@ pub(super) struct Content {
     name: u8,
     is_image: bool,
     has_specific: bool,
-    content: u8,
+    embedded: u8,
     payload: Payload,
 }
 
@@ -92,7 +92,7 @@ impl Content {
         } else {
             Modality::Text
         };
-        let mut item = item(&name(self.name), modality, &self.content.to_string());
+        let mut item = item(&name(self.name), modality, &self.embedded.to_string());
         if !self.has_specific {
             item.specific = None;
         }
@@ -148,13 +148,15 @@ fn write() -> impl Strategy<Value = Write> {
         0..CONTENTS,
         filters::payload(),
     );
-    let content = content.prop_map(|(name, is_image, has_specific, content, payload)| Content {
-        name,
-        is_image,
-        has_specific,
-        content,
-        payload,
-    });
+    let content = content.prop_map(
+        |(name, is_image, has_specific, embedded, payload)| Content {
+            name,
+            is_image,
+            has_specific,
+            embedded,
+            payload,
+        },
+    );
     prop_oneof![
         12 => prop::collection::vec(content, 0..40).prop_map(Write::Upsert),
         6 => prop::collection::vec(0..NAMES, 0..20).prop_map(Write::Delete),

@@ -1,5 +1,7 @@
 //! What a search must find, computed in the plainest way.
 
+use std::cmp::Ordering;
+
 use embedding::{Embedding, Modality};
 use serde_json::Value;
 
@@ -98,7 +100,6 @@ fn request(search: &Search) -> SearchRequest {
 /// Whether all fields that a filter names are declared.
 fn is_declared(filter: Option<&Value>, model: &Model) -> bool {
     match filter {
-        None => true,
         Some(Value::Array(clauses)) => clauses.iter().all(|c| is_declared(Some(c), model)),
         Some(Value::Object(parts)) => match parts.get("field") {
             Some(name) => {
@@ -107,7 +108,7 @@ fn is_declared(filter: Option<&Value>, model: &Model) -> bool {
             }
             None => parts.values().all(|list| is_declared(Some(list), model)),
         },
-        Some(_) => true,
+        None | Some(_) => true,
     }
 }
 
@@ -162,9 +163,12 @@ fn compare(hits: &[&Hit], expected: &[(f32, ItemId)], exact: bool) -> Result<boo
             return Err(format!("{id} has score {score}, got {}", hit.score.0));
         }
         if let Some((last, last_id)) = before {
-            let in_order = last > *score || (last == *score && last_id < id);
             // Equal rows have equal scores, and others may be too near to tell.
-            if !in_order && (last == *score || *score - last > ROUNDING) {
+            let in_order = match last.total_cmp(score) {
+                Ordering::Equal => last_id < id,
+                _ => *score - last <= ROUNDING,
+            };
+            if !in_order {
                 return Err(format!("{id} ({score}) comes after {last_id} ({last})"));
             }
         }
