@@ -1,6 +1,7 @@
 //! An engine and the plain map beside it.
 
 use std::{
+    collections::BTreeSet,
     fs,
     num::NonZeroUsize,
     path::PathBuf,
@@ -152,11 +153,13 @@ impl<'a> World<'a> {
         Ok(match write {
             Write::Upsert(contents) => {
                 let all: Vec<Item> = contents.iter().map(ops::Content::item).collect();
-                let ids: std::collections::BTreeSet<&ItemId> = all.iter().map(|i| &i.id).collect();
-                let updated = ids.iter().filter(|id| items.contains_key(**id)).count();
+                let new = |id: &&ItemId| !items.contains_key(*id);
+                let ids: BTreeSet<&ItemId> = all.iter().map(|item| &item.id).collect();
+                let inserted = ids.into_iter().filter(new).count();
                 let wanted = Upserted {
-                    inserted: ids.len() - updated,
-                    updated,
+                    inserted,
+                    // The second of two with one id replaces the first.
+                    updated: all.len() - inserted,
                 };
                 same("upserted", &collection.upsert(all.clone())?, &wanted)
             }

@@ -105,8 +105,8 @@ fn a_flipped_bit_or_a_cut_anywhere_is_found_and_leaves_no_collection() {
         .map(|entry| entry.expect("reads").0);
     assert_eq!(
         left.count(),
-        1,
-        "one collection, and nothing of the failed ones"
+        2,
+        "one collection and what its versions are below, and nothing of the failed ones"
     );
 }
 
