@@ -50,9 +50,9 @@ pub fn run(places: &Places, args: &ImportArgs) -> Result<ExitCode> {
         return Err(explained(ExchangeError::UnknownModel { path }));
     }
     let engine = Home::new(places)?.open_or_create()?;
-    let collection = collection(&engine, places, args, &source, &options)?;
+    let collection = collection(&engine, places, args, &source, options)?;
     let bar = output::progress("importing", source.rows() as usize);
-    let imported = source.import(&collection, &options, &mut |done| bar.set_position(done));
+    let imported = source.import(&collection, options, &mut |done| bar.set_position(done));
     bar.finish_and_clear();
     let imported = imported.map_err(explained)?;
     let nothing_went_well = imported.inserted + imported.updated == 0;
@@ -71,7 +71,7 @@ fn collection(
     places: &Places,
     args: &ImportArgs,
     source: &Source,
-    options: &ImportOptions,
+    options: ImportOptions,
 ) -> Result<Arc<Collection>> {
     let name = &args.collection;
     let model = match source.about() {

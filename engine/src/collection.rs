@@ -202,7 +202,7 @@ impl Collection {
     pub fn metas(
         &self,
     ) -> Result<impl Iterator<Item = Result<ItemMeta, EngineError>> + Send + '_, EngineError> {
-        self.each(|record, id| record.meta(id))
+        self.each(|record: &Record<'_>, id| record.meta(id))
     }
 
     /// Every item, embeddings and all, in the order of ids. Others may write meanwhile, so that
@@ -213,7 +213,7 @@ impl Collection {
     pub fn items(
         &self,
     ) -> Result<impl Iterator<Item = Result<Item, EngineError>> + Send + '_, EngineError> {
-        self.each(|record, id| record.item(id))
+        self.each(|record: &Record<'_>, id| record.item(id))
     }
 
     fn each<T: 'static>(

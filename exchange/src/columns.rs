@@ -65,7 +65,7 @@ pub(crate) fn specific_of(modality: Modality, has: impl Fn(&str) -> bool) -> Opt
 pub(crate) fn check(
     table: &Table,
     spaces: &Spaces,
-    options: &ImportOptions,
+    options: ImportOptions,
 ) -> Result<(), ExchangeError> {
     if !has(table, MODALITY) && options.modality.is_none() {
         return Err(ExchangeError::NoColumn {
@@ -218,7 +218,7 @@ fn item(
     spaces: &Spaces,
     id: Option<String>,
     others: &[String],
-    options: &ImportOptions,
+    options: ImportOptions,
 ) -> Result<Item, RowProblem> {
     let column = |name: &str| batch.column_by_name(name);
     let text = |name: &str| column(name).and_then(|c| cells::text(c, row));

@@ -113,7 +113,7 @@ pub enum ExchangeError {
     },
     /// A row is no item.
     #[error(transparent)]
-    BadRow(#[from] BadRow),
+    BadRow(Box<BadRow>),
 }
 
 /// A row that cannot become an item.

@@ -23,7 +23,7 @@
 //!
 //! let copy = engine.create("copy", &spaces)?;
 //! let source = Source::open(&file, Format::Parquet)?;
-//! source.import(&copy, &ImportOptions::default(), &mut |_| ())?;
+//! source.import(&copy, ImportOptions::default(), &mut |_| ())?;
 //! assert_eq!(copy.get(&ItemId::new("a")?)?, notes.get(&ItemId::new("a")?)?);
 //! # }
 //! # Ok::<(), Box<dyn std::error::Error>>(())

@@ -63,7 +63,7 @@ pub(crate) type Progress<'a> = &'a mut dyn FnMut(u64);
 /// Collects items and writes them.
 pub(crate) struct Sink<'a> {
     collection: &'a Arc<Collection>,
-    pub(crate) options: &'a ImportOptions,
+    pub(crate) options: ImportOptions,
     progress: Progress<'a>,
     waiting: Vec<Item>,
     bytes: usize,
@@ -74,7 +74,7 @@ pub(crate) struct Sink<'a> {
 impl<'a> Sink<'a> {
     pub(crate) fn new(
         collection: &'a Arc<Collection>,
-        options: &'a ImportOptions,
+        options: ImportOptions,
         progress: Progress<'a>,
     ) -> Self {
         Self {
@@ -124,7 +124,7 @@ impl<'a> Sink<'a> {
                     problem,
                 };
                 if !self.options.skip_bad {
-                    return Err(bad.into());
+                    return Err(ExchangeError::BadRow(Box::new(bad)));
                 }
                 self.report.skipped += 1;
                 if self.report.bad.len() < MAX_NAMED {
@@ -169,7 +169,7 @@ pub(crate) fn embedding(
     column: &'static str,
     row: Vec<f32>,
     expected: usize,
-    options: &ImportOptions,
+    options: ImportOptions,
 ) -> Result<Embedding, RowProblem> {
     if row.len() != expected {
         let got = row.len();

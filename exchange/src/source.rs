@@ -110,7 +110,7 @@ impl Source {
         &self,
         collection: &str,
         spaces: &Spaces,
-        options: &ImportOptions,
+        options: ImportOptions,
     ) -> Result<(), ExchangeError> {
         let path = || self.path.clone();
         match self.about() {
@@ -142,7 +142,7 @@ impl Source {
     pub fn import(
         &self,
         collection: &Arc<Collection>,
-        options: &ImportOptions,
+        options: ImportOptions,
         progress: Progress<'_>,
     ) -> Result<Imported, ExchangeError> {
         self.check(collection.name(), collection.spaces(), options)?;

@@ -78,11 +78,11 @@ fn rows_of_numbered_files_become_images_and_texts_with_their_metadata() {
     pairs(&world.path("clip"));
     let all = world.create("all", &SPACES);
     let said = world
-        .import("clip", &all, &ImportOptions::default())
+        .import("clip", &all, ImportOptions::default())
         .expect_err("is refused");
     assert!(matches!(said, ExchangeError::UnknownModel { .. }));
     for (inserted, updated) in [(14, 0), (0, 14)] {
-        let imported = world.import("clip", &all, &FOREIGN).expect("imports");
+        let imported = world.import("clip", &all, FOREIGN).expect("imports");
         assert_eq!((imported.inserted, imported.updated), (inserted, updated));
         assert_eq!(imported.ignored_columns, ["bytes"]);
     }
@@ -122,7 +122,7 @@ fn rows_of_numbered_files_become_images_and_texts_with_their_metadata() {
         ids: Ids::Row,
         ..FOREIGN
     };
-    world.import("clip", &by_row, &options).expect("imports");
+    world.import("clip", &by_row, options).expect("imports");
     let ids: Vec<String> = items(&by_row)
         .iter()
         .map(|item| item.id.to_string())
@@ -142,7 +142,7 @@ fn embeddings_alone_are_numbered() {
         16,
     );
     let all = world.create("all", &SPACES);
-    world.import("clip", &all, &FOREIGN).expect("imports");
+    world.import("clip", &all, FOREIGN).expect("imports");
     let ids: Vec<String> = items(&all).iter().map(|item| item.id.to_string()).collect();
     assert_eq!(ids, ["caption:00:0", "caption:00:1", "caption:00:2"]);
 }
@@ -182,7 +182,7 @@ fn an_export_has_rows_that_agree_in_every_folder_and_comes_back() {
         }
         let copy = world.create(&format!("copy-{name}"), &SPACES);
         world
-            .import(name, &copy, &ImportOptions::default())
+            .import(name, &copy, ImportOptions::default())
             .expect("imports");
         let (copies, all) = (items(&copy), items(&all));
         assert_eq!(copies.len(), all.len());
@@ -206,7 +206,7 @@ fn an_export_has_rows_that_agree_in_every_folder_and_comes_back() {
         ..SPACES
     };
     let other = world.create("other", &other);
-    let refused = world.import("a", &other, &FOREIGN).expect_err("is refused");
+    let refused = world.import("a", &other, FOREIGN).expect_err("is refused");
     assert!(
         matches!(refused, ExchangeError::AnotherModel { .. }),
         "{refused}"
@@ -229,7 +229,7 @@ fn an_empty_collection_is_a_folder_that_is_read_again() {
     );
     assert_eq!(
         world
-            .import("a", &empty, &ImportOptions::default())
+            .import("a", &empty, ImportOptions::default())
             .expect("imports")
             .inserted,
         0
@@ -245,7 +245,7 @@ fn files_that_do_not_fit_together_are_named() {
     let refused = |says: &str| {
         let dir = world.path("clip");
         let read = Source::open(&dir, Format::ClipRetrieval);
-        let read = read.and_then(|source| source.import(&all, &FOREIGN, &mut |_| ()));
+        let read = read.and_then(|source| source.import(&all, FOREIGN, &mut |_| ()));
         let said = read.expect_err(says).to_string();
         assert!(said.contains(says), "{said}");
         let _ = fs_err::remove_dir_all(&dir);

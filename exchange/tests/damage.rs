@@ -35,7 +35,7 @@ fn a_file_that_is_cut_anywhere_is_an_error() {
         .chain(good.len() - 16..good.len())
     {
         fs_err::write(world.path("a.parquet"), &good[..end]).expect("is written");
-        let read = world.import("a.parquet", &copy, &ImportOptions::default());
+        let read = world.import("a.parquet", &copy, ImportOptions::default());
         assert!(read.is_err(), "cut after {end} of {}", good.len());
     }
     assert_eq!(copy.stats().items, 0);
@@ -59,7 +59,7 @@ fn a_flipped_bit_in_a_page_is_noticed_before_any_row_is_taken_and_no_flip_is_a_p
         flipped[at] ^= 1 << (at % 8);
         fs_err::write(world.path("a.parquet"), &flipped).expect("is written");
         let copy = world.create("copy", &SPACES);
-        let read = world.import("a.parquet", &copy, &ImportOptions::default());
+        let read = world.import("a.parquet", &copy, ImportOptions::default());
         if at < pages {
             assert!(
                 matches!(read, Err(ExchangeError::Damaged { .. })),
@@ -93,7 +93,7 @@ fn a_damaged_file_without_a_checksum_is_no_panic_either() {
             skip_bad: at.is_multiple_of(2),
             ..ImportOptions::default()
         };
-        if let Ok(imported) = world.import("a.parquet", &copy, &options) {
+        if let Ok(imported) = world.import("a.parquet", &copy, options) {
             assert!(imported.inserted <= 40, "byte {at}");
         }
         world.engine.delete("copy").expect("deletes");

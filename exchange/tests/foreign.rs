@@ -25,7 +25,7 @@ fn import(name: &str, into: &Arc<Collection>) -> Imported {
         ids: Ids::Path,
     };
     let source = Source::open(&path, Format::of(&path)).expect("opens");
-    source.import(into, &options, &mut |_| ()).expect("imports")
+    source.import(into, options, &mut |_| ()).expect("imports")
 }
 
 /// Row `i` of what check.py makes.

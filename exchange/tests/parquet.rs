@@ -83,7 +83,7 @@ fn everything_comes_back_bit_for_bit_from_several_row_groups() {
 
     let copy = world.create("copy", &SPACES);
     for (inserted, updated) in [(300, 0), (0, 300)] {
-        let imported = world.import("all.parquet", &copy, &ImportOptions::default());
+        let imported = world.import("all.parquet", &copy, ImportOptions::default());
         let imported = imported.expect("imports");
         assert_eq!((imported.inserted, imported.updated), (inserted, updated));
         assert!(imported.ignored_columns.is_empty());
@@ -92,7 +92,7 @@ fn everything_comes_back_bit_for_bit_from_several_row_groups() {
     world.export(&copy, "copy.parquet").expect("exports");
     let again = world.create("again", &SPACES);
     world
-        .import("copy.parquet", &again, &ImportOptions::default())
+        .import("copy.parquet", &again, ImportOptions::default())
         .expect("imports");
     assert_eq!(items(&again), items(&all));
     assert!(
@@ -119,11 +119,7 @@ fn an_empty_collection_and_one_without_specific_embeddings_come_back() {
             .export(&empty, &format!("{name}.parquet"))
             .expect("exports");
         assert_eq!(exported, Exported::default());
-        let imported = world.import(
-            &format!("{name}.parquet"),
-            &empty,
-            &ImportOptions::default(),
-        );
+        let imported = world.import(&format!("{name}.parquet"), &empty, ImportOptions::default());
         assert_eq!(imported.expect("imports").inserted, 0);
     }
     let full = world.create("full", &one_dim);
@@ -136,7 +132,7 @@ fn an_empty_collection_and_one_without_specific_embeddings_come_back() {
     world.export(&full, "full.parquet").expect("exports");
     let copy = world.create("copy", &one_dim);
     world
-        .import("full.parquet", &copy, &ImportOptions::default())
+        .import("full.parquet", &copy, ImportOptions::default())
         .expect("imports");
     assert_eq!(items(&copy), items(&full));
 }
@@ -164,7 +160,7 @@ fn a_file_says_which_model_and_fields_it_comes_from() {
             as_model,
             ..ImportOptions::default()
         };
-        let said = refused(world.import("a.parquet", &other, &options));
+        let said = refused(world.import("a.parquet", &other, options));
         assert!(said.contains("0707") && said.contains("0808"), "{said}");
     }
     assert_eq!(other.stats().items, 0);
@@ -203,17 +199,17 @@ fn a_file_of_another_program_needs_to_be_told_its_model_and_may_have_other_types
     };
     write(&world.path("a.parquet"), columns());
     let all = world.create("all", &SPACES);
-    let said = refused(world.import("a.parquet", &all, &ImportOptions::default()));
+    let said = refused(world.import("a.parquet", &all, ImportOptions::default()));
     assert!(said.contains("does not say which model"), "{said}");
     let untold = ImportOptions {
         modality: None,
         ..FOREIGN
     };
-    let said = refused(world.import("a.parquet", &all, &untold));
+    let said = refused(world.import("a.parquet", &all, untold));
     assert!(said.contains("no column modality"), "{said}");
     assert_eq!(
         world
-            .import("a.parquet", &all, &FOREIGN)
+            .import("a.parquet", &all, FOREIGN)
             .expect("imports")
             .inserted,
         3
@@ -245,7 +241,7 @@ fn a_file_of_another_program_needs_to_be_told_its_model_and_may_have_other_types
         fixed.append(true);
     }
     let mut ids = LargeStringBuilder::new();
-    ["7", "8", "9"].iter().for_each(|id| ids.append_value(id));
+    ids.extend(["7", "8", "9"].map(Some));
     let shapes: [ArrayRef; 2] = [Arc::new(large.finish()), Arc::new(fixed.finish())];
     let ids: ArrayRef = Arc::new(ids.finish());
     for (i, shared) in shapes.into_iter().enumerate() {
@@ -254,7 +250,7 @@ fn a_file_of_another_program_needs_to_be_told_its_model_and_may_have_other_types
         columns[1].1 = shared;
         write(&world.path("b.parquet"), columns);
         let same = world.create(&format!("same{i}"), &SPACES);
-        world.import("b.parquet", &same, &FOREIGN).expect("imports");
+        world.import("b.parquet", &same, FOREIGN).expect("imports");
         assert_eq!(items(&same), found);
     }
     let mut half = ListBuilder::new(PrimitiveBuilder::<Float16Type>::new());
@@ -265,7 +261,7 @@ fn a_file_of_another_program_needs_to_be_told_its_model_and_may_have_other_types
     columns[1].1 = Arc::new(half.finish());
     write(&world.path("c.parquet"), columns);
     let near = world.create("near", &SPACES);
-    world.import("c.parquet", &near, &FOREIGN).expect("imports");
+    world.import("c.parquet", &near, FOREIGN).expect("imports");
     for (near, exact) in items(&near).iter().zip(&found) {
         assert!(near.shared.cosine(&exact.shared) > 0.999);
     }
@@ -332,11 +328,14 @@ fn a_wrong_or_missing_column_is_named_with_what_was_expected() {
         columns.retain(|(name, _)| *name != column);
         columns.extend(array.map(|array| (column, array)));
         write(&world.path("a.parquet"), columns);
-        let said = refused(world.import("a.parquet", &all, &FOREIGN));
+        let said = refused(world.import("a.parquet", &all, FOREIGN));
         assert!(said.contains(&says) && said.contains("a.parquet"), "{said}");
     }
     assert_eq!(all.stats().items, 0);
 }
+
+/// `shared`, `id`, `modality` and `payload`.
+type Row = (Vec<f32>, &'static str, &'static str, &'static str);
 
 #[test]
 fn a_bad_row_is_named_by_its_number_and_id_or_left_out_and_counted() {
@@ -371,22 +370,20 @@ fn a_bad_row_is_named_by_its_number_and_id_or_left_out_and_counted() {
         ),
     ] {
         let rows = [good.clone(), good.clone(), (row, id, modality, payload)];
-        let column =
-            |pick: &dyn Fn(
-                &(Vec<f32>, &'static str, &'static str, &'static str),
-            ) -> &'static str| { texts(&rows.iter().map(pick).collect::<Vec<_>>()) };
+        let column = |pick: fn(&Row) -> &'static str| {
+            let cells: Vec<&str> = rows.iter().map(pick).collect();
+            texts(&cells)
+        };
+        let embeddings: Vec<Vec<f32>> = rows.iter().map(|row| row.0.clone()).collect();
         let columns = vec![
-            ("id", column(&|row| row.1)),
-            ("modality", column(&|row| row.2)),
-            (
-                "shared",
-                lists(&rows.iter().map(|row| row.0.clone()).collect::<Vec<_>>()),
-            ),
-            ("payload", column(&|row| row.3)),
+            ("id", column(|row| row.1)),
+            ("modality", column(|row| row.2)),
+            ("shared", lists(&embeddings)),
+            ("payload", column(|row| row.3)),
         ];
         write(&world.path("a.parquet"), columns);
         let all = world.filled(&format!("all{i}"), 0);
-        let said = refused(world.import("a.parquet", &all, &FOREIGN));
+        let said = refused(world.import("a.parquet", &all, FOREIGN));
         assert!(said.contains(says), "{said}");
         assert!(
             said.contains("row 2 of ") && said.contains(&format!("(id {id:?})")),
@@ -396,14 +393,14 @@ fn a_bad_row_is_named_by_its_number_and_id_or_left_out_and_counted() {
             skip_bad: true,
             ..FOREIGN
         };
-        let imported = world.import("a.parquet", &all, &skipping).expect("imports");
+        let imported = world.import("a.parquet", &all, skipping).expect("imports");
         assert_eq!((imported.skipped, all.stats().items), (1, 1));
         assert!(imported.bad[0].contains(says), "{:?}", imported.bad);
         let scaling = ImportOptions {
             normalize: true,
             ..FOREIGN
         };
-        assert_eq!(world.import("a.parquet", &all, &scaling).is_ok(), i == 1);
+        assert_eq!(world.import("a.parquet", &all, scaling).is_ok(), i == 1);
     }
 }
 
@@ -436,7 +433,7 @@ fn an_export_that_another_program_has_changed_is_read() {
     writer.close().expect("is written");
     let copy = world.create("copy", &SPACES);
     world
-        .import("b.parquet", &copy, &ImportOptions::default())
+        .import("b.parquet", &copy, ImportOptions::default())
         .expect("imports");
     assert_eq!(items(&copy), items(&all)[..10]);
 }

@@ -86,7 +86,7 @@ impl World {
         &self,
         from: &str,
         to: &Arc<Collection>,
-        options: &ImportOptions,
+        options: ImportOptions,
     ) -> Result<Imported, ExchangeError> {
         let from = self.path(from);
         Source::open(&from, Format::of(&from))?.import(to, options, &mut |_| ())
