@@ -1,6 +1,10 @@
 //! Items into a Parquet file, row group by row group.
 
-use std::{path::Path, path::PathBuf, sync::Arc};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use arrow_array::{
     ArrayRef, RecordBatch,
@@ -17,7 +21,10 @@ use parquet::{
     arrow::ArrowWriter,
     basic::Compression,
     errors::ParquetError,
-    file::properties::{EnabledStatistics, WriterProperties},
+    file::{
+        metadata::KeyValue,
+        properties::{EnabledStatistics, WriterProperties},
+    },
     schema::types::ColumnPath,
 };
 use serde::Serialize;
@@ -155,7 +162,12 @@ impl TableWriter {
                     .set_column_compression(column, Compression::UNCOMPRESSED);
             }
         }
-        let writer = ArrowWriter::try_new(file, schema, Some(properties.build()));
+        // pyarrow looks for metadata in the schema of Arrow only, others in those of the file only.
+        let KeyValue { key, value } = about.to_metadata();
+        let metadata: HashMap<String, String> =
+            value.map(|value| (key, value)).into_iter().collect();
+        let schema = Schema::clone(&schema).with_metadata(metadata);
+        let writer = ArrowWriter::try_new(file, Arc::new(schema), Some(properties.build()));
         Ok(Self {
             path: path.to_owned(),
             writer: writer.map_err(|source| failed(path, source))?,

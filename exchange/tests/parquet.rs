@@ -445,6 +445,8 @@ fn users_of_arrow_see_the_columns_as_they_are_documented() {
     world.export(&all, "a.parquet").expect("exports");
     let file = File::open(world.path("a.parquet")).expect("opens");
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("is Parquet");
+    let about = &reader.schema().metadata()["diptych"];
+    assert!(about.contains("fingerprint"), "{about}");
     let columns: Vec<String> = reader
         .schema()
         .fields()
