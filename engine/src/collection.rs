@@ -199,6 +199,10 @@ impl Collection {
     /// # Errors
     /// When the collection was deleted, or what is buffered cannot be written. The iterator itself gives an error for a damaged record,
     /// and goes on with the next; an error of the store is its last.
+    #[allow(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the method by itself is for one lifetime only"
+    )]
     pub fn metas(
         &self,
     ) -> Result<impl Iterator<Item = Result<ItemMeta, EngineError>> + Send + '_, EngineError> {
@@ -210,6 +214,10 @@ impl Collection {
     ///
     /// # Errors
     /// As for [`Collection::metas`].
+    #[allow(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the method by itself is for one lifetime only"
+    )]
     pub fn items(
         &self,
     ) -> Result<impl Iterator<Item = Result<Item, EngineError>> + Send + '_, EngineError> {

@@ -34,6 +34,12 @@
 //! rows into a collection; `write` writes Parquet. [`NpyReader`] and [`NpyWriter`] stand beside,
 //! and are all that is left without the feature `collections`.
 
+#![allow(
+    clippy::result_large_err,
+    clippy::trivially_copy_pass_by_ref,
+    reason = "errors end a whole file, and options are handed on as they came"
+)]
+
 #[cfg(feature = "collections")]
 mod about;
 #[cfg(feature = "collections")]

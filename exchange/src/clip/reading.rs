@@ -77,7 +77,7 @@ impl ClipFolder {
             };
             if let Some((path, other)) = rest.iter().find(|(_, other)| other != rows) {
                 return Err(ExchangeError::Layout {
-                    path: path.to_path_buf(),
+                    path: (*path).clone(),
                     reason: format!("it has {other} rows, {} has {rows}", first.display()),
                 });
             }
