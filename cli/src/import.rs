@@ -1,5 +1,10 @@
 //! `diptych import`: embeddings that are in files become items.
 
+#![allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "options are handed on as they came"
+)]
+
 use std::{process::ExitCode, sync::Arc, time::Instant};
 
 use anyhow::{Context, Result, anyhow};

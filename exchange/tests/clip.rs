@@ -1,4 +1,12 @@
 //! Folders as clip-retrieval makes them, in both directions.
+
+#![allow(
+    clippy::result_large_err,
+    clippy::trivially_copy_pass_by_ref,
+    clippy::needless_for_each,
+    clippy::type_complexity,
+    reason = "tests look at errors once"
+)]
 #![cfg(feature = "collections")]
 
 use std::{fs::File, path::Path, sync::Arc};

@@ -1,4 +1,12 @@
 //! Files and items that are not as they were written: an error each, and nothing worse.
+
+#![allow(
+    clippy::result_large_err,
+    clippy::trivially_copy_pass_by_ref,
+    clippy::needless_for_each,
+    clippy::type_complexity,
+    reason = "tests look at errors once"
+)]
 #![cfg(feature = "collections")]
 
 use std::sync::Arc;

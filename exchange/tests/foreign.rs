@@ -1,4 +1,12 @@
 //! Files that pyarrow, pandas and numpy have written: `tests/reference/exchange/check.py fixtures`.
+
+#![allow(
+    clippy::result_large_err,
+    clippy::trivially_copy_pass_by_ref,
+    clippy::needless_for_each,
+    clippy::type_complexity,
+    reason = "tests look at errors once"
+)]
 #![cfg(feature = "collections")]
 
 use std::{path::PathBuf, sync::Arc};
