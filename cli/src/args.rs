@@ -323,6 +323,7 @@ pub struct ExportArgs {
 
 /// Options of `import`.
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct ImportArgs {
     /// A Parquet file, or a folder of clip-retrieval
     pub src: PathBuf,

@@ -34,10 +34,8 @@ fn found(world: &World, data: &str, collection: &str) -> Value {
         )
     };
     let hits = hits.as_array().expect("a list");
-    Value::from_iter(
-        hits.iter()
-            .map(|hit| serde_json::to_value(bare(hit)).expect("JSON")),
-    )
+    let bare = hits.iter().map(|hit| serde_json::to_value(bare(hit)));
+    bare.collect::<Result<_, _>>().expect("JSON")
 }
 
 #[test]

@@ -92,6 +92,8 @@ pub(crate) struct Segment {
     graph: Option<Hnsw>,
     /// Made when a filter first needs it.
     by_ordinal: OnceLock<ByOrdinal>,
+    /// Made when a sample is first taken.
+    lowest: OnceLock<Vec<(u64, u32)>>,
     /// For codes and links in memory of their own.
     lease: Option<Lease>,
 }
@@ -119,6 +121,7 @@ impl Segment {
             coded,
             graph,
             by_ordinal: OnceLock::new(),
+            lowest: OnceLock::new(),
             lease: None,
         }
     }
@@ -179,6 +182,24 @@ impl Segment {
     /// The rows by their items' ordinals.
     pub(crate) fn by_ordinal(&self) -> &ByOrdinal {
         self.by_ordinal.get_or_init(|| ByOrdinal::new(&self.stamps))
+    }
+
+    /// The `n` rows whose ids have the lowest of these hashes, lowest first, ties by id. `n` and
+    /// `hash` are always the same.
+    pub(crate) fn lowest(&self, n: usize, hash: fn(&str) -> u64) -> &[(u64, u32)] {
+        self.lowest.get_or_init(|| {
+            let rows = 0..self.len() as u32;
+            let mut all: Vec<(u64, u32)> = rows
+                .map(|row| (hash(self.ids.get(row as usize)), row))
+                .collect();
+            if all.len() > n {
+                all.select_nth_unstable(n);
+                all.truncate(n);
+                all.shrink_to_fit();
+            }
+            all.sort_unstable();
+            all
+        })
     }
 
     /// The graph, where there is one.

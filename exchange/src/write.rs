@@ -113,8 +113,8 @@ pub(crate) fn parquet(
     let aside = Aside::new(dest)?;
     let mut rows = ItemRows::new(collection.spaces());
     let about = About::of(collection);
-    let (schema, group) = (rows.schema.clone(), options.row_group_bytes);
-    let mut table = TableWriter::create(aside.path(), schema, &about, group)?;
+    let group = options.row_group_bytes;
+    let mut table = TableWriter::create(aside.path(), &rows.schema, &about, group)?;
     // Small row groups are made of small batches.
     let batch_bytes = BATCH_BYTES.min(group);
     let exported = each(collection, options, progress, |item| {
@@ -141,7 +141,7 @@ pub(crate) struct TableWriter {
 impl TableWriter {
     pub(crate) fn create(
         path: &Path,
-        schema: SchemaRef,
+        schema: &Schema,
         about: &About,
         group_bytes: usize,
     ) -> Result<Self, ExchangeError> {
@@ -166,7 +166,7 @@ impl TableWriter {
         let KeyValue { key, value } = about.to_metadata();
         let metadata: HashMap<String, String> =
             value.map(|value| (key, value)).into_iter().collect();
-        let schema = Schema::clone(&schema).with_metadata(metadata);
+        let schema = schema.clone().with_metadata(metadata);
         let writer = ArrowWriter::try_new(file, Arc::new(schema), Some(properties.build()));
         Ok(Self {
             path: path.to_owned(),

@@ -51,7 +51,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let world = ClipLike::new(dim, SEED);
     if !dir.exists() {
         fs_err::create_dir_all(&dir)?;
-        fill(&dir, &world, rows, config.clone())?;
+        fill(&dir, &world, rows, &config)?;
     }
     let queries = world.rows(Modality::Image, QUERIES, 2);
     let start = Instant::now();
@@ -86,12 +86,12 @@ fn fill(
     dir: &std::path::Path,
     world: &ClipLike,
     rows: usize,
-    config: EngineConfig,
+    config: &EngineConfig,
 ) -> Result<(), Box<dyn Error>> {
     // All is sealed at the end, in one go: what is measured is how long that takes.
     let at_the_end = EngineConfig {
         seal_rows: usize::MAX,
-        ..config
+        ..config.clone()
     };
     let engine = Engine::open(dir, at_the_end)?;
     let collection = engine.create(COLLECTION, &spaces(world_dim(world)))?;

@@ -11,6 +11,9 @@ use crate::{
 
 /// Rows of a sample, at most.
 pub(crate) const SAMPLE_ROWS: usize = 512;
+/// Rows of a segment that are remembered for their low hashes: so many that a sample is among them
+/// until most of them are deleted.
+const LOWEST_ROWS: usize = 4 * SAMPLE_ROWS;
 /// Rows from which a sample says something about the rest.
 pub(crate) const LEAST_ROWS: usize = 16;
 /// Smallest deviation of cosines that is believed: equal rows have none at all.
@@ -67,8 +70,8 @@ impl Sample {
         let mut lowest: BinaryHeap<(u64, &str, usize, usize)> = BinaryHeap::new();
         let mut population = 0;
         for (shard, view) in views.iter().enumerate() {
-            for row in (0..view.rows()).filter(|row| !view.dead.get(*row)) {
-                population += 1;
+            population += view.rows() - view.dead.ones();
+            for row in candidates(view) {
                 let id = view.id(row);
                 let hash = hash_of(id);
                 let full = lowest.len() == SAMPLE_ROWS;
@@ -128,6 +131,20 @@ impl Sample {
     }
 }
 
+/// Live rows of a shard, and among them all that have the lowest hashes. Most rows of a segment are
+/// not looked at: a search would wait for that after every other write.
+fn candidates(view: &View) -> impl Iterator<Item = usize> + '_ {
+    let sealed = view.sealed.len();
+    let lowest = view.sealed.lowest(LOWEST_ROWS, hash_of);
+    let lowest = lowest.iter().map(|(_, row)| *row as usize);
+    let lowest: Vec<usize> = lowest.filter(|row| view.is_alive(*row)).collect();
+    // After many deletes there may be too few.
+    let are_enough = lowest.len() >= SAMPLE_ROWS || sealed <= LOWEST_ROWS;
+    let others = if are_enough { sealed } else { 0 };
+    let lowest = lowest.into_iter().filter(move |_| are_enough);
+    lowest.chain((others..view.rows()).filter(|row| view.is_alive(*row)))
+}
+
 /// A number that spreads ids evenly. Not kept anywhere, so it may change.
 pub(crate) fn hash_of(id: &str) -> u64 {
     let word = |bytes: &[u8]| {
@@ -150,4 +167,67 @@ fn mean(rows: &Rows) -> Vec<f32> {
     }
     let count = rows.len().max(1) as f64;
     sums.iter().map(|sum| (sum / count) as f32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use embedding::Embedding;
+
+    use super::*;
+    use crate::{
+        EngineConfig,
+        record::Stamp,
+        segment::{Ids, Segment},
+        shard::{Shard, Standing},
+    };
+
+    #[test]
+    fn a_sample_is_what_a_look_at_all_rows_gives_also_when_most_of_the_lowest_are_deleted() {
+        let name = |i: usize| format!("{i:05}");
+        let row = |i: usize| {
+            let angle = i as f32;
+            Embedding::normalized(vec![angle.cos(), angle.sin()]).expect("it has a direction")
+        };
+        let stamp = |i: usize| Stamp {
+            embeddings: [0; 8],
+            ordinal: i as u32,
+        };
+        for (sealed, tail) in [(0, 700), (400, 400), (6000, 0), (6000, 300)] {
+            let (mut ids, mut rows) = (Ids::new(), Rows::new(2));
+            for i in 0..sealed {
+                ids.push(&name(i));
+                rows.push(row(i).as_slice());
+            }
+            let stamps: Vec<Stamp> = (0..sealed).map(stamp).collect();
+            let config = EngineConfig {
+                graph_rows: usize::MAX,
+                ..EngineConfig::default()
+            };
+            let segment = Segment::build((ids, stamps.into(), rows), &config, &|| false);
+            let segment = segment.expect("nobody stops it");
+            let mut shard = Shard::loaded(segment, Standing::default());
+            (sealed..sealed + tail).for_each(|i| shard.insert(&name(i), stamp(i), &row(i)));
+            let mut live: Vec<(u64, usize)> =
+                (0..sealed + tail).map(|i| (hash_of(&name(i)), i)).collect();
+            live.sort_unstable();
+            // Few enough are left of the remembered ones at last.
+            for gone in [0, 100, LOWEST_ROWS - 200, 500] {
+                for (_, i) in live.drain(..gone.min(live.len())) {
+                    shard.remove(&name(i));
+                }
+                let sample = Sample::take(std::slice::from_ref(&shard.view), 2);
+                let expected = live.iter().take(SAMPLE_ROWS).map(|(_, i)| row(*i));
+                let expected: Vec<Embedding> = expected.collect();
+                assert_eq!(sample.population, live.len());
+                assert_eq!(sample.len(), expected.len(), "{sealed} + {tail}");
+                for (i, row) in expected.iter().enumerate() {
+                    assert_eq!(
+                        sample.row(i),
+                        row.as_slice(),
+                        "row {i} of {sealed} + {tail}"
+                    );
+                }
+            }
+        }
+    }
 }

@@ -4,7 +4,7 @@
 //! Embeddings of real models spread along far fewer directions than they have numbers. A walk
 //! compares the query with hundreds of rows to find ten, and waits for memory most of that time;
 //! the leading principal components of the rows tell almost all of them apart, and take a quarter
-//! of the memory or less (Tepper et al. 2023, "LeanVec", section 3, for queries of the rows' own
+//! of the memory or less (Tepper et al. 2023, `LeanVec`, section 3, for queries of the rows' own
 //! distribution). What the walk brings home is compared again by whole codes, and the best of it
 //! in full, so that scores are as exact as without.
 
@@ -289,7 +289,9 @@ fn orthonormalize(rows: &mut [Vec<f32>]) {
         } else {
             0.0
         };
-        row.iter_mut().for_each(|x| *x *= scale);
+        for x in row.iter_mut() {
+            *x *= scale;
+        }
     }
 }
 

@@ -96,7 +96,7 @@ impl Part<'_> {
         let group = self.options.row_group_bytes;
         let files = Files {
             numbers: NpyWriter::create(&path(self.folder()), dim, precision)?,
-            table: TableWriter::create(&path(METADATA), rows.schema.clone(), &self.about, group)?,
+            table: TableWriter::create(&path(METADATA), &rows.schema, &self.about, group)?,
             rows,
         };
         self.files += 1;

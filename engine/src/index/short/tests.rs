@@ -116,7 +116,7 @@ fn a_walk_over_short_codes_finds_the_nearest_with_exact_scores_and_only_live_one
         ef_search: params.ef_search,
     };
     let k = NonZeroUsize::new(10).expect("not zero");
-    let third = |row: crate::index::Row| row.0 % 3 == 0;
+    let third = |row: crate::index::Row| row.0.is_multiple_of(3);
     for (live, alive) in [(Live::all(6000), 6000), (Live::only(&third, 2000), 2000)] {
         let mut found = 0;
         for graph in [&graph, &graph.clone().settled()] {

@@ -269,7 +269,10 @@ fn other_programs_can_unpack_a_tar_and_the_folder_is_a_snapshot() {
 fn a_restore_that_is_stopped_at_any_moment_leaves_all_or_nothing() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let engine = Engine::in_memory(small());
-    let collection = varied(&engine, "a");
+    let collection = engine.create("a", &spaces()).expect("creates");
+    // More than go into one batch.
+    let all = (0..1300).map(|i| item(&format!("{i:04}"), Modality::Text, &i.to_string()));
+    collection.upsert(all.collect()).expect("upserts");
     let to = dir.path().join("s");
     snapshot(&collection, &to).expect("is made");
     let expected = items(&collection);
