@@ -384,7 +384,7 @@ fn a_buffered_write_is_seen_at_once_does_not_wait_for_the_disk_and_soon_is_on_it
     let store = Unsynced::default();
     let engine = Engine::with_store(Box::new(store.clone()), None, small()).expect("opens");
     let notes = notes(&engine);
-    store.hold_background(true);
+    let held = store.hold_background();
     let syncs = store.syncs();
     for name in ["a", "b"] {
         let written = notes.write(vec![ItemWrite::put(text(name))], BUFFERED);
@@ -405,7 +405,7 @@ fn a_buffered_write_is_seen_at_once_does_not_wait_for_the_disk_and_soon_is_on_it
         Durability::Buffered
     );
     assert_eq!(unsynced::items(&store.after_a_stop()), ["a", "b"]);
-    store.hold_background(false);
+    drop(held);
     let came = (0..6000).any(|_| {
         std::thread::sleep(Duration::from_millis(10));
         unsynced::items(&store.after_a_stop()) == ["a"]
@@ -418,7 +418,7 @@ fn a_flushed_write_makes_the_buffered_ones_before_it_durable() {
     let store = Unsynced::default();
     let engine = Engine::with_store(Box::new(store.clone()), None, small()).expect("opens");
     let notes = notes(&engine);
-    store.hold_background(true);
+    let held = store.hold_background();
     notes
         .write(vec![ItemWrite::put(text("a"))], BUFFERED)
         .expect("is written");
@@ -429,7 +429,7 @@ fn a_flushed_write_makes_the_buffered_ones_before_it_durable() {
         .expect("is written");
     one(&notes, ItemWrite::put(text("c"))).expect("is written");
     assert_eq!(unsynced::items(&store.after_a_stop()), ["a", "b", "c"]);
-    store.hold_background(false);
+    drop(held);
 }
 
 #[test]
@@ -472,7 +472,7 @@ fn a_version_that_somebody_was_told_comes_to_no_other_write_even_when_its_own_is
     for _ in 0..3 {
         let engine = Engine::with_store(Box::new(store.clone()), None, small()).expect("opens");
         let notes = notes(&engine);
-        store.hold_background(true);
+        let held = store.hold_background();
         for name in ["a", "b"] {
             let written = notes.write(vec![ItemWrite::put(text(name))], BUFFERED);
             told.push(version(Ok(written.expect("is written").outcomes[0])));
@@ -482,7 +482,7 @@ fn a_version_that_somebody_was_told_comes_to_no_other_write_even_when_its_own_is
             !unsynced::items(&found).contains(&"b".to_owned()),
             "it is lost"
         );
-        store.hold_background(false);
+        drop(held);
         store = found;
     }
     assert!(told.is_sorted_by(|a, b| a < b), "{told:?}");
@@ -493,7 +493,7 @@ fn what_waits_for_the_disk_is_bounded() {
     let store = Unsynced::default();
     let engine = Engine::with_store(Box::new(store.clone()), None, small()).expect("opens");
     let notes = notes(&engine);
-    store.hold_background(true);
+    let held = store.hold_background();
     let mut flushed = 0;
     for i in 0..20 {
         let mut item = text(&i.to_string());
@@ -509,7 +509,7 @@ fn what_waits_for_the_disk_is_bounded() {
     );
     let most = store.most_waiting_bytes();
     assert!((8 << 20..10 << 20).contains(&most), "{most} bytes waited");
-    store.hold_background(false);
+    drop(held);
 }
 
 #[test]
@@ -517,12 +517,12 @@ fn a_disk_that_fails_later_stops_the_store_and_nothing_else_is_acknowledged() {
     let store = Unsynced::default();
     let engine = Engine::with_store(Box::new(store.clone()), None, small()).expect("opens");
     let notes = notes(&engine);
-    store.hold_background(true);
+    let held = store.hold_background();
     notes
         .write(vec![ItemWrite::put(text("a"))], BUFFERED)
         .expect("is written");
     store.fail();
-    store.hold_background(false);
+    drop(held);
     let failed = notes.write(vec![ItemWrite::put(text("b"))], FLUSHED);
     assert!(matches!(failed, Err(EngineError::Store(_))), "{failed:?}");
     let failed = notes.write(vec![ItemWrite::put(text("c"))], BUFFERED);
@@ -567,7 +567,7 @@ proptest! {
                 .collect();
             prop_assert!(states.contains(&found), "{:?} of {:?}", found, states);
             prop_assert_eq!(notes.stats().items, found.len());
-            store.hold_background(true);
+            let held = store.hold_background();
             let mut model = found;
             states = vec![model.clone()];
             for (name, what, flushed) in run {
@@ -610,7 +610,7 @@ proptest! {
             }
             store = {
                 let found = store.after_a_stop();
-                store.hold_background(false);
+                drop(held);
                 found
             };
         }

@@ -19,6 +19,16 @@ use crate::{
 #[derive(Clone, Default)]
 pub(super) struct Unsynced(Arc<Inner>);
 
+/// Ends when it is dropped.
+pub(super) struct Held(Unsynced);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.0.waiting.lock().held = false;
+        self.0.0.changed.notify_all();
+    }
+}
+
 #[derive(Default)]
 struct Inner {
     /// What everybody sees who gets.
@@ -40,10 +50,11 @@ struct Waiting {
 }
 
 impl Unsynced {
-    /// Keeps the background from syncing.
-    pub(super) fn hold_background(&self, held: bool) {
-        self.0.waiting.lock().held = held;
-        self.0.changed.notify_all();
+    /// Keeps the background from syncing until this is dropped, which must be before the engine is:
+    /// that waits for the background.
+    pub(super) fn hold_background(&self) -> Held {
+        self.0.waiting.lock().held = true;
+        Held(self.clone())
     }
 
     /// Has the disk fail from now on.
