@@ -338,7 +338,7 @@ mod tests {
     use super::*;
     use crate::filter::field::LAST_NUMBER;
 
-    /// Found by fuzzing and by reading: a description with a good checksum was believed whatever it
+    /// Found by reading: a description with a good checksum was believed whatever it
     /// said. A number at the end of its range gave the next collection, or the next field, the
     /// number of another one, whose items it then shared, and a huge dim or number of shards brought
     /// the process down for want of memory.
