@@ -202,6 +202,12 @@ impl Segment {
         })
     }
 
+    /// Numbers of each node that a walk compares.
+    pub(crate) fn walked(&self) -> usize {
+        let short = self.graph.as_ref().and_then(Hnsw::short);
+        short.map_or(self.rows.dim(), |short| short.rows().stride())
+    }
+
     /// The graph, where there is one.
     pub(crate) fn graph(&self) -> Option<&Hnsw> {
         self.graph.as_ref()

@@ -50,6 +50,7 @@ impl View {
             rows: self.sealed.len(),
             matching: self.sealed.by_ordinal().count(wanted.matching),
             dim: self.sealed.rows.dim(),
+            walked: self.sealed.walked(),
             ef: self.ef(wanted),
         };
         let chosen = choose(&estimate);

@@ -131,6 +131,7 @@ fn the_graph_with_a_filter_inside_keeps_its_recall_when_few_rows_match() {
                     rows: ROWS,
                     matching: matching.len() as usize,
                     dim: DIM,
+                    walked: DIM,
                     ef: Some(64),
                 }
                 .widened(64),
