@@ -93,6 +93,9 @@ pub struct ServeArgs {
     /// Memory for the codes and links of indexes, in MiB; those beyond it stay in mapped files
     #[arg(long, value_name = "MIB")]
     pub index_memory: Option<u64>,
+    /// Part of all cores that building indexes in the background may take, .01 to 1 [default: .5]
+    #[arg(long, value_name = "SHARE")]
+    pub seal_share: Option<f64>,
     /// Where snapshots are kept that are asked for over HTTP [default: `snapshots` in the data
     /// folder]
     #[arg(long, value_name = "DIR")]

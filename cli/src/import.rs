@@ -74,27 +74,25 @@ fn collection(
     options: ImportOptions,
 ) -> Result<Arc<Collection>> {
     let name = &args.collection;
-    let model = match source.about() {
-        Some(_) => None,
-        None => Some(home::model(places)?),
-    };
-    if let Some(there) = engine.collection(name) {
-        if let Some(model) = &model {
-            home::collection(engine, name, model)?;
+    let there = engine.collection(name);
+    let (spaces, fields) = if let Some(about) = source.about() {
+        (about.spaces.clone(), about.fields.clone())
+    } else {
+        let model = home::model(places)?;
+        if there.is_some() {
+            home::collection(engine, name, &model)?;
         }
+        (model.spaces().clone(), engine::Fields::default())
+    };
+    if let Some(there) = there {
         source
             .check(name, there.spaces(), options)
             .map_err(explained)?;
         return Ok(there);
     }
-    let (spaces, fields) = match (source.about(), &model) {
-        (Some(about), _) => (&about.spaces, about.fields.clone()),
-        (None, Some(model)) => (model.spaces(), engine::Fields::default()),
-        (None, None) => unreachable!("a source that does not say so has the model of --model"),
-    };
-    source.check(name, spaces, options).map_err(explained)?;
+    source.check(name, &spaces, options).map_err(explained)?;
     engine
-        .create_with_fields(name, spaces, &fields)
+        .create_with_fields(name, &spaces, &fields)
         .context("the collection cannot be made")
 }
 

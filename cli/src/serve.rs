@@ -37,6 +37,7 @@ fn engine_config(args: &ServeArgs) -> EngineConfig {
     let default = EngineConfig::default();
     EngineConfig {
         target_recall: args.target_recall.unwrap_or(default.target_recall),
+        seal_share: args.seal_share.unwrap_or(default.seal_share),
         index_memory_bytes: args.index_memory.map(|mib| mib.saturating_mul(1 << 20)),
         ..default
     }

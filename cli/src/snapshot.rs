@@ -79,22 +79,12 @@ fn restore(places: &Places, args: &SnapshotRestoreArgs) -> Result<()> {
     let restored = engine.restore(&args.from, &args.collection, &told(&bar));
     bar.finish_and_clear();
     restored.context("nothing was restored")?;
-    let snapshot = args.from.as_path();
-    if args.json {
-        let restored_as = Some(args.collection.as_str());
-        return Ok(output::json(&Read {
-            snapshot,
-            restored_as,
-            info,
-        })?);
-    }
-    note_skipped(&info);
-    output::line(&format!(
-        "{}: restored as {}",
-        summary(&info),
-        args.collection
-    ))?;
-    Ok(())
+    let read = Read {
+        snapshot: &args.from,
+        restored_as: Some(&args.collection),
+        info,
+    };
+    read.print(args.json, &format!("restored as {}", args.collection))
 }
 
 fn verify(args: &SnapshotVerifyArgs) -> Result<()> {
@@ -102,21 +92,22 @@ fn verify(args: &SnapshotVerifyArgs) -> Result<()> {
     let bar = output::progress("checking", of as usize);
     let info = engine::verify_snapshot(&args.from, &told(&bar));
     bar.finish_and_clear();
-    let (info, snapshot) = (info?, args.from.as_path());
-    if args.json {
-        let restored_as = None;
-        return Ok(output::json(&Read {
-            snapshot,
-            restored_as,
-            info,
-        })?);
+    let read = Read {
+        snapshot: &args.from,
+        restored_as: None,
+        info: info?,
+    };
+    read.print(args.json, "every byte is as it was written")
+}
+
+impl Read<'_> {
+    fn print(&self, json: bool, what: &str) -> Result<()> {
+        if json {
+            return Ok(output::json(self)?);
+        }
+        note_skipped(&self.info);
+        Ok(output::line(&format!("{}: {what}", summary(&self.info)))?)
     }
-    note_skipped(&info);
-    output::line(&format!(
-        "{}: every byte is as it was written",
-        summary(&info)
-    ))?;
-    Ok(())
 }
 
 fn told(bar: &ProgressBar) -> impl Fn(Done) -> ControlFlow<()> + '_ {

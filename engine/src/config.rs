@@ -19,6 +19,9 @@ pub struct EngineConfig {
     /// tail is a quarter of its sealed rows. Scanning this many rows takes less time than the text
     /// tower does.
     pub seal_rows: usize,
+    /// Part of all cores that building indexes in the background may take; it never takes more than
+    /// one core, and lets everything else go first.
+    pub seal_share: f64,
     /// Rows from which a sealed shard gets a graph; below, the exact scan is as fast.
     pub graph_rows: usize,
     /// Parts that the items of each modality of a new collection are split into by id, searched in
@@ -36,9 +39,10 @@ pub struct EngineConfig {
     /// Part of the approximate searches that are repeated exactly in the background, which takes
     /// at most a twentieth of one core; 0 for none.
     pub audit_share: f64,
-    /// Memory that the codes and links of sealed indexes may take, about 700 bytes for each row of
-    /// 512 numbers; `None` for no limit. Indexes beyond it stay in their mapped files, where walks
-    /// take longer; the rows themselves always do.
+    /// Memory that links of sealed indexes may take, and the codes that walks compare: 200 to 700
+    /// bytes for each row of 512 numbers, the less the fewer directions the rows spread along.
+    /// `None` for no limit. Indexes beyond it stay in their mapped files, where walks take longer;
+    /// the rows themselves, and whole codes where walks compare short ones, always do.
     pub index_memory_bytes: Option<u64>,
     /// Memory that the store may use as a cache.
     pub store_cache_bytes: u64,
@@ -84,6 +88,7 @@ impl Default for EngineConfig {
     fn default() -> Self {
         Self {
             seal_rows: 4096,
+            seal_share: 0.5,
             graph_rows: 4096,
             shards: None,
             hnsw: HnswParams::default(),
@@ -114,6 +119,13 @@ impl EngineConfig {
                 self.seal_rows as f64,
                 self.seal_rows >= 1,
                 "at least 1",
+            ),
+            // With less, a seal could take days.
+            (
+                "seal_share",
+                self.seal_share,
+                (0.01..=1.0).contains(&self.seal_share),
+                "0.01 to 1",
             ),
             // hnsw_rs ends the process above 256.
             ("hnsw.m", m as f64, (2..=128).contains(&m), "2 to 128"),
@@ -221,6 +233,14 @@ mod tests {
             };
             let error = refused(config);
             assert!(error.starts_with("target_recall is "), "{error}");
+        }
+        for seal_share in [0.0, 1.5, f64::NAN] {
+            let config = EngineConfig {
+                seal_share,
+                ..base.clone()
+            };
+            let error = refused(config);
+            assert!(error.starts_with("seal_share is "), "{error}");
         }
         let config = EngineConfig {
             most_ef_search: 0,

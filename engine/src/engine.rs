@@ -111,6 +111,7 @@ impl Engine {
                 Ok((name, loaded))
             })
             .collect::<Result<_, EngineError>>()?;
+        let sealer = Sealer::start(queue, core.config.seal_share)?;
         let audits = (core.config.audit_share > 0.0).then(|| core.audits.clone());
         Ok(Self {
             auditor: audits.map(Auditor::start).transpose()?,
@@ -119,7 +120,7 @@ impl Engine {
             collections: RwLock::new(collections),
             names: Turns::new(),
             next_number,
-            sealer: Sealer::start(queue)?,
+            sealer,
             checker: Checker::start(checks)?,
         })
     }

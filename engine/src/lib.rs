@@ -44,6 +44,7 @@
 //! [`Head`], [`Prompts`] and [`metrics`] stand beside.
 
 mod audit;
+mod background;
 mod bits;
 mod budget;
 mod catalog;

@@ -14,6 +14,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::{
     EngineError,
+    background::Builders,
     collection::Collection,
     confidence::fit_if_due,
     error::panic_text,
@@ -68,7 +69,7 @@ impl SealQueue {
     }
 }
 
-/// The background thread. One is enough: it leaves the other cores to searches.
+/// The background thread. It has another one build, which has a low priority.
 #[derive(Debug)]
 pub(crate) struct Sealer {
     queue: SealQueue,
@@ -76,9 +77,10 @@ pub(crate) struct Sealer {
 }
 
 impl Sealer {
-    /// Starts the thread.
-    pub(crate) fn start(queue: SealQueue) -> std::io::Result<Self> {
+    /// Starts the thread. Builds take at most this share of all cores, and at most one core.
+    pub(crate) fn start(queue: SealQueue, share: f64) -> std::io::Result<Self> {
         let work = queue.clone();
+        let builders = Builders::with_share(share)?;
         let thread = std::thread::Builder::new()
             .name("engine-seal".into())
             .spawn(move || {
@@ -93,7 +95,7 @@ impl Sealer {
                             continue;
                         }
                     };
-                    match seal(&collection, key, When::Due) {
+                    match seal(&collection, key, When::Due, &builders) {
                         Ok(()) => {}
                         Err(error) if collection.stopping.load(SeqCst) => {
                             tracing::debug!("{error}");
@@ -152,8 +154,7 @@ pub(crate) fn request(collection: &Arc<Collection>) {
     }
 }
 
-/// Seals every shard that has something to seal, as many at a time as there are cores. Not on
-/// rayon's threads: those are for searches.
+/// Seals every shard that has something to seal, as many at a time as there are cores.
 pub(crate) fn seal_all(collection: &Collection) -> Result<(), EngineError> {
     let keys: Vec<ShardKey> = collection
         .state
@@ -161,20 +162,19 @@ pub(crate) fn seal_all(collection: &Collection) -> Result<(), EngineError> {
         .shards()
         .map(|(key, _)| key)
         .collect();
-    let threads = std::thread::available_parallelism()
-        .map_or(1, Into::into)
-        .min(keys.len());
+    let builders = Builders::at_most(keys.len())?;
     let next = Mutex::new(keys.into_iter());
     let work = || -> Result<(), EngineError> {
         loop {
             let Some(key) = next.lock().next() else {
                 return Ok(());
             };
-            seal(collection, key, When::Now)?;
+            seal(collection, key, When::Now, &builders)?;
         }
     };
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let threads = 0..builders.threads();
+        let threads: Vec<_> = threads.map(|_| scope.spawn(work)).collect();
         for thread in threads {
             thread.join().expect("a seal catches its panics")?;
         }
@@ -190,7 +190,12 @@ enum When {
     Due,
 }
 
-fn seal(collection: &Collection, key: ShardKey, when: When) -> Result<(), EngineError> {
+fn seal(
+    collection: &Collection,
+    key: ShardKey,
+    when: When,
+    builders: &Builders,
+) -> Result<(), EngineError> {
     // Waits for another seal of the same shard.
     let Some(_turn) = collection.seals.take(&[key]) else {
         // It is being deleted. Should that fail, the shard may ask again.
@@ -204,7 +209,7 @@ fn seal(collection: &Collection, key: ShardKey, when: When) -> Result<(), Engine
             return Ok(());
         };
         let built = catch_unwind(AssertUnwindSafe(|| {
-            build(collection, key, &taken, standing)
+            build(collection, key, &taken, standing, builders)
         }));
         let failed = |reason: String| EngineError::SealFailed {
             collection: collection.name.clone(),
@@ -220,11 +225,13 @@ fn seal(collection: &Collection, key: ShardKey, when: When) -> Result<(), Engine
         };
         let is_done = built.is_some() || result.is_err();
         let is_kept = built.as_ref().is_some_and(|(_, standing)| standing.kept);
-        if let Some(shard) = collection.state.write().shard_mut(&key) {
+        let before = collection.state.write().shard_mut(&key).map(|shard| {
             // After a panic, nobody knows which segment the store takes for the good one.
             shard.standing.kept &= !panicked;
-            shard.end_seal(&taken, built);
-        }
+            shard.end_seal(&taken, built)
+        });
+        // Now that nobody waits for the lock.
+        drop(before);
         if is_kept {
             keeping::forget_old(collection, key, &taken, standing);
         }
@@ -258,17 +265,31 @@ fn begin(collection: &Collection, key: ShardKey, when: When) -> Option<(View, St
     Some((shard.begin_seal(), shard.standing))
 }
 
-fn build(collection: &Collection, key: ShardKey, taken: &View, before: Standing) -> Built {
-    let stop = || collection.stopping.load(SeqCst);
-    let rows = taken.live_rows();
-    if taken.bad_rows().next().is_some() {
-        return Built::Damaged;
+fn build(
+    collection: &Collection,
+    key: ShardKey,
+    taken: &View,
+    before: Standing,
+    builders: &Builders,
+) -> Built {
+    let made = builders.run(&collection.stopping, |pace| {
+        let rows = taken.live_rows();
+        if taken.bad_rows().next().is_some() {
+            return Err(Built::Damaged);
+        }
+        let segment = Segment::build(rows, &collection.core.config, &|| pace.stops());
+        let segment = segment.map_err(|_| Built::Stopped)?;
+        let written = keeping::write(collection, key, segment, before);
+        pace.stops();
+        Ok(written)
+    });
+    match made {
+        Ok((segment, sealed)) => {
+            let standing = keeping::make_good(collection, key, sealed, before);
+            Built::Done(Box::new(segment), standing)
+        }
+        Err(other) => other,
     }
-    let Ok(segment) = Segment::build(rows, &collection.core.config, &stop) else {
-        return Built::Stopped;
-    };
-    let (segment, standing) = keeping::keep(collection, key, segment, before);
-    Built::Done(Box::new(segment), standing)
 }
 
 /// What a segment's file must say that it belongs to.

@@ -1,9 +1,9 @@
 //! A segment as a file, mapped when it is read; `docs/format.md` describes the format. Derived: a
 //! file that does not read back is built again from the store.
 //!
-//! When a file is opened, everything in it is checked but the rows themselves: ids and stamps are
-//! read through, codes and links are copied into memory of their own, so that their checksums are
-//! nearly free. Rows are three quarters of a file and are checked block by block (`index/blocks.rs`),
+//! When a file is opened, everything in it is checked but the rows themselves: ids, stamps and codes
+//! are read through; links, and the codes that walks compare, are copied into memory of their own
+//! afterwards. Rows are three quarters of a file and are checked block by block (`index/blocks.rs`),
 //! each before a row of it is used.
 
 #[cfg(any(test, feature = "fuzzing"))]

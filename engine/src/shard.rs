@@ -1,18 +1,24 @@
 //! One part of a collection in one space: a sealed segment, a tail that is scanned exactly, and
 //! tombstones.
 
-use std::{collections::HashMap, fmt, num::NonZeroUsize, sync::Arc};
+mod filtered;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use embedding::{Aspect, Embedding, Modality};
+pub(crate) use filtered::{Answer, Wanted};
+use view::{Chunk, Piece};
+pub(crate) use view::{Found, View};
 
 use crate::{
-    Score,
     bits::Bits,
-    column::Column,
     config::EngineConfig,
-    index::{Coded, Index, Live, Neighbor, Row, Rows, SearchParams, dot},
+    index::{Coded, Rows},
     record::Stamp,
-    segment::{Ids, Segment},
+    segment::Segment,
 };
 
 /// Rows of one piece of the tail. A piece is copied when a row is added while a search reads it.
@@ -40,236 +46,6 @@ impl fmt::Display for ShardKey {
             "specific"
         };
         write!(f, "{}-{}-{aspect}", self.modality, self.slot)
-    }
-}
-
-/// Everything that a search needs, as it was at one moment. Cheap to clone; never changes under
-/// the one who holds a clone. Rows are numbered through: sealed ones first, then the tail.
-#[derive(Debug, Clone)]
-pub(crate) struct View {
-    pub(crate) sealed: Arc<Segment>,
-    pub(crate) dead: Arc<Bits>,
-    tail: Vec<Piece>,
-}
-
-#[derive(Debug, Clone)]
-struct Piece {
-    /// Number of the first row.
-    start: usize,
-    chunk: Arc<Chunk>,
-}
-
-#[derive(Debug, Clone)]
-struct Chunk {
-    rows: Arc<Rows>,
-    ids: Vec<Arc<str>>,
-    stamps: Vec<Stamp>,
-    /// Once it is full, so that a long tail is scanned over codes.
-    coded: Option<Coded>,
-}
-
-/// A found item. The order is best first: by score, ties by id.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Found<S> {
-    pub(crate) score: Score,
-    pub(crate) id: S,
-    /// Where in the view.
-    pub(crate) row: usize,
-}
-
-impl Found<&str> {
-    fn to_owned(&self) -> Found<String> {
-        Found {
-            score: self.score,
-            id: self.id.to_owned(),
-            row: self.row,
-        }
-    }
-}
-
-impl<S: AsRef<str>> Found<S> {
-    pub(crate) fn rank(&self, other: &Self) -> std::cmp::Ordering {
-        let by_score = other.score.0.total_cmp(&self.score.0);
-        by_score.then_with(|| self.id.as_ref().cmp(other.id.as_ref()))
-    }
-}
-
-impl View {
-    /// The `k` nearest live items, best first.
-    pub(crate) fn search(
-        &self,
-        query: &Embedding,
-        k: NonZeroUsize,
-        params: SearchParams,
-        exact: bool,
-    ) -> Vec<Found<String>> {
-        let alive = |row: Row| !self.dead.get(row.0 as usize);
-        let sealed = self.sealed.len();
-        let live = match self.dead.ones_below(sealed) {
-            0 => Live::all(sealed),
-            dead => Live::only(&alive, sealed - dead),
-        };
-        let sealed = self.sealed.index(exact).search(query, k, &params, live);
-        self.with_tail(query, k, &sealed)
-    }
-
-    /// For each query exactly the `k` nearest live items, best first; the codes are read once.
-    pub(crate) fn search_batch(
-        &self,
-        queries: &[&Embedding],
-        k: NonZeroUsize,
-    ) -> Vec<Vec<Found<String>>> {
-        let alive = |row: Row| !self.dead.get(row.0 as usize);
-        let live = Live::only(&alive, self.sealed.len());
-        let sealed = self.sealed.coded().search_batch(queries, k, live);
-        let each = queries.iter().zip(sealed);
-        each.map(|(query, sealed)| self.with_tail(query, k, &sealed))
-            .collect()
-    }
-
-    /// The nearest among those of the sealed rows and the tail, best first.
-    fn with_tail(
-        &self,
-        query: &Embedding,
-        k: NonZeroUsize,
-        sealed: &[Neighbor],
-    ) -> Vec<Found<String>> {
-        let sealed = sealed.iter().map(|n| Found {
-            score: n.score,
-            id: self.sealed.ids.get(n.row.0 as usize),
-            row: n.row.0 as usize,
-        });
-        let mut found: Vec<Found<&str>> = sealed.collect();
-        for Piece { start, chunk } in &self.tail {
-            let alive = |row: Row| !self.dead.get(start + row.0 as usize);
-            if let Some(coded) = &chunk.coded {
-                let live = Live::only(&alive, coded.len());
-                let nearest = coded.scan(query, k, live);
-                found.extend(nearest.iter().map(|Neighbor { row, score }| Found {
-                    score: *score,
-                    id: &*chunk.ids[row.0 as usize],
-                    row: start + row.0 as usize,
-                }));
-                continue;
-            }
-            for (i, id) in chunk.ids.iter().enumerate() {
-                if alive(Row(i as u32)) {
-                    let score = Score(dot(query.as_slice(), chunk.rows.row(i)));
-                    found.push(Found {
-                        score,
-                        id,
-                        row: start + i,
-                    });
-                }
-            }
-        }
-        if found.len() > k.get() {
-            found.select_nth_unstable_by(k.get() - 1, Found::rank);
-            found.truncate(k.get());
-        }
-        found.sort_unstable_by(Found::rank);
-        found.iter().map(Found::to_owned).collect()
-    }
-
-    /// Number of rows, dead ones too.
-    pub(crate) fn rows(&self) -> usize {
-        self.dead.len()
-    }
-
-    /// Whether both are of one moment, or of two with no change between them.
-    pub(crate) fn is(&self, other: &Self) -> bool {
-        let mut pieces = self.tail.iter().zip(&other.tail);
-        Arc::ptr_eq(&self.sealed, &other.sealed)
-            && Arc::ptr_eq(&self.dead, &other.dead)
-            && self.tail.len() == other.tail.len()
-            && pieces.all(|(a, b)| Arc::ptr_eq(&a.chunk, &b.chunk))
-    }
-
-    /// Living rows of the segment that turned out to be damaged. What was found among others of the
-    /// same view may be wrong then.
-    pub(crate) fn bad_rows(&self) -> impl Iterator<Item = usize> + '_ {
-        self.sealed.rows.bad().filter(|row| !self.dead.get(*row))
-    }
-
-    /// Stamps of the living rows of the segment.
-    pub(crate) fn sealed_stamps(&self) -> impl Iterator<Item = Stamp> + '_ {
-        let stamps = self.sealed.stamps.iter().enumerate();
-        stamps.filter_map(|(row, stamp)| (!self.dead.get(row)).then_some(*stamp))
-    }
-
-    /// The items that a segment of the living rows knows otherwise than the one that is here.
-    pub(crate) fn changed_ids(&self) -> impl Iterator<Item = &str> {
-        let dead = self.dead.set_below(self.sealed.len());
-        let tail = self.tail.iter().flat_map(|piece| &piece.chunk.ids);
-        let dead = dead.map(|row| self.sealed.ids.get(row));
-        dead.chain(tail.map(|id| &**id))
-    }
-
-    fn piece(&self, row: usize) -> (&Chunk, usize) {
-        let i = self.tail.partition_point(|piece| piece.start <= row) - 1;
-        (&self.tail[i].chunk, row - self.tail[i].start)
-    }
-
-    /// Id of a row.
-    pub(crate) fn id(&self, row: usize) -> &str {
-        if row < self.sealed.len() {
-            return self.sealed.ids.get(row);
-        }
-        let (chunk, i) = self.piece(row);
-        &chunk.ids[i]
-    }
-
-    fn stamp(&self, row: usize) -> Stamp {
-        if row < self.sealed.len() {
-            return self.sealed.stamps[row];
-        }
-        let (chunk, i) = self.piece(row);
-        chunk.stamps[i]
-    }
-
-    /// The embedding of a row.
-    pub(crate) fn row(&self, row: usize) -> &[f32] {
-        if row < self.sealed.len() {
-            return self.sealed.rows.row(row);
-        }
-        let (chunk, i) = self.piece(row);
-        chunk.rows.row(i)
-    }
-
-    /// Whether the row is alive.
-    pub(crate) fn is_alive(&self, row: usize) -> bool {
-        !self.dead.get(row)
-    }
-
-    /// The live row of a sealed item.
-    pub(crate) fn find_sealed(&self, id: &str) -> Option<usize> {
-        let row = self.sealed.ids.find(id)?;
-        self.is_alive(row).then_some(row)
-    }
-
-    /// The live rows of the tail with their ids.
-    pub(crate) fn tail_rows(&self) -> impl Iterator<Item = (&str, usize)> {
-        self.tail.iter().flat_map(move |Piece { start, chunk }| {
-            let ids = chunk.ids.iter().enumerate();
-            ids.filter(move |(i, _)| self.is_alive(start + i))
-                .map(move |(i, id)| (&**id, start + i))
-        })
-    }
-
-    /// The live rows, sorted by id: what a new segment is built from.
-    pub(crate) fn live_rows(&self) -> (Ids, Column<Stamp>, Rows) {
-        let mut order: Vec<usize> = (0..self.rows())
-            .filter(|row| !self.dead.get(*row))
-            .collect();
-        order.sort_unstable_by_key(|row| self.id(*row));
-        let mut ids = Ids::new();
-        let mut rows = Rows::with_capacity(self.sealed.rows.dim(), order.len());
-        for row in &order {
-            ids.push(self.id(*row));
-            rows.push(self.row(*row));
-        }
-        let stamps: Vec<Stamp> = order.iter().map(|row| self.stamp(*row)).collect();
-        (ids, stamps.into(), rows)
     }
 }
 
@@ -476,13 +252,15 @@ impl Shard {
     }
 
     /// Puts the segment built from `taken` in place, and how it stands; `None` when there is none
-    /// after all.
-    pub(crate) fn end_seal(&mut self, taken: &View, built: Option<(Segment, Standing)>) {
+    /// after all. Gives what was there before, which takes a while to drop.
+    pub(crate) fn end_seal(
+        &mut self,
+        taken: &View,
+        built: Option<(Segment, Standing)>,
+    ) -> Option<View> {
         let frozen = std::mem::take(&mut self.frozen);
         (self.sealing, self.under_way) = (false, false);
-        let Some((built, standing)) = built else {
-            return;
-        };
+        let (built, standing) = built?;
         self.standing = standing;
         self.worn = false;
         let covered = taken.rows();
@@ -508,17 +286,11 @@ impl Shard {
             .values_mut()
             .for_each(|row| *row = shift(*row));
         self.tail_rows.shrink_to_fit();
-        self.view = View {
+        let view = View {
             sealed: Arc::new(built),
             dead: Arc::new(dead),
             tail,
         };
+        Some(std::mem::replace(&mut self.view, view))
     }
 }
-
-mod filtered;
-
-pub(crate) use filtered::{Answer, Wanted};
-
-#[cfg(test)]
-mod tests;

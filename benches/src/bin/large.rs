@@ -51,7 +51,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let world = ClipLike::new(dim, SEED);
     if !dir.exists() {
         fs_err::create_dir_all(&dir)?;
-        fill(&dir, &world, rows, &config)?;
+        fill(&dir, (&world, dim), rows, &config)?;
     }
     let queries = world.rows(Modality::Image, QUERIES, 2);
     let start = Instant::now();
@@ -84,7 +84,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn fill(
     dir: &std::path::Path,
-    world: &ClipLike,
+    (world, dim): (&ClipLike, usize),
     rows: usize,
     config: &EngineConfig,
 ) -> Result<(), Box<dyn Error>> {
@@ -94,7 +94,7 @@ fn fill(
         ..config.clone()
     };
     let engine = Engine::open(dir, at_the_end)?;
-    let collection = engine.create(COLLECTION, &spaces(world_dim(world)))?;
+    let collection = engine.create(COLLECTION, &spaces(dim))?;
     let (mut at, mut writing_s) = (0, 0.0);
     while at < rows {
         let (first, count) = (at, CHUNK.min(rows - at));
@@ -125,10 +125,6 @@ fn fill(
         })
     );
     Ok(())
-}
-
-fn world_dim(world: &ClipLike) -> usize {
-    world.rows(Modality::Image, 1, 1)[0].dim()
 }
 
 fn search(collection: &Collection, query: &Embedding) -> Result<usize, Box<dyn Error>> {

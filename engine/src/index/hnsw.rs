@@ -11,7 +11,7 @@ use super::{
     codes::CodedQuery,
     graph::Graph,
     kernel::{self, Kernel, Task},
-    short::{ShortCodes, ShortQuery},
+    short::ShortCodes,
     walk::{Candidate, Distance, Scratch, descend, walk, walk_live},
 };
 use crate::HnswParams;
@@ -219,33 +219,22 @@ struct Search<'a> {
     live: Live<'a>,
 }
 
-/// The smaller, the greater the score.
+/// The smaller, the greater the score: by whole codes, or by short ones.
 #[derive(Clone, Copy)]
-struct ByWhole<'a, K> {
+struct ByCodes<'a, K> {
     kernel: K,
     codes: &'a CodeRows,
-    query: &'a CodedQuery,
+    query: &'a [i8],
+    /// Of the query's codes.
+    sum: i32,
 }
 
-impl<K: Kernel> Distance for ByWhole<'_, K> {
+impl<K: Kernel> Distance for ByCodes<'_, K> {
     #[inline(always)]
     fn to(self, node: u32) -> i32 {
-        -self.query.product(self.kernel, self.codes.row(node))
-    }
-}
-
-/// The same by short codes.
-#[derive(Clone, Copy)]
-struct ByShort<'a, K> {
-    kernel: K,
-    codes: &'a CodeRows,
-    query: &'a ShortQuery,
-}
-
-impl<K: Kernel> Distance for ByShort<'_, K> {
-    #[inline(always)]
-    fn to(self, node: u32) -> i32 {
-        -self.query.product(self.kernel, self.codes.row(node))
+        -self
+            .kernel
+            .dot_codes(self.codes.row(node), self.query, self.sum)
     }
 }
 
@@ -300,17 +289,20 @@ impl Task for Walk<'_> {
         } = search;
         let Reach { k, ef, .. } = reach;
         let Hnsw { coded, short, .. } = index;
-        let whole = ByWhole {
+        let whole = ByCodes {
             kernel,
             codes: &coded.codes().rows,
-            query: coded_query,
+            query: &coded_query.codes,
+            sum: coded_query.sum,
         };
         let done = match short {
             Some(short) => {
-                let by_short = ByShort {
+                let (query, sum) = short.query(kernel, coded_query);
+                let by_short = ByCodes {
                     kernel,
                     codes: short.rows(),
-                    query: &short.query(kernel, coded_query),
+                    query: &query,
+                    sum,
                 };
                 let done = search.go(kernel, short.rows(), by_short, scratch);
                 scratch.rank_again(kernel, whole.codes, whole);

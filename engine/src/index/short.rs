@@ -23,6 +23,10 @@ const LINE: usize = 64;
 const LEAST_KEPT: f64 = 0.8;
 /// Whole codes are used where short ones would have more than one in so many numbers.
 const LEAST_SAVED: usize = 2;
+/// Most directions, and the largest dim that has short codes at all: to find the directions takes
+/// time with the cube of these, and `[dim, dim]` numbers of memory.
+const MOST_DIRECTIONS: usize = 256;
+const MOST_DIM: usize = 2048;
 /// Rows from which the directions are taken, at most. Their products fit into 32 bits.
 const SAMPLE: usize = 8192;
 /// Products of the sample's numbers, at most: rows of large dims are sampled more thinly.
@@ -41,19 +45,12 @@ pub(crate) struct ShortCodes {
     rows: CodeRows,
 }
 
-/// A query in short codes.
-#[derive(Debug)]
-pub(crate) struct ShortQuery {
-    codes: Vec<i8>,
-    sum: i32,
-}
-
 impl ShortCodes {
-    /// Short codes for these rows of `dim` whole ones; `None` where they would not be short, or
-    /// tell too little.
+    /// Short codes for these rows of `dim` whole ones; `None` where they would not be short, tell
+    /// too little, or take long to find.
     pub(crate) fn new(dim: usize, whole: &CodeRows) -> Option<Self> {
-        let most = dim / LEAST_SAVED / LINE * LINE;
-        if most == 0 || whole.len() <= most {
+        let most = (dim / LEAST_SAVED / LINE * LINE).min(MOST_DIRECTIONS);
+        if most == 0 || dim > MOST_DIM || whole.len() <= most {
             return None;
         }
         let products = Products::of_sample(dim, whole);
@@ -120,18 +117,16 @@ impl ShortCodes {
         }
     }
 
-    /// A query in short codes.
+    /// A query in short codes, and their sum.
     #[inline(always)]
-    pub(crate) fn query<K: Kernel>(&self, kernel: K, query: &CodedQuery) -> ShortQuery {
+    pub(crate) fn query<K: Kernel>(&self, kernel: K, query: &CodedQuery) -> (Vec<i8>, i32) {
         let mut along = vec![0.0; self.units.len()];
         self.along(kernel, (&query.codes, query.sum), &mut along);
         let largest = along.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
         let mut codes = vec![0; along.len()];
         encode(&mut along, step(largest), &mut codes);
-        ShortQuery {
-            sum: kernel::sum(&codes),
-            codes,
-        }
+        let sum = kernel::sum(&codes);
+        (codes, sum)
     }
 
     #[inline(always)]
@@ -145,14 +140,6 @@ impl ShortCodes {
         for (i, (to, unit)) in (0..).zip(along.iter_mut().zip(&self.units)) {
             *to = unit * kernel.dot_codes(self.directions.row(i), codes, sum) as f32;
         }
-    }
-}
-
-impl ShortQuery {
-    /// Product of a row's short codes with those of the query.
-    #[inline(always)]
-    pub(crate) fn product<K: Kernel>(&self, kernel: K, row: &[i8]) -> i32 {
-        kernel.dot_codes(row, &self.codes, self.sum)
     }
 }
 
@@ -218,7 +205,7 @@ impl Products {
             }
         }
 
-        let most = (SAMPLE_WORK / (dim * dim)).clamp(2 * dim, SAMPLE.max(2 * dim));
+        let most = (SAMPLE_WORK / (dim * dim)).clamp(2 * dim, SAMPLE);
         let rows: Vec<usize> = sample(whole.len(), most).collect();
         let tall = stride(rows.len());
         let mut columns = vec![0; dim * tall];

@@ -18,20 +18,16 @@ use crate::{
 /// Marks that are looked at, and removed, together. Writers of the items wait meanwhile.
 const TOGETHER: usize = 256;
 
-/// Writes the segment to a file and has the store take it for the good one, where indexes are kept.
-/// Gives the segment to go on with, mapped if it is in a file, and how it stands.
-pub(super) fn keep(
+/// Writes the segment to a file, where indexes are kept. Gives the segment to go on with, mapped if
+/// it is in a file, and what the store is to know of the file.
+pub(super) fn write(
     collection: &Collection,
     key: ShardKey,
     segment: Segment,
     before: Standing,
-) -> (Segment, Standing) {
-    let not_kept = Standing {
-        kept: false,
-        ..before
-    };
+) -> (Segment, Option<Sealed>) {
     let Some(dir) = collection.index_dir() else {
-        return (segment, not_kept);
+        return (segment, None);
     };
     let description = &collection.description;
     let owner = owner(description.number, &description.spaces, key);
@@ -51,7 +47,7 @@ pub(super) fn keep(
         // The file only saves memory, and work at the next open.
         Err(error) => {
             tracing::warn!("cannot keep the index {}: {error}", path.display());
-            return (segment, not_kept);
+            return (segment, None);
         }
     };
     // Mapped, it takes no memory that the system cannot have back.
@@ -60,18 +56,38 @@ pub(super) fn keep(
         generation: wanted.generation,
         head: Some(head),
     };
+    (mapped, Some(sealed))
+}
+
+/// Has the store take a file for the good one. Gives how its segment stands.
+pub(super) fn make_good(
+    collection: &Collection,
+    key: ShardKey,
+    sealed: Option<Sealed>,
+    before: Standing,
+) -> Standing {
+    let not_kept = Standing {
+        kept: false,
+        ..before
+    };
+    let Some(sealed) = sealed else {
+        return not_kept;
+    };
+    let generation = sealed.generation;
     let mut batch = Batch::default();
-    marks::set_sealed(&mut batch, description.number, key, Some(sealed));
+    marks::set_sealed(&mut batch, collection.description.number, key, Some(sealed));
     if let Err(error) = collection.core.store.commit(batch) {
         // Which of the two files is the good one now is not certain, so both stay.
-        tracing::warn!("cannot keep the index {}: {error}", path.display());
-        return (mapped, not_kept);
+        tracing::warn!(
+            "cannot keep the index {key} of {}: {error}",
+            collection.name
+        );
+        return not_kept;
     }
-    let standing = Standing {
-        generation: wanted.generation,
+    Standing {
+        generation,
         kept: true,
-    };
-    (mapped, standing)
+    }
 }
 
 /// Removes marks and the file that are not needed after a seal that was kept. What stays does no

@@ -1,4 +1,10 @@
+use std::num::NonZeroUsize;
+
 use super::*;
+use crate::{
+    Score,
+    index::{SearchParams, dot},
+};
 
 /// A stamp that differs for every number.
 fn stamp(number: u32) -> Stamp {

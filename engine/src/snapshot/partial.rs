@@ -1,5 +1,6 @@
 //! A snapshot that is being made has another name beside its place, and is locked. One that a stop
-//! cut short is not locked any more, and removed by the next that is made in the same folder.
+//! cut short is not locked any more. A folder is then removed by the next snapshot that is made
+//! beside it; a file only by one of its name, since nothing in it says that it is ours.
 
 use std::{
     fs::TryLockError,

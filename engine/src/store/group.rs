@@ -9,7 +9,7 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 
 use super::{Batch, StoreError};
-use crate::error::panic_text;
+use crate::error::{panic_text, with_causes};
 
 /// Keys and their new values, or `None` where a key goes.
 pub(super) type Writes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
@@ -115,7 +115,7 @@ impl GroupCommit {
                 Err(error) => {
                     state.failed = Some(match &error {
                         StoreError::Stopped { reason } => reason.clone(),
-                        error => error.to_string(),
+                        error => with_causes(error),
                     });
                     self.changed.notify_all();
                     return Err(error);
@@ -229,6 +229,25 @@ mod tests {
         );
         assert!(group.wait(|_| Ok(())).is_err());
         assert!(!group.wrote_well());
+    }
+
+    #[test]
+    fn those_who_come_after_a_failed_write_are_told_what_the_system_said() {
+        // Whoever writes next may be the first who can tell a user.
+        let group = GroupCommit::default();
+        let full = |_: &Writes| {
+            Err(StoreError::Io {
+                dir: "data".into(),
+                source: std::io::Error::other("No space left on device"),
+            })
+        };
+        group.enter(one(1)).expect("nothing failed");
+        assert!(group.wait(full).is_err());
+        let later = group
+            .enter(one(2))
+            .expect_err("nothing is written any more");
+        let said = later.to_string();
+        assert!(said.contains("No space left on device"), "{said}");
     }
 
     #[test]

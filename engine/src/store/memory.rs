@@ -28,6 +28,8 @@ pub struct MemoryStore {
 struct Disk {
     log: Vec<u8>,
     room: usize,
+    /// Whether a batch did not fit.
+    stopped: bool,
 }
 
 impl MemoryStore {
@@ -42,6 +44,7 @@ impl MemoryStore {
         let disk = Disk {
             log: Vec::new(),
             room: bytes,
+            stopped: false,
         };
         Self {
             map: RwLock::default(),
@@ -55,6 +58,12 @@ impl MemoryStore {
         if let Some(disk) = &self.disk {
             disk.lock().room = bytes;
         }
+    }
+
+    /// Whether a write failed, since there was no room for it.
+    #[cfg(test)]
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.disk.as_ref().is_some_and(|disk| disk.lock().stopped)
     }
 
     /// What a new process finds; it can write without end. The old store must not be used again.
@@ -77,6 +86,7 @@ impl MemoryStore {
         let disk = Disk {
             log,
             room: usize::MAX,
+            stopped: false,
         };
         Self {
             map: RwLock::new(map),
@@ -134,6 +144,7 @@ impl Disk {
         self.room -= fits;
         if fits < bytes.len() {
             self.room = 0;
+            self.stopped = true;
             return Err(StoreError::Stopped {
                 reason: "the memory store was stopped".into(),
             });

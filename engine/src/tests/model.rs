@@ -136,6 +136,8 @@ fn any_operations_leave_what_a_plain_map_holds() {
         ("files damaged", seen.damaged),
         ("filters", seen.filtered),
         ("inexact answers", seen.inexact),
+        ("conflicts of versions", seen.conflicts),
+        ("snapshots restored", seen.restored),
     ];
     for (what, count) in seen {
         let count = count.load(SeqCst);

@@ -29,9 +29,9 @@ fn the_nearest_by_short_codes_are_nearly_those_of_the_whole_rows() {
     let mut found = 0;
     for i in 0..queries.len() {
         let query = Embedding::new(queries.row(i).to_vec()).expect("rows are unit");
-        let coded = short.query(Portable, &codes.query(query.as_slice()));
+        let (coded, sum) = short.query(Portable, &codes.query(query.as_slice()));
         let mut order: Vec<u32> = (0..3000).collect();
-        order.sort_by_key(|row| -coded.product(Portable, short.rows.row(*row)));
+        order.sort_by_key(|row| -Portable.dot_codes(short.rows.row(*row), &coded, sum));
         let k = NonZeroUsize::new(10).expect("not zero");
         let nearest = flat.search(&query, k, &SearchParams { ef_search: 1 }, Live::all(3000));
         let first = |row: u32| order[..30].contains(&row);
@@ -82,6 +82,18 @@ fn rows_that_spread_evenly_or_are_few_or_short_have_none() {
     let row = few.row(0).to_vec();
     (0..500).for_each(|_| same.push(&row));
     assert_eq!(short_of(&same).1, None, "no variance at all");
+}
+
+#[test]
+fn rows_of_any_dim_take_little_time_and_memory() {
+    // A dim of 65,536 is allowed, whose products would take 17 GB.
+    for dim in [MOST_DIM + 1, 65_536] {
+        let codes = vec![1; 300 * stride(dim)];
+        let whole = CodeRows::new(dim, codes.into()).expect("whole rows");
+        assert_eq!(ShortCodes::new(dim, &whole), None);
+    }
+    let products = 255_i64 * 127 * SAMPLE as i64;
+    assert!(products <= i64::from(i32::MAX) && 2 * MOST_DIM <= SAMPLE);
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! Comparing a collection with the map.
 
-use std::mem;
+use std::{collections::BTreeMap, mem};
 
 use embedding::Modality;
 
 use super::{super::filters, meta, ops::Model, oracle};
-use crate::{Collection, EngineError, ItemMeta};
+use crate::{Collection, EngineError, ItemId, ItemMeta};
 
 /// What went wrong, in words.
 pub(super) type Outcome = Result<(), String>;
@@ -35,6 +35,14 @@ pub(super) fn there(collection: &Collection) -> Result<Model, String> {
     };
     there.fields = (0..filters::NAMES.len()).filter(is_declared).collect();
     Ok(there)
+}
+
+/// The version of each item.
+pub(super) fn versions(collection: &Collection) -> Result<BTreeMap<ItemId, u64>, String> {
+    let metas = collection.metas().map_err(|error| error.to_string())?;
+    let versions = metas.map(|meta| meta.map(|meta| (meta.id, meta.version)));
+    let versions: Result<_, EngineError> = versions.collect();
+    versions.map_err(|error| error.to_string())
 }
 
 /// Whether the items are those of the map, and are counted so.
