@@ -109,8 +109,13 @@ fn cores() -> usize {
 /// need no rights.
 fn step_back() {
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-        tracing::debug!("indexes are built at the usual priority: {error}");
+    {
+        use rustix::process::{getpriority_process, setpriority_process};
+        // A program that has stepped back further stays there.
+        let usual = getpriority_process(None);
+        if let Err(error) = usual.and_then(|nice| setpriority_process(None, nice.max(NICE))) {
+            tracing::debug!("indexes are built at the usual priority: {error}");
+        }
     }
 }
 
