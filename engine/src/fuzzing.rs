@@ -11,19 +11,20 @@ mod values;
 
 pub use seeds::seeds;
 
-use crate::segment_file;
+use crate::{segment_file, snapshot};
 
 /// A target takes any bytes.
 pub type Target = fn(&[u8]);
 
 /// Every target, by its name.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("segment_file", segment_file::fuzzing::run),
     ("record", values::record),
     ("page", values::page),
     ("calibration", values::calibration),
     ("description", values::description),
     ("store", values::store),
+    ("snapshot", snapshot::fuzzing::run),
     ("filter", requests::filter),
     ("cursor", requests::cursor),
 ];

@@ -10,6 +10,8 @@
 mod chunks;
 mod error;
 pub(crate) mod frozen;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod manifest;
 mod out;
 mod partial;

@@ -10,7 +10,7 @@ use crate::{
     catalog::{self, collection_key},
     confidence::calibration::{Calibration, CalibrationKind, DEFAULT, Direction, DirectionReport},
     record::{self, with_checksum},
-    segment_file,
+    segment_file, snapshot,
 };
 
 /// Bytes of a checksum.
@@ -64,6 +64,9 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     };
     let engine = Engine::in_memory(config);
     let collection = filled(&engine);
+    for bytes in snapshot::fuzzing::seeds(&collection) {
+        seeds.push(("snapshot", bytes));
+    }
     let store = &collection.core.store;
     let entries: Vec<(Vec<u8>, Vec<u8>)> = store
         .scan(b"")

@@ -1,6 +1,6 @@
 //! Files of segments made of any bytes.
 
-use std::io::Write as _;
+use std::{io::Write as _, sync::Arc};
 
 use embedding::Embedding;
 use roaring::RoaringBitmap;
@@ -14,7 +14,7 @@ use crate::{
     budget::Budget,
     config::EngineConfig,
     filter::plan::{Estimate, Plan},
-    index::{Rows, SearchParams},
+    index::{Hnsw, Rows, SearchParams, ShortCodes},
     record::Stamp,
     segment::{Ids, Segment},
     shard::{self, Found, Shard, Standing, View},
@@ -200,11 +200,16 @@ fn check(view: &View, found: &[Found<String>], k: usize) {
     }
 }
 
-/// Small files, of a graph and of a scan, whose rows count as good and as they are.
+/// Small files, of a graph, one with short codes, and of a scan, whose rows count as good and as
+/// they are.
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
-    for (rows, graph_rows, hashes_rows) in [(24, 4, HASH_ROWS), (9, 100, HASH_ROWS), (9, 4, 0)] {
-        let segment = segment(rows, graph_rows);
+    for (segment, hashes_rows) in [
+        (segment(24, 4), HASH_ROWS),
+        (segment(9, 100), HASH_ROWS),
+        (segment(9, 4), 0),
+        (with_short_codes(segment(24, 4)), HASH_ROWS),
+    ] {
         let file = NamedTempFile::new().expect("a temporary file");
         let wanted = Wanted {
             owner: "0/text-0-shared/00",
@@ -217,6 +222,22 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         seeds.push(bytes);
     }
     seeds
+}
+
+/// Rows of so few numbers have none by themselves.
+fn with_short_codes(segment: Segment) -> Segment {
+    let graph = segment.graph().expect("there are enough rows");
+    let (nodes, dim) = (graph.coded().codes().len(), segment.rows.dim());
+    let line = graph.coded().codes().rows.stride();
+    let mut directions = vec![0; line * line];
+    (0..dim).for_each(|i| directions[i * line + i] = 127);
+    let short = graph.coded().codes().rows.data().to_vec();
+    assert_eq!(short.len(), nodes * line);
+    let units = vec![1.0 / 127.0; line];
+    let short = ShortCodes::from_parts(dim, directions.into(), &units, short.into());
+    let coded = Arc::clone(graph.coded());
+    let graph = Hnsw::from_graph(Arc::clone(&coded), short, graph.graph().clone());
+    Segment::new(segment.ids, segment.stamps, coded, graph)
 }
 
 fn segment(len: usize, graph_rows: usize) -> Segment {
