@@ -1,5 +1,5 @@
-//! Threads that build indexes: below everything else in priority, and no more than their share of
-//! the processor. They are rayon's, so that whatever a build does in parallel stays on them, and
+//! Threads that build indexes: below everything else in priority, no more than their share of the
+//! processor, and standing aside while requests want all cores. They are rayon's, so that whatever a build does in parallel stays on them, and
 //! searches, which have rayon's global ones, never wait behind it.
 //!
 //! Nothing that others may wait for, a lock or the store, belongs on such a thread: while the
@@ -8,7 +8,10 @@
 use std::{
     cell::Cell,
     io,
-    sync::atomic::{AtomicBool, Ordering::SeqCst},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -21,6 +24,38 @@ const NICE: i32 = 10;
 const WORK: Duration = Duration::from_millis(5);
 /// How soon somebody who rests notices that the engine is closed.
 const NOTICE: Duration = Duration::from_millis(50);
+/// How soon somebody who stands aside notices that a core is free.
+const ASIDE: Duration = Duration::from_micros(200);
+/// Nobody stands aside for more than so many times as long as he worked before: a tail that nobody
+/// seals would make searches slower and slower.
+const PATIENCE: u32 = 9;
+
+/// How many searches and writes are under way. A priority alone does not keep builds out of their
+/// way: a writer who wakes up may be put on the core of a search, and both are slow then, beside a
+/// build that could have waited.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Requests(Arc<AtomicUsize>);
+
+/// One of them, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Request<'a>(&'a AtomicUsize);
+
+impl Requests {
+    pub(crate) fn begin(&self) -> Request<'_> {
+        self.0.fetch_add(1, SeqCst);
+        Request(&self.0)
+    }
+
+    fn want_all(&self, cores: usize) -> bool {
+        self.0.load(SeqCst) >= cores
+    }
+}
+
+impl Drop for Request<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
 
 /// The threads.
 #[derive(Debug)]
@@ -28,29 +63,33 @@ pub(crate) struct Builders {
     pool: rayon::ThreadPool,
     /// Part of the time in which each of them may work.
     duty: f64,
+    requests: Requests,
+    cores: usize,
 }
 
 /// Keeps work to its part of the time.
 #[derive(Debug)]
 pub(crate) struct Pace<'a> {
-    duty: f64,
+    builders: &'a Builders,
     /// When it began, or rested last.
     since: Cell<Instant>,
+    /// When it began, or stood aside or looked around last.
+    looked: Cell<Instant>,
     stopping: &'a AtomicBool,
 }
 
 impl Builders {
     /// One thread, for the share of all cores that work in the background may take.
-    pub(crate) fn with_share(share: f64) -> io::Result<Self> {
-        Self::new(1, share * cores() as f64)
+    pub(crate) fn with_share(share: f64, requests: Requests) -> io::Result<Self> {
+        Self::new(1, share * cores() as f64, requests)
     }
 
     /// As many as there are cores, and at most `most`, all of the time.
-    pub(crate) fn at_most(most: usize) -> io::Result<Self> {
-        Self::new(cores().min(most).max(1), 1.0)
+    pub(crate) fn at_most(most: usize, requests: Requests) -> io::Result<Self> {
+        Self::new(cores().min(most).max(1), 1.0, requests)
     }
 
-    fn new(threads: usize, duty: f64) -> io::Result<Self> {
+    fn new(threads: usize, duty: f64, requests: Requests) -> io::Result<Self> {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .thread_name(|_| "engine-build".into())
@@ -59,6 +98,8 @@ impl Builders {
         Ok(Self {
             pool: pool.map_err(io::Error::other)?,
             duty: duty.min(1.0),
+            requests,
+            cores: cores(),
         })
     }
 
@@ -73,9 +114,11 @@ impl Builders {
         work: impl FnOnce(&Pace<'_>) -> T + Send,
     ) -> T {
         self.pool.install(|| {
+            let now = Instant::now();
             work(&Pace {
-                duty: self.duty,
-                since: Cell::new(Instant::now()),
+                builders: self,
+                since: Cell::new(now),
+                looked: Cell::new(now),
                 stopping,
             })
         })
@@ -83,21 +126,39 @@ impl Builders {
 }
 
 impl Pace<'_> {
-    /// Rests if it is time to; whether the work is to end.
+    /// Rests or stands aside if it is time to; whether the work is to end.
     pub(crate) fn stops(&self) -> bool {
-        let worked = self.since.get().elapsed();
-        if self.duty < 1.0 && worked >= WORK {
-            let until = Instant::now() + worked.mul_f64(1.0 / self.duty - 1.0);
-            while !self.stopping.load(SeqCst) {
-                let left = until.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    break;
-                }
-                thread::sleep(left.min(NOTICE));
-            }
+        let Builders {
+            duty,
+            requests,
+            cores,
+            ..
+        } = self.builders;
+        if requests.want_all(*cores) {
+            let patience = self.looked.get().elapsed() * PATIENCE;
+            self.wait(patience, ASIDE, || !requests.want_all(*cores));
+        }
+        let now = Instant::now();
+        self.looked.set(now);
+        let worked = now - self.since.get();
+        if *duty < 1.0 && worked >= WORK {
+            self.wait(worked.mul_f64(1.0 / duty - 1.0), NOTICE, || false);
             self.since.set(Instant::now());
+            self.looked.set(self.since.get());
         }
         self.stopping.load(SeqCst)
+    }
+
+    /// Waits so long, or until somebody says to go on, which is asked that often.
+    fn wait(&self, time: Duration, often: Duration, is_over: impl Fn() -> bool) {
+        let until = Instant::now() + time;
+        while !self.stopping.load(SeqCst) && !is_over() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            thread::sleep(left.min(often));
+        }
     }
 }
 
@@ -125,7 +186,7 @@ mod tests {
 
     #[test]
     fn work_takes_its_part_of_the_time_and_ends_when_it_must() {
-        let builders = Builders::new(1, 0.25).expect("a thread starts");
+        let builders = Builders::new(1, 0.25, Requests::default()).expect("a thread starts");
         let stopping = AtomicBool::new(false);
         let (worked, took) = builders.run(&stopping, |pace| {
             let (began, mut worked) = (Instant::now(), Duration::ZERO);
@@ -157,12 +218,42 @@ mod tests {
         assert!(stopped && took < Duration::from_secs(4), "{took:?}");
     }
 
+    #[test]
+    fn work_stands_aside_while_requests_want_all_cores_and_goes_on_a_little() {
+        let requests = Requests::default();
+        let builders = Builders::at_most(1, requests.clone()).expect("a thread starts");
+        let stopping = AtomicBool::new(false);
+        // Pieces of a millisecond that are done in this time.
+        let pieces = |time: Duration| {
+            builders.run(&stopping, |pace| {
+                let (began, mut pieces) = (Instant::now(), 0);
+                while began.elapsed() < time {
+                    let piece = Instant::now();
+                    while piece.elapsed() < Duration::from_millis(1) {}
+                    pieces += 1;
+                    pace.stops();
+                }
+                pieces
+            })
+        };
+        let all: Vec<Request<'_>> = (0..cores()).map(|_| requests.begin()).collect();
+        let (time, aside) = (Duration::from_millis(300), Instant::now());
+        let beside = pieces(time);
+        let most = aside.elapsed().as_millis() / 8;
+        assert!((1..=most).contains(&beside), "{beside} pieces");
+        // One of them ends: there is a core again.
+        let some = all.into_iter().skip(1).collect::<Vec<_>>();
+        assert!(!requests.want_all(cores()));
+        drop(some);
+        assert_eq!(requests.0.load(SeqCst), 0);
+    }
+
     #[cfg(target_os = "linux")]
     #[test]
     fn builders_step_back_and_others_do_not() {
         let nice = || rustix::process::getpriority_process(None).expect("it is known");
         let usual = nice();
-        let builders = Builders::at_most(3).expect("threads start");
+        let builders = Builders::at_most(3, Requests::default()).expect("threads start");
         assert!((1..=3).contains(&builders.threads()));
         let stopping = AtomicBool::new(false);
         let theirs = builders.run(&stopping, |_| nice());

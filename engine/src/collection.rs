@@ -14,6 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::{
     Answer, EngineError, Item, ItemId, ItemMeta, SearchRequest, Stats,
     audit::{AuditQueue, Ledger},
+    background::Requests,
     budget::Budget,
     catalog::{self, Description, item_key, item_prefix},
     checking::CheckQueue,
@@ -73,6 +74,8 @@ pub(crate) struct Core {
     pub(crate) audits: AuditQueue,
     pub(crate) checks: CheckQueue,
     pub(crate) flushes: FlushQueue,
+    /// Searches and writes under way.
+    pub(crate) requests: Requests,
     /// For the codes and links of sealed indexes.
     pub(crate) budget: Arc<Budget>,
 }
@@ -93,6 +96,7 @@ impl Core {
             audits: AuditQueue::default(),
             checks: CheckQueue::default(),
             flushes: FlushQueue::default(),
+            requests: Requests::default(),
             budget: Budget::new(None),
         })
     }
@@ -248,6 +252,7 @@ impl Collection {
     /// ([`EngineError::BadSearch`]), when the filter does not fit the declared fields, when a found
     /// record is damaged, or when the store fails.
     pub fn search(&self, request: &SearchRequest) -> Result<Answer, EngineError> {
+        let _busy = self.core.requests.begin();
         searching::answer(self, request)
     }
 

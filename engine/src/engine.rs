@@ -17,6 +17,7 @@ use parking_lot::RwLock;
 use crate::{
     Done, EngineConfig, EngineError, Fields,
     audit::{AuditQueue, Auditor},
+    background::Requests,
     budget::Budget,
     catalog::{self, Description},
     checking::{CheckQueue, Checker},
@@ -98,6 +99,7 @@ impl Engine {
             queue: queue.clone(),
             audits: AuditQueue::default(),
             checks: checks.clone(),
+            requests: Requests::default(),
             flushes: FlushQueue::default(),
         });
         if let Some(dir) = &core.index_dir {
@@ -111,7 +113,7 @@ impl Engine {
                 Ok((name, loaded))
             })
             .collect::<Result<_, EngineError>>()?;
-        let sealer = Sealer::start(queue, core.config.seal_share)?;
+        let sealer = Sealer::start(queue, core.config.seal_share, core.requests.clone())?;
         let audits = (core.config.audit_share > 0.0).then(|| core.audits.clone());
         Ok(Self {
             auditor: audits.map(Auditor::start).transpose()?,

@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::{
     EngineError,
-    background::Builders,
+    background::{Builders, Requests},
     collection::Collection,
     confidence::fit_if_due,
     error::panic_text,
@@ -78,9 +78,9 @@ pub(crate) struct Sealer {
 
 impl Sealer {
     /// Starts the thread. Builds take at most this share of all cores, and at most one core.
-    pub(crate) fn start(queue: SealQueue, share: f64) -> std::io::Result<Self> {
+    pub(crate) fn start(queue: SealQueue, share: f64, requests: Requests) -> std::io::Result<Self> {
         let work = queue.clone();
-        let builders = Builders::with_share(share)?;
+        let builders = Builders::with_share(share, requests)?;
         let thread = std::thread::Builder::new()
             .name("engine-seal".into())
             .spawn(move || {
@@ -162,7 +162,7 @@ pub(crate) fn seal_all(collection: &Collection) -> Result<(), EngineError> {
         .shards()
         .map(|(key, _)| key)
         .collect();
-    let builders = Builders::at_most(keys.len())?;
+    let builders = Builders::at_most(keys.len(), collection.core.requests.clone())?;
     let next = Mutex::new(keys.into_iter());
     let work = || -> Result<(), EngineError> {
         loop {

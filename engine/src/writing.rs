@@ -65,6 +65,7 @@ impl Collection {
         options: WriteOptions,
     ) -> Result<Written, EngineError> {
         let _turn = self.turn_of(&writes)?;
+        let _busy = self.core.requests.begin();
         let mut plan = Plan::new(self, options);
         let outcomes = writes.into_iter().map(|write| plan.add(write));
         let outcomes = outcomes.collect::<Result<_, _>>()?;
@@ -86,6 +87,7 @@ impl Collection {
         options: WriteOptions,
     ) -> Result<Written<Result<Outcome, EngineError>>, EngineError> {
         let _turn = self.turn_of(&writes)?;
+        let _busy = self.core.requests.begin();
         let mut plan = Plan::new(self, options);
         let mut outcomes = Vec::with_capacity(writes.len());
         for write in writes {
