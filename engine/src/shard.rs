@@ -10,18 +10,13 @@ use std::{collections::HashMap, fmt, sync::Arc};
 
 use embedding::{Aspect, Embedding, Modality};
 pub(crate) use filtered::{Answer, Wanted};
-use view::{Chunk, Piece};
+use view::{Chunk, ChunkRows, Piece};
 pub(crate) use view::{Found, View};
 
-use crate::{
-    bits::Bits,
-    config::EngineConfig,
-    index::{Coded, Rows},
-    record::Stamp,
-    segment::Segment,
-};
+use crate::{bits::Bits, config::EngineConfig, index::Coded, record::Stamp, segment::Segment};
 
-/// Rows of one piece of the tail. A piece is copied when a row is added while a search reads it.
+/// Rows of one piece of the tail. What is not rows of a piece is copied when a row is added while a
+/// search reads it.
 const CHUNK_ROWS: usize = 256;
 /// The tail may grow to this part of the sealed rows before it is sealed too, so that the work of
 /// all seals together stays in proportion to the rows.
@@ -76,6 +71,15 @@ pub(crate) struct Shard {
     pub(crate) sealing: bool,
 }
 
+/// A piece of a tail that is full. Making its codes takes a while; nobody need hold a lock for that.
+pub(crate) struct FullPiece(Arc<Chunk>);
+
+impl FullPiece {
+    pub(crate) fn codes(&self) -> Option<Coded> {
+        self.0.coded()
+    }
+}
+
 impl Shard {
     /// A shard with this segment, all of whose rows are alive.
     pub(crate) fn loaded(sealed: Segment, standing: Standing) -> Self {
@@ -113,7 +117,12 @@ impl Shard {
             Some(at) if self.view.sealed.stamps[at] == stamp => {
                 Arc::make_mut(&mut self.view.dead).clear(at);
             }
-            _ => self.push(id, stamp, &row()?),
+            _ => {
+                self.push(id, stamp, &row()?);
+                for full in self.full_pieces() {
+                    self.adopt_codes(&full, full.codes());
+                }
+            }
         }
         Ok(())
     }
@@ -201,12 +210,10 @@ impl Shard {
             .last()
             .is_none_or(|piece| piece.chunk.ids.len() >= CHUNK_ROWS);
         if full || view.tail.len() == self.frozen {
-            let rows = Rows::with_capacity(view.sealed.rows.dim(), CHUNK_ROWS);
             let chunk = Arc::new(Chunk {
-                rows: Arc::new(rows),
+                rows: ChunkRows::Loose(Vec::new()),
                 ids: Vec::new(),
                 stamps: Vec::new(),
-                coded: None,
             });
             view.tail.push(Piece {
                 start: number,
@@ -219,14 +226,42 @@ impl Shard {
             .last_mut()
             .expect("a piece was just added if there was none");
         let chunk = Arc::make_mut(&mut piece.chunk);
-        Arc::make_mut(&mut chunk.rows).push(row.as_slice());
+        let ChunkRows::Loose(rows) = &mut chunk.rows else {
+            unreachable!("only full pieces are coded")
+        };
+        rows.push(row.as_slice().into());
         chunk.ids.push(id.clone());
         chunk.stamps.push(stamp);
-        if chunk.ids.len() == CHUNK_ROWS {
-            chunk.coded = Some(Coded::new(Arc::clone(&chunk.rows)));
-        }
         Arc::make_mut(&mut view.dead).grow(1);
         self.tail_rows.insert(id, number);
+    }
+
+    /// Pieces of the tail that will not grow any more and have no codes yet.
+    pub(crate) fn full_pieces(&self) -> Vec<FullPiece> {
+        let is_full = |piece: &&Piece| {
+            let Chunk { rows, ids, .. } = &*piece.chunk;
+            ids.len() == CHUNK_ROWS && matches!(rows, ChunkRows::Loose(_))
+        };
+        // The last ones are new.
+        let new = self.view.tail.iter().rev();
+        let growing = |piece: &&Piece| piece.chunk.ids.len() < CHUNK_ROWS;
+        let full = new.skip_while(growing).take_while(is_full);
+        full.map(|piece| FullPiece(Arc::clone(&piece.chunk)))
+            .collect()
+    }
+
+    /// Has a piece scanned over its codes, if it is here still, and as it was.
+    pub(crate) fn adopt_codes(&mut self, of: &FullPiece, codes: Option<Coded>) {
+        let mut tail = self.view.tail.iter_mut();
+        if let Some(codes) = codes
+            && let Some(piece) = tail.find(|piece| Arc::ptr_eq(&piece.chunk, &of.0))
+        {
+            piece.chunk = Arc::new(Chunk {
+                rows: ChunkRows::Coded(codes),
+                ids: of.0.ids.clone(),
+                stamps: of.0.stamps.clone(),
+            });
+        }
     }
 
     /// Whether a seal is due.

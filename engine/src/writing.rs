@@ -19,6 +19,7 @@ use crate::{
     marks,
     record::{self, Stamp},
     sealing,
+    shard::{FullPiece, ShardKey},
     store::Batch,
 };
 
@@ -151,6 +152,7 @@ impl Collection {
             durability,
         })?;
         self.adopt(&ready, &unknown);
+        self.code_tails();
         sealing::request(self);
         Ok(durability)
     }
@@ -224,6 +226,27 @@ impl Collection {
         for ordinal in gone.filter_map(|ready| ready.there) {
             if !unknown.contains(&ordinal) {
                 free.give_back(ordinal);
+            }
+        }
+    }
+}
+
+impl Collection {
+    /// Makes codes for pieces of tails that have become full, while searches go on.
+    fn code_tails(&self) {
+        let full: Vec<(ShardKey, FullPiece)> = {
+            let state = self.state.read();
+            let shards = state.shards();
+            let full = shards.flat_map(|(key, shard)| {
+                let pieces = shard.full_pieces().into_iter();
+                pieces.map(move |piece| (key, piece))
+            });
+            full.collect()
+        };
+        for (key, piece) in full {
+            let codes = piece.codes();
+            if let Some(shard) = self.state.write().shard_mut(&key) {
+                shard.adopt_codes(&piece, codes);
             }
         }
     }

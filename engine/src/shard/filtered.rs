@@ -5,7 +5,10 @@ use std::num::NonZeroUsize;
 use embedding::Embedding;
 use roaring::RoaringBitmap;
 
-use super::{Chunk, Found, Piece, View};
+use super::{
+    Found, View,
+    view::{Chunk, ChunkRows, Piece},
+};
 use crate::{
     Score,
     filter::plan::{Chosen, Estimate, Plan, ShardPlan},
@@ -173,11 +176,11 @@ impl Chunk {
             id: &*self.ids[row as usize],
             row: start + row as usize,
         };
-        if let Some(coded) = &self.coded {
+        if let ChunkRows::Coded(coded) = &self.rows {
             let nearest = coded.search_rows(wanted.query, wanted.k, rows);
             return nearest.iter().map(|n| found(n.row.0, n.score)).collect();
         }
-        let score = |row: u32| Score(dot(wanted.query.as_slice(), self.rows.row(row as usize)));
+        let score = |row: u32| Score(dot(wanted.query.as_slice(), self.row(row as usize)));
         rows.iter().map(|row| found(*row, score(*row))).collect()
     }
 }

@@ -31,11 +31,38 @@ pub(super) struct Piece {
 
 #[derive(Debug, Clone)]
 pub(super) struct Chunk {
-    pub(super) rows: Arc<Rows>,
+    pub(super) rows: ChunkRows,
     pub(super) ids: Vec<Arc<str>>,
     pub(super) stamps: Vec<Stamp>,
+}
+
+/// Rows of a piece of the tail.
+#[derive(Debug, Clone)]
+pub(super) enum ChunkRows {
+    /// While it grows: each by itself, since a piece that a search reads is copied for every write,
+    /// and searches that begin wait meanwhile.
+    Loose(Vec<Arc<[f32]>>),
     /// Once it is full, so that a long tail is scanned over codes.
-    pub(super) coded: Option<Coded>,
+    Coded(Coded),
+}
+
+impl Chunk {
+    pub(super) fn row(&self, i: usize) -> &[f32] {
+        match &self.rows {
+            ChunkRows::Loose(rows) => &rows[i],
+            ChunkRows::Coded(coded) => coded.rows().row(i),
+        }
+    }
+
+    /// The rows with their codes, where it has none yet.
+    pub(super) fn coded(&self) -> Option<Coded> {
+        let ChunkRows::Loose(loose) = &self.rows else {
+            return None;
+        };
+        let mut rows = Rows::with_capacity(loose.first()?.len(), loose.len());
+        loose.iter().for_each(|row| rows.push(row));
+        Some(Coded::new(Arc::new(rows)))
+    }
 }
 
 /// A found item. The order is best first: by score, ties by id.
@@ -112,7 +139,7 @@ impl View {
         let mut found: Vec<Found<&str>> = sealed.collect();
         for Piece { start, chunk } in &self.tail {
             let alive = |row: Row| !self.dead.get(start + row.0 as usize);
-            if let Some(coded) = &chunk.coded {
+            if let ChunkRows::Coded(coded) = &chunk.rows {
                 let live = Live::only(&alive, coded.len());
                 let nearest = coded.scan(query, k, live);
                 found.extend(nearest.iter().map(|Neighbor { row, score }| Found {
@@ -124,7 +151,7 @@ impl View {
             }
             for (i, id) in chunk.ids.iter().enumerate() {
                 if alive(Row(i as u32)) {
-                    let score = Score(dot(query.as_slice(), chunk.rows.row(i)));
+                    let score = Score(dot(query.as_slice(), chunk.row(i)));
                     found.push(Found {
                         score,
                         id,
@@ -203,7 +230,7 @@ impl View {
             return self.sealed.rows.row(row);
         }
         let (chunk, i) = self.piece(row);
-        chunk.rows.row(i)
+        chunk.row(i)
     }
 
     /// Whether the row is alive.
