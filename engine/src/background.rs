@@ -6,7 +6,7 @@
 //! machine is busy, it hardly runs.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     io,
     sync::{
         Arc,
@@ -24,6 +24,9 @@ const NICE: i32 = 10;
 const WORK: Duration = Duration::from_millis(5);
 /// How soon somebody who rests notices that the engine is closed.
 const NOTICE: Duration = Duration::from_millis(50);
+/// Work between two looks at what requests want is about this long at least: nobody can sleep for
+/// much less.
+const PIECE: Duration = Duration::from_micros(100);
 /// How soon somebody who stands aside notices that a core is free.
 const ASIDE: Duration = Duration::from_micros(200);
 /// Nobody stands aside for more than so many times as long as he worked before: a tail that nobody
@@ -69,13 +72,27 @@ pub(crate) struct Builders {
 
 /// Keeps work to its part of the time.
 #[derive(Debug)]
-pub(crate) struct Pace<'a> {
-    builders: &'a Builders,
+struct Pace {
+    duty: f64,
+    requests: Requests,
+    cores: usize,
+    stopping: Arc<AtomicBool>,
     /// When it began, or rested last.
     since: Cell<Instant>,
     /// When it began, or stood aside or looked around last.
     looked: Cell<Instant>,
-    stopping: &'a AtomicBool,
+}
+
+thread_local! {
+    /// That of the work of this thread, so that every loop of a build can ask for it and need not
+    /// know whether it is one in the background.
+    static PACE: RefCell<Option<Pace>> = const { RefCell::new(None) };
+}
+
+/// Rests or stands aside if this is work in the background and it is time to; whether the work is
+/// to end. To be asked by every loop of a build, each millisecond or so.
+pub(crate) fn stops() -> bool {
+    PACE.with_borrow(|pace| pace.as_ref().is_some_and(Pace::stops))
 }
 
 impl Builders {
@@ -107,42 +124,45 @@ impl Builders {
         self.pool.current_num_threads()
     }
 
-    /// Runs `work` on one of the threads, and waits for it. A panic in it goes on here.
+    /// Runs `work` on one of the threads, and waits for it. [`stops`] says in it whether it is to
+    /// end. A panic in it goes on here.
     pub(crate) fn run<T: Send>(
         &self,
-        stopping: &AtomicBool,
-        work: impl FnOnce(&Pace<'_>) -> T + Send,
+        stopping: &Arc<AtomicBool>,
+        work: impl FnOnce() -> T + Send,
     ) -> T {
         self.pool.install(|| {
             let now = Instant::now();
-            work(&Pace {
-                builders: self,
+            // It stays until the next work of the thread, which does nothing in between.
+            PACE.set(Some(Pace {
+                duty: self.duty,
+                requests: self.requests.clone(),
+                cores: self.cores,
+                stopping: Arc::clone(stopping),
                 since: Cell::new(now),
                 looked: Cell::new(now),
-                stopping,
-            })
+            }));
+            work()
         })
     }
 }
 
-impl Pace<'_> {
+impl Pace {
     /// Rests or stands aside if it is time to; whether the work is to end.
-    pub(crate) fn stops(&self) -> bool {
-        let Builders {
-            duty,
-            requests,
-            cores,
-            ..
-        } = self.builders;
-        if requests.want_all(*cores) {
-            let patience = self.looked.get().elapsed() * PATIENCE;
-            self.wait(patience, ASIDE, || !requests.want_all(*cores));
+    fn stops(&self) -> bool {
+        let is_free = || !self.requests.want_all(self.cores);
+        let looked = self.looked.get().elapsed();
+        if looked < PIECE {
+            return self.stopping.load(SeqCst);
+        }
+        if !is_free() {
+            self.wait(looked * PATIENCE, ASIDE, is_free);
         }
         let now = Instant::now();
         self.looked.set(now);
         let worked = now - self.since.get();
-        if *duty < 1.0 && worked >= WORK {
-            self.wait(worked.mul_f64(1.0 / duty - 1.0), NOTICE, || false);
+        if self.duty < 1.0 && worked >= WORK {
+            self.wait(worked.mul_f64(1.0 / self.duty - 1.0), NOTICE, || false);
             self.since.set(Instant::now());
             self.looked.set(self.since.get());
         }
@@ -187,14 +207,14 @@ mod tests {
     #[test]
     fn work_takes_its_part_of_the_time_and_ends_when_it_must() {
         let builders = Builders::new(1, 0.25, Requests::default()).expect("a thread starts");
-        let stopping = AtomicBool::new(false);
-        let (worked, took) = builders.run(&stopping, |pace| {
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (worked, took) = builders.run(&stopping, || {
             let (began, mut worked) = (Instant::now(), Duration::ZERO);
             while began.elapsed() < Duration::from_millis(300) {
                 let piece = Instant::now();
                 while piece.elapsed() < Duration::from_millis(1) {}
                 worked += piece.elapsed();
-                assert!(!pace.stops());
+                assert!(!stops());
             }
             (worked, began.elapsed())
         });
@@ -209,9 +229,9 @@ mod tests {
                 thread::sleep(Duration::from_millis(30));
                 stopping.store(true, SeqCst);
             });
-            builders.run(&stopping, |pace| {
+            builders.run(&stopping, || {
                 thread::sleep(Duration::from_secs(2));
-                pace.stops()
+                stops()
             })
         });
         let took = began.elapsed();
@@ -222,16 +242,16 @@ mod tests {
     fn work_stands_aside_while_requests_want_all_cores_and_goes_on_a_little() {
         let requests = Requests::default();
         let builders = Builders::at_most(1, requests.clone()).expect("a thread starts");
-        let stopping = AtomicBool::new(false);
+        let stopping = Arc::new(AtomicBool::new(false));
         // Pieces of a millisecond that are done in this time.
         let pieces = |time: Duration| {
-            builders.run(&stopping, |pace| {
+            builders.run(&stopping, || {
                 let (began, mut pieces) = (Instant::now(), 0);
                 while began.elapsed() < time {
                     let piece = Instant::now();
                     while piece.elapsed() < Duration::from_millis(1) {}
                     pieces += 1;
-                    pace.stops();
+                    stops();
                 }
                 pieces
             })
@@ -255,8 +275,8 @@ mod tests {
         let usual = nice();
         let builders = Builders::at_most(3, Requests::default()).expect("threads start");
         assert!((1..=3).contains(&builders.threads()));
-        let stopping = AtomicBool::new(false);
-        let theirs = builders.run(&stopping, |_| nice());
+        let stopping = Arc::new(AtomicBool::new(false));
+        let theirs = builders.run(&stopping, nice);
         assert_eq!(theirs, usual.max(NICE));
         assert_eq!(nice(), usual);
     }

@@ -56,7 +56,7 @@ pub struct Collection {
     /// What says how sure a hit is.
     pub(crate) confidence: Confidence,
     /// Set when builds under way must end.
-    pub(crate) stopping: AtomicBool,
+    pub(crate) stopping: Arc<AtomicBool>,
     /// Recall of its live queries.
     pub(crate) audit: Arc<Ledger>,
     deleted: AtomicBool,
@@ -140,7 +140,7 @@ impl Collection {
             gate: Gate::default(),
             seals: Turns::new(),
             confidence,
-            stopping: AtomicBool::new(false),
+            stopping: Arc::default(),
             deleted: AtomicBool::new(false),
             me: me.clone(),
         })

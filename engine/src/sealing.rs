@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::{
     EngineError,
-    background::{Builders, Requests},
+    background::{self, Builders, Requests},
     collection::Collection,
     confidence::fit_if_due,
     error::panic_text,
@@ -272,15 +272,14 @@ fn build(
     before: Standing,
     builders: &Builders,
 ) -> Built {
-    let made = builders.run(&collection.stopping, |pace| {
+    let made = builders.run(&collection.stopping, || {
         let rows = taken.live_rows();
         if taken.bad_rows().next().is_some() {
             return Err(Built::Damaged);
         }
-        let segment = Segment::build(rows, &collection.core.config, &|| pace.stops());
+        let segment = Segment::build(rows, &collection.core.config, &background::stops);
         let segment = segment.map_err(|_| Built::Stopped)?;
         let written = keeping::write(collection, key, segment, before);
-        pace.stops();
         Ok(written)
     });
     match made {

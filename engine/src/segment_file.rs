@@ -21,6 +21,7 @@ use rayon::prelude::*;
 use sections::{Entry, Header, Sections, bad, first_section, hash_head, kind, padding, unfit};
 
 use crate::{
+    background,
     index::{
         BlockHash, Blocks, CodeRows, Coded, Codes, Graph, Hnsw, Layer, Lists, Rows, ShortCodes,
         block_bytes,
@@ -35,6 +36,9 @@ use crate::{
 const WHOLE: &str = "idx";
 /// Extension of a file that is not whole yet.
 const ASIDE: &str = "tmp";
+
+/// Bytes that are written in one go.
+const WRITE_BYTES: usize = 1 << 20;
 
 /// What a file must be: whose it is, which of its shard's seals it is of, and the dim of its rows.
 #[derive(Debug, Clone, Copy)]
@@ -166,7 +170,10 @@ fn write_aside(aside: &Path, wanted: &Wanted<'_>, segment: &Segment) -> io::Resu
     let mut out = BufWriter::new(File::create(aside)?);
     out.write_all(&head)?;
     for (_, bytes) in sections {
-        out.write_all(bytes)?;
+        for part in bytes.chunks(WRITE_BYTES) {
+            background::stops();
+            out.write_all(part)?;
+        }
         out.write_all(padding(bytes.len()))?;
     }
     let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
@@ -178,6 +185,7 @@ fn block_hashes(rows: &[u8], dim: usize) -> Vec<BlockHash> {
     let blocks = rows.par_chunks(block_bytes(dim)).enumerate();
     let last = rows.len().div_ceil(block_bytes(dim)).saturating_sub(1);
     let hash = |(i, block)| {
+        background::stops();
         let mut hasher = blake3::Hasher::new();
         hasher.update(block);
         if i == last {

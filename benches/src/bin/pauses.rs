@@ -1,9 +1,9 @@
 //! How long searches wait for writes and for the sealing of a large shard.
 //!
 //! One thread searches, one query after the other, through phases: while nothing else happens,
-//! while a shard is sealed, while items are written at a steady rate, while both happen, and while
-//! nothing happens again. Fails where the p99 of a phase is above a multiple of the first one's,
-//! unless `--any` is given.
+//! while a shard is sealed, while items are written at a steady rate, and while both happen; all of
+//! that several times, each time in a new collection. Fails where the p99 of a phase is above a
+//! multiple of that of the quiet one before it, by the median of all rounds, unless `--any` is given.
 
 #![allow(clippy::print_stdout, reason = "the table is what this program is for")]
 
@@ -31,6 +31,9 @@ const WRITE_EVERY: Duration = Duration::from_millis(50);
 /// Most that the p99 of a phase may be, in those of the quiet one.
 const MOST_RATIO: f64 = 2.0;
 
+/// What happens meanwhile.
+const PHASES: [&str; 3] = ["rows are sealed", "items are written", "both happen"];
+
 /// Measures searches while a shard is sealed and while items are written
 #[derive(Parser)]
 struct Arguments {
@@ -43,6 +46,9 @@ struct Arguments {
     /// Seconds of each phase that does not end by itself
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
+    /// How often all of it is done
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
     /// Do not ask how sure hits are
     #[arg(long)]
     bare: bool,
@@ -63,6 +69,35 @@ struct Bench {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
+    let (rows, dim) = (arguments.rows, arguments.dim);
+    println!("{rows} sealed rows of dim {dim}, a tail of as many, ms");
+    println!(
+        "{:>34} {:>9} {:>8} {:>8} {:>8} {:>6}",
+        "", "searches", "p50", "p99", "max", "p99 x"
+    );
+    let mut ratios: [Vec<f64>; PHASES.len()] = Default::default();
+    for _ in 0..arguments.rounds {
+        let round = round(&arguments)?;
+        ratios
+            .iter_mut()
+            .zip(round)
+            .for_each(|(all, one)| all.push(one));
+    }
+    let mut worst: f64 = 0.0;
+    for (phase, mut all) in PHASES.iter().zip(ratios) {
+        all.sort_by(f64::total_cmp);
+        let median = all.get(all.len() / 2).copied().ok_or("no round")?;
+        println!("median of the p99 x while {phase}: {median:.2}");
+        worst = worst.max(median);
+    }
+    if worst > MOST_RATIO && !arguments.any {
+        return Err(format!("a p99 is {worst:.2} times the quiet one").into());
+    }
+    Ok(())
+}
+
+/// Gives the p99 of each of [`PHASES`] in those of the quiet phase before it.
+fn round(arguments: &Arguments) -> Result<[f64; PHASES.len()], Box<dyn Error>> {
     let (rows, dim) = (arguments.rows, arguments.dim);
     let phase = Duration::from_secs_f64(arguments.seconds);
     // Two phases with a tail to seal, and two with writes.
@@ -89,23 +124,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     bench.write(rows)?;
     bench.collection.seal()?;
 
-    println!("{rows} sealed rows of dim {dim}, a tail of as many, ms");
-    println!(
-        "{:>34} {:>9} {:>8} {:>8} {:>8} {:>6}",
-        "", "searches", "p50", "p99", "max", "p99 x"
-    );
     bench.write(rows - 1)?;
     let quiet = bench.measure(until(phase))?;
     let base = quiet.quantile_ms(0.99);
-    let mut worst = line("nothing else", &quiet, base);
+    line("nothing else", &quiet, base);
     bench.write(1)?;
     let collection = Arc::clone(&bench.collection);
     let sealing = bench.measure(|| collection.stats().sealing)?;
-    worst = worst.max(line(
-        &format!("{} rows are sealed", 2 * rows),
-        &sealing,
-        base,
-    ));
+    let sealed = line(&format!("{} rows are sealed", 2 * rows), &sealing, base);
     // The tail is nearly as long as before, so that searches have as much to do, and stays too short
     // to be sealed by itself while items are written.
     let phase_writes = writes / 4;
@@ -114,21 +140,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let base = quiet.quantile_ms(0.99);
     line("nothing else, twice the rows", &quiet, base);
     let written = bench.measure_writing(until(phase))?;
-    worst = worst.max(line("items are written", &written, base));
+    let written = line("items are written", &written, base);
     let collection = Arc::clone(&bench.collection);
     let on_demand = std::thread::spawn(move || collection.seal());
     let both = bench.measure_writing(|| !on_demand.is_finished())?;
     on_demand.join().map_err(|_| "the seal panicked")??;
-    worst = worst.max(line(&format!("written, {} sealed", 3 * rows), &both, base));
+    let both = line(&format!("written, {} sealed", 3 * rows), &both, base);
     println!(
         "{} writes of {WRITE_ITEMS} items, one every {} ms",
         bench.batches.load(SeqCst),
         WRITE_EVERY.as_millis()
     );
-    if worst > MOST_RATIO && !arguments.any {
-        return Err(format!("a p99 is {worst:.2} times the quiet one").into());
-    }
-    Ok(())
+    Ok([sealed, written, both])
 }
 
 /// Prints a phase; gives its p99 in those of the quiet one.

@@ -11,7 +11,7 @@ use super::{
     code_rows::{CodeRows, stride},
     kernel::{self, CODE_MAX, Kernel, Task},
 };
-use crate::column::Column;
+use crate::{background, column::Column};
 
 /// Rows whose largest number is above this share of all such are cut off rather than to coarsen
 /// the code for all.
@@ -61,6 +61,7 @@ impl Codes {
         let mut centered = vec![0.0; dim];
         let mut largest: Vec<f32> = (0..rows.len())
             .map(|i| {
+                background::stops();
                 center(rows.row(i), &mean, &mut centered);
                 centered.iter().fold(0.0, |most: f32, x| most.max(x.abs()))
             })
@@ -78,6 +79,7 @@ impl Codes {
         let mut rests = Vec::with_capacity(rows.len());
         let mut span: f32 = 0.0;
         for (i, codes) in codes.chunks_exact_mut(stride).enumerate() {
+            background::stops();
             center(rows.row(i), &mean, &mut centered);
             span = span.max(length(&centered));
             encode(&mut centered, step, codes);

@@ -15,7 +15,7 @@ use super::{
     codes::{CodedQuery, encode, step},
     kernel::{self, Kernel, Task},
 };
-use crate::column::Column;
+use crate::{background, column::Column};
 
 /// Short codes come in whole cache lines.
 const LINE: usize = 64;
@@ -167,6 +167,7 @@ impl Task for Shorten<'_> {
         let step = step(*largest.select_nth_unstable_by(at, f32::total_cmp).1);
         let mut codes = vec![0; whole.len() * count];
         for (i, codes) in codes.chunks_exact_mut(count).enumerate() {
+            background::stops();
             short.along_row(kernel, whole.row(i as u32), &mut along);
             encode(&mut along, step, codes);
         }
@@ -193,6 +194,7 @@ impl Products {
                 let Self(columns, dim) = self;
                 let mut sums = vec![0.0; dim * dim];
                 for i in 0..dim {
+                    background::stops();
                     let column = columns.row(i as u32);
                     let sum = kernel::sum(column);
                     for j in 0..=i {
@@ -246,6 +248,7 @@ impl Products {
     }
 
     fn times(&self, row: &[f32]) -> Vec<f32> {
+        background::stops();
         let sums = self.sums.chunks_exact(self.dim);
         sums.map(|sums| kernel::dot(sums, row)).collect()
     }

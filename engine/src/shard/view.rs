@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, sync::Arc};
 use embedding::Embedding;
 
 use crate::{
-    Score,
+    Score, background,
     bits::Bits,
     column::Column,
     index::{Coded, Index, Live, Neighbor, Row, Rows, SearchParams, dot},
@@ -262,6 +262,7 @@ impl View {
         let mut ids = Ids::new();
         let mut rows = Rows::with_capacity(self.sealed.rows.dim(), order.len());
         for row in &order {
+            background::stops();
             ids.push(self.id(*row));
             rows.push(self.row(*row));
         }
