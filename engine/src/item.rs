@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use embedding::{Embedding, Modality};
+use embedding::{Embedding, Modality, mix};
 use serde::{Deserialize, Serialize};
 
 use crate::EngineError;
@@ -163,6 +163,19 @@ pub struct Stats {
     pub sealing: bool,
     /// Number of parts that the items of each modality are split into by their id.
     pub shards: usize,
+}
+
+/// A number that spreads ids evenly. Not kept anywhere, so it may change.
+pub(crate) fn hash_of(id: &str) -> u64 {
+    let word = |bytes: &[u8]| {
+        let mut word = [0; 8];
+        word[..bytes.len()].copy_from_slice(bytes);
+        u64::from_le_bytes(word)
+    };
+    let start = id.len() as u64;
+    id.as_bytes()
+        .chunks(8)
+        .fold(mix(start), |hash, bytes| mix(hash ^ word(bytes)))
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::{
     EngineError,
     background::{self, Builders, Requests},
     collection::Collection,
-    confidence::fit_if_due,
+    confidence::{self, fit_if_due},
     error::panic_text,
     segment::Segment,
     shard::{Shard, ShardKey, Standing, View},
@@ -279,8 +279,10 @@ fn build(
         }
         let segment = Segment::build(rows, &collection.core.config, &background::stops);
         let segment = segment.map_err(|_| Built::Stopped)?;
-        let written = keeping::write(collection, key, segment, before);
-        Ok(written)
+        let (segment, sealed) = keeping::write(collection, key, segment, before);
+        // A search would do it otherwise.
+        confidence::sample::lowest(&segment);
+        Ok((segment, sealed))
     });
     match made {
         Ok((segment, sealed)) => {

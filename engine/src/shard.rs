@@ -13,7 +13,9 @@ pub(crate) use filtered::{Answer, Wanted};
 use view::{Chunk, ChunkRows, Piece};
 pub(crate) use view::{Found, View};
 
-use crate::{bits::Bits, config::EngineConfig, index::Coded, record::Stamp, segment::Segment};
+use crate::{
+    bits::Bits, config::EngineConfig, index::Coded, item::hash_of, record::Stamp, segment::Segment,
+};
 
 /// Rows of one piece of the tail. What is not rows of a piece is copied when a row is added while a
 /// search reads it.
@@ -214,6 +216,7 @@ impl Shard {
                 rows: ChunkRows::Loose(Vec::new()),
                 ids: Vec::new(),
                 stamps: Vec::new(),
+                hashes: Vec::new(),
             });
             view.tail.push(Piece {
                 start: number,
@@ -232,6 +235,7 @@ impl Shard {
         rows.push(row.as_slice().into());
         chunk.ids.push(id.clone());
         chunk.stamps.push(stamp);
+        chunk.hashes.push(hash_of(&id));
         Arc::make_mut(&mut view.dead).grow(1);
         self.tail_rows.insert(id, number);
     }
@@ -260,6 +264,7 @@ impl Shard {
                 rows: ChunkRows::Coded(codes),
                 ids: of.0.ids.clone(),
                 stamps: of.0.stamps.clone(),
+                hashes: of.0.hashes.clone(),
             });
         }
     }

@@ -2,10 +2,10 @@
 
 use std::collections::BinaryHeap;
 
-use embedding::mix;
-
 use crate::{
     index::{Rows, dot},
+    item::hash_of,
+    segment::Segment,
     shard::View,
 };
 
@@ -71,15 +71,14 @@ impl Sample {
         let mut population = 0;
         for (shard, view) in views.iter().enumerate() {
             population += view.rows() - view.dead.ones();
-            for row in candidates(view) {
-                let id = view.id(row);
-                let hash = hash_of(id);
+            for (hash, row) in candidates(view) {
                 let full = lowest.len() == SAMPLE_ROWS;
-                if full
-                    && lowest
-                        .peek()
-                        .is_some_and(|last| (hash, id) > (last.0, last.1))
-                {
+                let last = lowest.peek().filter(|_| full);
+                if last.is_some_and(|last| hash > last.0) {
+                    continue;
+                }
+                let id = view.id(row);
+                if last.is_some_and(|last| (hash, id) > (last.0, last.1)) {
                     continue;
                 }
                 lowest.push((hash, id, shard, row));
@@ -131,31 +130,27 @@ impl Sample {
     }
 }
 
-/// Live rows of a shard, and among them all that have the lowest hashes. Most rows of a segment are
-/// not looked at: a search would wait for that after every other write.
-fn candidates(view: &View) -> impl Iterator<Item = usize> + '_ {
+/// Live rows of a shard and the hashes of their ids, and among them all that have the lowest. Most
+/// rows of a segment are not looked at, and no id of a tail: a search would wait for that after every
+/// other write.
+fn candidates(view: &View) -> impl Iterator<Item = (u64, usize)> + '_ {
+    let lowest = lowest(&view.sealed).iter();
+    let lowest = lowest.map(|(hash, row)| (*hash, *row as usize));
+    let lowest: Vec<_> = lowest.filter(|(_, row)| view.is_alive(*row)).collect();
     let sealed = view.sealed.len();
-    let lowest = view.sealed.lowest(LOWEST_ROWS, hash_of);
-    let lowest = lowest.iter().map(|(_, row)| *row as usize);
-    let lowest: Vec<usize> = lowest.filter(|row| view.is_alive(*row)).collect();
-    // After many deletes there may be too few.
+    // After many deletions there may be too few.
     let are_enough = lowest.len() >= SAMPLE_ROWS || sealed <= LOWEST_ROWS;
-    let others = if are_enough { sealed } else { 0 };
+    let others = if are_enough { 0..0 } else { 0..sealed };
+    let others = others.filter(|row| view.is_alive(*row));
+    let others = others.map(|row| (hash_of(view.id(row)), row));
     let lowest = lowest.into_iter().filter(move |_| are_enough);
-    lowest.chain((others..view.rows()).filter(|row| view.is_alive(*row)))
+    lowest.chain(others).chain(view.tail_hashes())
 }
 
-/// A number that spreads ids evenly. Not kept anywhere, so it may change.
-pub(crate) fn hash_of(id: &str) -> u64 {
-    let word = |bytes: &[u8]| {
-        let mut word = [0; 8];
-        word[..bytes.len()].copy_from_slice(bytes);
-        u64::from_le_bytes(word)
-    };
-    let start = id.len() as u64;
-    id.as_bytes()
-        .chunks(8)
-        .fold(mix(start), |hash, bytes| mix(hash ^ word(bytes)))
+/// The rows of a segment that a sample may need. They are found once, which goes through all ids:
+/// whoever makes a segment asks first.
+pub(crate) fn lowest(segment: &Segment) -> &[(u64, u32)] {
+    segment.lowest(LOWEST_ROWS, hash_of)
 }
 
 fn mean(rows: &Rows) -> Vec<f32> {

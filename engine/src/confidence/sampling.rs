@@ -5,11 +5,8 @@ use std::sync::{Arc, atomic::AtomicBool};
 use embedding::{Aspect, Modality};
 use parking_lot::{Mutex, RwLock};
 
-use super::{
-    calibration::Calibration,
-    sample::{Sample, hash_of},
-};
-use crate::{ItemId, collection::Collection, shard::View};
+use super::{calibration::Calibration, sample::Sample};
+use crate::{ItemId, collection::Collection, item::hash_of, shard::View};
 
 /// Which rows a sample is of.
 type Of = (Modality, Aspect);

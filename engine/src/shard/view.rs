@@ -34,6 +34,8 @@ pub(super) struct Chunk {
     pub(super) rows: ChunkRows,
     pub(super) ids: Vec<Arc<str>>,
     pub(super) stamps: Vec<Stamp>,
+    /// Of the ids.
+    pub(super) hashes: Vec<u64>,
 }
 
 /// Rows of a piece of the tail.
@@ -250,6 +252,16 @@ impl View {
             let ids = chunk.ids.iter().enumerate();
             ids.filter(move |(i, _)| self.is_alive(start + i))
                 .map(move |(i, id)| (&**id, start + i))
+        })
+    }
+
+    /// The live rows of the tail with the hashes of their ids.
+    pub(crate) fn tail_hashes(&self) -> impl Iterator<Item = (u64, usize)> {
+        self.tail.iter().flat_map(move |Piece { start, chunk }| {
+            let hashes = chunk.hashes.iter().zip(*start..);
+            hashes
+                .filter(move |(_, row)| self.is_alive(*row))
+                .map(|(hash, row)| (*hash, row))
         })
     }
 
