@@ -62,7 +62,9 @@ impl Chunk {
             return None;
         };
         let mut rows = Rows::with_capacity(loose.first()?.len(), loose.len());
-        loose.iter().for_each(|row| rows.push(row));
+        for row in loose {
+            rows.push(row);
+        }
         Some(Coded::new(Arc::new(rows)))
     }
 }
