@@ -1,7 +1,8 @@
 //! Snapshots made of any bytes.
 
-use std::{io::Write as _, ops::ControlFlow, path::Path};
+use std::{io::Write as _, ops::ControlFlow, path::Path, sync::LazyLock};
 
+use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use super::{
@@ -13,6 +14,16 @@ use crate::{Collection, Engine, EngineConfig, ItemId, read_snapshot};
 
 /// Longest embeddings that are restored; longer ones only take longer.
 const MOST_DIM: usize = 64;
+
+const NAME: &str = "restored";
+
+/// One for all: to start its threads takes longer than to restore a small snapshot.
+static ENGINE: LazyLock<Mutex<Engine>> = LazyLock::new(|| {
+    Mutex::new(Engine::in_memory(EngineConfig {
+        audit_share: 0.0,
+        ..EngineConfig::default()
+    }))
+});
 
 /// Takes the bytes for a snapshot in one file; and for a manifest and its only chunk, whose hash,
 /// counts and first id are put right.
@@ -63,25 +74,25 @@ fn use_snapshot(bytes: &[u8]) {
         assert!(verified.is_err(), "what does not open is not good");
         return;
     };
-    let engine = Engine::in_memory(EngineConfig {
-        audit_share: 0.0,
-        ..EngineConfig::default()
-    });
     if dims(&path) > MOST_DIM {
         return;
     }
-    let restored = engine.restore(&path, "restored", &go_on);
+    // Tests may run this on several threads.
+    let engine = ENGINE.lock();
+    let restored = engine.restore(&path, NAME, &go_on);
     assert_eq!(
         restored.as_ref().err().map(ToString::to_string),
         verified.as_ref().err().map(ToString::to_string),
         "what is good can be restored, and nothing else"
     );
     let Ok(restored) = restored else {
-        assert!(engine.collection("restored").is_none());
+        assert!(engine.collection(NAME).is_none());
         return;
     };
     assert_eq!(restored.stats().items as u64, info.items);
     check_again(&restored, &dir);
+    drop(restored);
+    assert!(engine.delete(NAME).expect("it is deleted"));
 }
 
 fn dims(path: &Path) -> usize {
