@@ -12,7 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -63,7 +63,9 @@ impl Drop for Request<'_> {
 /// The threads.
 #[derive(Debug)]
 pub(crate) struct Builders {
-    pool: rayon::ThreadPool,
+    /// There until this is dropped.
+    pool: Option<rayon::ThreadPool>,
+    threads: Vec<JoinHandle<()>>,
     /// Part of the time in which each of them may work.
     duty: f64,
     requests: Requests,
@@ -107,13 +109,21 @@ impl Builders {
     }
 
     fn new(threads: usize, duty: f64, requests: Requests) -> io::Result<Self> {
+        let mut handles = Vec::new();
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
-            .thread_name(|_| "engine-build".into())
-            .start_handler(|_| step_back())
+            .spawn_handler(|worker| {
+                let named = thread::Builder::new().name("engine-build".into());
+                handles.push(named.spawn(|| {
+                    step_back();
+                    worker.run();
+                })?);
+                Ok(())
+            })
             .build();
         Ok(Self {
-            pool: pool.map_err(io::Error::other)?,
+            pool: Some(pool.map_err(io::Error::other)?),
+            threads: handles,
             duty: duty.min(1.0),
             requests,
             cores: cores(),
@@ -121,7 +131,7 @@ impl Builders {
     }
 
     pub(crate) fn threads(&self) -> usize {
-        self.pool.current_num_threads()
+        self.threads.len()
     }
 
     /// Runs `work` on one of the threads, and waits for it. [`stops`] says in it whether it is to
@@ -131,7 +141,8 @@ impl Builders {
         stopping: &Arc<AtomicBool>,
         work: impl FnOnce() -> T + Send,
     ) -> T {
-        self.pool.install(|| {
+        let pool = self.pool.as_ref();
+        pool.expect("it is there until the drop").install(|| {
             let now = Instant::now();
             // It stays until the next work of the thread, which does nothing in between.
             PACE.set(Some(Pace {
@@ -144,6 +155,18 @@ impl Builders {
             }));
             work()
         })
+    }
+}
+
+impl Drop for Builders {
+    /// Returns when the threads are gone.
+    fn drop(&mut self) {
+        drop(self.pool.take());
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread that builds indexes panicked");
+            }
+        }
     }
 }
 
