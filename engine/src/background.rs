@@ -29,9 +29,11 @@ const NOTICE: Duration = Duration::from_millis(50);
 const PIECE: Duration = Duration::from_micros(100);
 /// How soon somebody who stands aside notices that a core is free.
 const ASIDE: Duration = Duration::from_micros(200);
-/// Nobody stands aside for more than so many times as long as he worked before: a tail that nobody
-/// seals would make searches slower and slower.
-const PATIENCE: u32 = 9;
+/// Nobody stands aside for more than so many times as long as he worked before, nor longer than
+/// this: a tail that nobody seals would make searches slower and slower. (The time before may have
+/// been spent waiting for a core, and requests that wait for the disk count, too.)
+const PATIENCE: u32 = 4;
+const MOST_ASIDE: Duration = Duration::from_millis(5);
 
 /// How many searches and writes are under way. A priority alone does not keep builds out of their
 /// way: a writer who wakes up may be put on the core of a search, and both are slow then, beside a
@@ -60,13 +62,14 @@ impl Drop for Request<'_> {
     }
 }
 
-/// The threads.
+/// One thread, and what it may do.
 #[derive(Debug)]
-pub(crate) struct Builders {
-    /// There until this is dropped.
+pub(crate) struct Builder {
+    /// There until this is dropped, and with one thread: one of several, waiting for the others,
+    /// would begin another build in the middle of its own.
     pool: Option<rayon::ThreadPool>,
-    threads: Vec<JoinHandle<()>>,
-    /// Part of the time in which each of them may work.
+    thread: Option<JoinHandle<()>>,
+    /// Part of the time in which it may work.
     duty: f64,
     requests: Requests,
     cores: usize,
@@ -92,29 +95,24 @@ thread_local! {
 }
 
 /// Rests or stands aside if this is work in the background and it is time to; whether the work is
-/// to end. To be asked by every loop of a build, each millisecond or so.
+/// to end. The long loops of a build ask, each millisecond or so.
 pub(crate) fn stops() -> bool {
     PACE.with_borrow(|pace| pace.as_ref().is_some_and(Pace::stops))
 }
 
-impl Builders {
+impl Builder {
     /// One thread, for the share of all cores that work in the background may take.
     pub(crate) fn with_share(share: f64, requests: Requests) -> io::Result<Self> {
-        Self::new(1, share * cores() as f64, requests)
+        Self::new(share * cores() as f64, requests)
     }
 
-    /// As many as there are cores, and at most `most`, all of the time.
-    pub(crate) fn at_most(most: usize, requests: Requests) -> io::Result<Self> {
-        Self::new(cores().min(most).max(1), 1.0, requests)
-    }
-
-    fn new(threads: usize, duty: f64, requests: Requests) -> io::Result<Self> {
-        let mut handles = Vec::new();
+    fn new(duty: f64, requests: Requests) -> io::Result<Self> {
+        let mut thread = None;
         let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
+            .num_threads(1)
             .spawn_handler(|worker| {
                 let named = thread::Builder::new().name("engine-build".into());
-                handles.push(named.spawn(|| {
+                thread = Some(named.spawn(|| {
                     step_back();
                     worker.run();
                 })?);
@@ -123,18 +121,14 @@ impl Builders {
             .build();
         Ok(Self {
             pool: Some(pool.map_err(io::Error::other)?),
-            threads: handles,
+            thread,
             duty: duty.min(1.0),
             requests,
             cores: cores(),
         })
     }
 
-    pub(crate) fn threads(&self) -> usize {
-        self.threads.len()
-    }
-
-    /// Runs `work` on one of the threads, and waits for it. [`stops`] says in it whether it is to
+    /// Runs `work` on the thread, and waits for it. [`stops`] says in it whether it is to
     /// end. A panic in it goes on here.
     pub(crate) fn run<T: Send>(
         &self,
@@ -158,14 +152,14 @@ impl Builders {
     }
 }
 
-impl Drop for Builders {
-    /// Returns when the threads are gone.
+impl Drop for Builder {
+    /// Returns when the thread is gone.
     fn drop(&mut self) {
         drop(self.pool.take());
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a thread that builds indexes panicked");
-            }
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that builds indexes panicked");
         }
     }
 }
@@ -179,7 +173,7 @@ impl Pace {
             return self.stopping.load(SeqCst);
         }
         if !is_free() {
-            self.wait(looked * PATIENCE, ASIDE, is_free);
+            self.wait((looked * PATIENCE).min(MOST_ASIDE), ASIDE, is_free);
         }
         let now = Instant::now();
         self.looked.set(now);
@@ -205,7 +199,7 @@ impl Pace {
     }
 }
 
-fn cores() -> usize {
+pub(crate) fn cores() -> usize {
     thread::available_parallelism().map_or(1, Into::into)
 }
 
@@ -229,9 +223,9 @@ mod tests {
 
     #[test]
     fn work_takes_its_part_of_the_time_and_ends_when_it_must() {
-        let builders = Builders::new(1, 0.25, Requests::default()).expect("a thread starts");
+        let builder = Builder::new(0.25, Requests::default()).expect("a thread starts");
         let stopping = Arc::new(AtomicBool::new(false));
-        let (worked, took) = builders.run(&stopping, || {
+        let (worked, took) = builder.run(&stopping, || {
             let (began, mut worked) = (Instant::now(), Duration::ZERO);
             while began.elapsed() < Duration::from_millis(300) {
                 let piece = Instant::now();
@@ -252,7 +246,7 @@ mod tests {
                 thread::sleep(Duration::from_millis(30));
                 stopping.store(true, SeqCst);
             });
-            builders.run(&stopping, || {
+            builder.run(&stopping, || {
                 thread::sleep(Duration::from_secs(2));
                 stops()
             })
@@ -264,11 +258,11 @@ mod tests {
     #[test]
     fn work_stands_aside_while_requests_want_all_cores_and_goes_on_a_little() {
         let requests = Requests::default();
-        let builders = Builders::at_most(1, requests.clone()).expect("a thread starts");
+        let builder = Builder::with_share(1.0, requests.clone()).expect("a thread starts");
         let stopping = Arc::new(AtomicBool::new(false));
         // Pieces of a millisecond that are done in this time.
         let pieces = |time: Duration| {
-            builders.run(&stopping, || {
+            builder.run(&stopping, || {
                 let (began, mut pieces) = (Instant::now(), 0);
                 while began.elapsed() < time {
                     let piece = Instant::now();
@@ -282,7 +276,7 @@ mod tests {
         let all: Vec<Request<'_>> = (0..cores()).map(|_| requests.begin()).collect();
         let (time, aside) = (Duration::from_millis(300), Instant::now());
         let beside = pieces(time);
-        let most = aside.elapsed().as_millis() / 8;
+        let most = aside.elapsed().as_millis() / 3;
         assert!((1..=most).contains(&beside), "{beside} pieces");
         // One of them ends: there is a core again.
         let some = all.into_iter().skip(1).collect::<Vec<_>>();
@@ -296,10 +290,9 @@ mod tests {
     fn builders_step_back_and_others_do_not() {
         let nice = || rustix::process::getpriority_process(None).expect("it is known");
         let usual = nice();
-        let builders = Builders::at_most(3, Requests::default()).expect("threads start");
-        assert!((1..=3).contains(&builders.threads()));
+        let builder = Builder::with_share(1.0, Requests::default()).expect("a thread starts");
         let stopping = Arc::new(AtomicBool::new(false));
-        let theirs = builders.run(&stopping, nice);
+        let theirs = builder.run(&stopping, nice);
         assert_eq!(theirs, usual.max(NICE));
         assert_eq!(nice(), usual);
     }

@@ -34,6 +34,7 @@ impl Collection {
                 shard.worn = true;
             }
         }
+        self.code_tails();
         if let Some(collection) = self.me.upgrade() {
             sealing::request(&collection);
         }

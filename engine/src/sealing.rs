@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::{
     EngineError,
-    background::{self, Builders, Requests},
+    background::{self, Builder, Requests},
     collection::Collection,
     confidence::{self, fit_if_due},
     error::panic_text,
@@ -80,7 +80,7 @@ impl Sealer {
     /// Starts the thread. Builds take at most this share of all cores, and at most one core.
     pub(crate) fn start(queue: SealQueue, share: f64, requests: Requests) -> std::io::Result<Self> {
         let work = queue.clone();
-        let builders = Builders::with_share(share, requests)?;
+        let builder = Builder::with_share(share, requests)?;
         let thread = std::thread::Builder::new()
             .name("engine-seal".into())
             .spawn(move || {
@@ -95,7 +95,7 @@ impl Sealer {
                             continue;
                         }
                     };
-                    match seal(&collection, key, When::Due, &builders) {
+                    match seal(&collection, key, When::Due, &builder) {
                         Ok(()) => {}
                         Err(error) if collection.stopping.load(SeqCst) => {
                             tracing::debug!("{error}");
@@ -162,19 +162,19 @@ pub(crate) fn seal_all(collection: &Collection) -> Result<(), EngineError> {
         .shards()
         .map(|(key, _)| key)
         .collect();
-    let builders = Builders::at_most(keys.len(), collection.core.requests.clone())?;
+    let threads = background::cores().min(keys.len());
     let next = Mutex::new(keys.into_iter());
     let work = || -> Result<(), EngineError> {
+        let builder = Builder::with_share(1.0, collection.core.requests.clone())?;
         loop {
             let Some(key) = next.lock().next() else {
                 return Ok(());
             };
-            seal(collection, key, When::Now, &builders)?;
+            seal(collection, key, When::Now, &builder)?;
         }
     };
     std::thread::scope(|scope| {
-        let threads = 0..builders.threads();
-        let threads: Vec<_> = threads.map(|_| scope.spawn(work)).collect();
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         for thread in threads {
             thread.join().expect("a seal catches its panics")?;
         }
@@ -194,7 +194,7 @@ fn seal(
     collection: &Collection,
     key: ShardKey,
     when: When,
-    builders: &Builders,
+    builder: &Builder,
 ) -> Result<(), EngineError> {
     // Waits for another seal of the same shard.
     let Some(_turn) = collection.seals.take(&[key]) else {
@@ -209,7 +209,7 @@ fn seal(
             return Ok(());
         };
         let built = catch_unwind(AssertUnwindSafe(|| {
-            build(collection, key, &taken, standing, builders)
+            build(collection, key, &taken, standing, builder)
         }));
         let failed = |reason: String| EngineError::SealFailed {
             collection: collection.name.clone(),
@@ -270,15 +270,18 @@ fn build(
     key: ShardKey,
     taken: &View,
     before: Standing,
-    builders: &Builders,
+    builder: &Builder,
 ) -> Built {
-    let made = builders.run(&collection.stopping, || {
+    let made = builder.run(&collection.stopping, || {
         let rows = taken.live_rows();
         if taken.bad_rows().next().is_some() {
             return Err(Built::Damaged);
         }
         let segment = Segment::build(rows, &collection.core.config, &background::stops);
         let segment = segment.map_err(|_| Built::Stopped)?;
+        if background::stops() {
+            return Err(Built::Stopped);
+        }
         let (segment, sealed) = keeping::write(collection, key, segment, before);
         // A search would do it otherwise.
         confidence::sample::lowest(&segment);

@@ -76,6 +76,14 @@ pub(crate) struct Shard {
 /// A piece of a tail that is full. Making its codes takes a while; nobody need hold a lock for that.
 pub(crate) struct FullPiece(Arc<Chunk>);
 
+impl Piece {
+    /// Whether no row will come to it, and it has no codes yet.
+    fn is_full(&self) -> bool {
+        let Chunk { rows, ids, .. } = &*self.chunk;
+        ids.len() == CHUNK_ROWS && matches!(rows, ChunkRows::Loose(_))
+    }
+}
+
 impl FullPiece {
     pub(crate) fn codes(&self) -> Option<Coded> {
         self.0.coded()
@@ -121,8 +129,10 @@ impl Shard {
             }
             _ => {
                 self.push(id, stamp, &row()?);
-                for full in self.full_pieces() {
-                    self.adopt_codes(&full, full.codes());
+                if self.view.tail.last().is_some_and(Piece::is_full) {
+                    for full in self.full_pieces() {
+                        self.adopt_codes(&full, full.codes());
+                    }
                 }
             }
         }
@@ -242,14 +252,7 @@ impl Shard {
 
     /// Pieces of the tail that will not grow any more and have no codes yet.
     pub(crate) fn full_pieces(&self) -> Vec<FullPiece> {
-        let is_full = |piece: &&Piece| {
-            let Chunk { rows, ids, .. } = &*piece.chunk;
-            ids.len() == CHUNK_ROWS && matches!(rows, ChunkRows::Loose(_))
-        };
-        // The last ones are new.
-        let new = self.view.tail.iter().rev();
-        let growing = |piece: &&Piece| piece.chunk.ids.len() < CHUNK_ROWS;
-        let full = new.skip_while(growing).take_while(is_full);
+        let full = self.view.tail.iter().filter(|piece| piece.is_full());
         full.map(|piece| FullPiece(Arc::clone(&piece.chunk)))
             .collect()
     }

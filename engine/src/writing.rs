@@ -233,7 +233,7 @@ impl Collection {
 
 impl Collection {
     /// Makes codes for pieces of tails that have become full, while searches go on.
-    fn code_tails(&self) {
+    pub(crate) fn code_tails(&self) {
         let full: Vec<(ShardKey, FullPiece)> = {
             let state = self.state.read();
             let shards = state.shards();

@@ -145,6 +145,9 @@ fn round(arguments: &Arguments) -> Result<[f64; PHASES.len()], Box<dyn Error>> {
     let on_demand = std::thread::spawn(move || collection.seal());
     let both = bench.measure_writing(|| !on_demand.is_finished())?;
     on_demand.join().map_err(|_| "the seal panicked")??;
+    if bench.rows.len() == 0 {
+        return Err("the rows to write ran out before the seal was done".into());
+    }
     let both = line(&format!("written, {} sealed", 3 * rows), &both, base);
     println!(
         "{} writes of {WRITE_ITEMS} items, one every {} ms",

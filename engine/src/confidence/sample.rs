@@ -148,7 +148,7 @@ fn candidates(view: &View) -> impl Iterator<Item = (u64, usize)> + '_ {
 }
 
 /// The rows of a segment that a sample may need. They are found once, which goes through all ids:
-/// whoever makes a segment asks first.
+/// whoever builds a segment asks first.
 pub(crate) fn lowest(segment: &Segment) -> &[(u64, u32)] {
     segment.lowest(LOWEST_ROWS, hash_of)
 }

@@ -62,7 +62,7 @@ impl Confidence {
         }
     }
 
-    /// The sample of a collection's items as they are now. Goes through all ids when one of the
+    /// The sample of a collection's items as they are now. Looks at all tails when one of the
     /// sample's items was changed since the last call, which a write to a large collection seldom
     /// does.
     pub(crate) fn sample(&self, collection: &Collection, of: Of) -> Arc<Sample> {

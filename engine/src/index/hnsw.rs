@@ -83,6 +83,9 @@ impl Hnsw {
             params.m
         );
         let coded = Coded::new(rows);
+        if stop() {
+            return Err(Stopped);
+        }
         let whole = &coded.codes().rows;
         let short = ShortCodes::new(coded.codes().dim, whole);
         // Links are as good by short codes, and found in half of the time.

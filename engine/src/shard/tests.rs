@@ -127,12 +127,27 @@ fn a_long_tail_is_searched_exactly_around_its_dead_rows() {
     let rows = crate::index::clustered(700, 24, 9, 3, 5);
     let row = |i: usize| Embedding::new(rows.row(i).to_vec()).expect("rows are unit");
     let mut shard = Shard::loaded(Segment::empty(24), Standing::default());
-    for i in 0..rows.len() {
+    let insert = |shard: &mut Shard, i: usize| {
         shard.insert(&format!("{i:03}"), stamp(i as u32), &row(i));
-    }
+    };
+    // Two pieces are full; one of them has codes, which may come after rows were removed.
+    (0..600).for_each(|i| insert(&mut shard, i));
+    let full = shard.full_pieces();
+    assert_eq!(full.len(), 2);
+    (600..rows.len()).for_each(|i| insert(&mut shard, i));
     for i in (0..rows.len()).step_by(3) {
         shard.remove(&format!("{i:03}"));
     }
+    for _ in 0..2 {
+        // The second time nothing is left to do.
+        shard.adopt_codes(&full[1], full[1].codes());
+    }
+    let coded = |piece: &&Piece| matches!(piece.chunk.rows, ChunkRows::Coded(_));
+    assert_eq!(shard.view.tail.iter().filter(coded).count(), 1);
+    assert_eq!(shard.full_pieces().len(), 1);
+    assert!(shard.view.tail[1..].iter().any(|piece| coded(&piece)));
+    let matching = |i: &usize| !i.is_multiple_of(5);
+    let ordinals = (0..700_u32).filter(|i| !i.is_multiple_of(5)).collect();
     let alive: Vec<usize> = (0..rows.len()).filter(|i| i % 3 != 0).collect();
     let params = SearchParams { ef_search: 1 };
     for at in [1, 300, 555, 699] {
@@ -150,6 +165,18 @@ fn a_long_tail_is_searched_exactly_around_its_dead_rows() {
             let count = NonZeroUsize::new(k).expect("not zero");
             let found = shard.view.search(&query, count, params, false);
             assert_eq!(found, expected[..k.min(expected.len())], "k = {k}");
+            let wanted = Wanted {
+                query: &query,
+                k: count,
+                params,
+                exact: false,
+                matching: &ordinals,
+                explain: false,
+            };
+            let found = shard.view.search_matching(&wanted, String::new()).found;
+            let passing = expected.iter().filter(|found| matching(&found.row));
+            let passing: Vec<Found<String>> = passing.take(k).cloned().collect();
+            assert_eq!(found, passing, "k = {k}, filtered");
         }
     }
 }

@@ -177,7 +177,8 @@ impl View {
         self.dead.len()
     }
 
-    /// Whether both are of one moment, or of two with no change between them.
+    /// Whether both are of one moment, or of two with no change between them. A piece that got codes
+    /// counts as a change.
     pub(crate) fn is(&self, other: &Self) -> bool {
         let mut pieces = self.tail.iter().zip(&other.tail);
         Arc::ptr_eq(&self.sealed, &other.sealed)

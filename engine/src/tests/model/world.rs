@@ -319,7 +319,12 @@ impl<'a> World<'a> {
             // Where it puts what was there already, only versions tell.
             if !acknowledged && after == self.model {
                 let versions = agree::versions(self.collection())?;
-                new.retain(|id| versions.get(id) != self.versions.get(id));
+                if new
+                    .iter()
+                    .all(|id| versions.get(id) == self.versions.get(id))
+                {
+                    new.clear();
+                }
             }
         } else {
             self.seen.torn.fetch_add(1, SeqCst);
