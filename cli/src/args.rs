@@ -1,4 +1,6 @@
 //! The command line.
+//!
+//! Over 400 lines only with its tests: one list of all commands and options, which must fit together.
 
 use std::{net::IpAddr, num::NonZeroUsize, path::PathBuf};
 

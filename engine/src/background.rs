@@ -1,6 +1,7 @@
 //! Threads that build indexes: below everything else in priority, no more than their share of the
-//! processor, and standing aside while requests want all cores. They are rayon's, so that whatever a build does in parallel stays on them, and
-//! searches, which have rayon's global ones, never wait behind it.
+//! processor, and standing aside while requests want all cores. Each is a pool of rayon's, so that
+//! whatever a build does in parallel stays on it, and searches, which have rayon's global threads,
+//! never wait behind it.
 //!
 //! Nothing that others may wait for, a lock or the store, belongs on such a thread: while the
 //! machine is busy, it hardly runs.
@@ -128,8 +129,8 @@ impl Builder {
         })
     }
 
-    /// Runs `work` on the thread, and waits for it. [`stops`] says in it whether it is to
-    /// end. A panic in it goes on here.
+    /// Runs `work` on the thread, and waits for it. [`stops`] says in it whether it is to end. A
+    /// panic in it goes on here.
     pub(crate) fn run<T: Send>(
         &self,
         stopping: &Arc<AtomicBool>,

@@ -14,6 +14,8 @@
 //!
 //! A collection's number is big-endian `u32`, and never that of another collection whose items are
 //! still there. So a delete is one small atomic batch, and finishes at the next open if it must.
+//!
+//! Over 400 lines only with its tests, which are about what is private here.
 
 use embedding::{Modality, Space, Spaces};
 use serde::{Deserialize, Serialize};

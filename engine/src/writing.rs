@@ -229,9 +229,7 @@ impl Collection {
             }
         }
     }
-}
 
-impl Collection {
     /// Makes codes for pieces of tails that have become full, while searches go on.
     pub(crate) fn code_tails(&self) {
         let full: Vec<(ShardKey, FullPiece)> = {

@@ -1,4 +1,6 @@
 //! Collections through Parquet and back, and what is refused on the way.
+//!
+//! Over 400 lines: the tests share the files of other programs that are made here.
 #![cfg(feature = "collections")]
 
 use std::{fs::File, path::Path, sync::Arc};

@@ -1,5 +1,7 @@
 //! Confidence and fair lists on generated pairs: a picture and a text share what they show, and
 //! each modality lies apart, as in a two-tower model.
+//!
+//! Over 400 lines: the tests share the pairs and the collections that are made of them here.
 
 use std::{num::NonZeroUsize, sync::Arc};
 

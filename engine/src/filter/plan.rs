@@ -3,8 +3,9 @@
 //! The costs are nanoseconds on one core, fitted to what `cargo run --release -p engine --example
 //! filter_costs` prints for rows of 64 and 512 numbers. Only their ratios matter. The bench `filter`
 //! compares what is chosen with all other ways, on 100,000 rows of 512: it took at most 1.14 times
-//! as long as the best at any share of matching rows from one in a thousand to a half. A walk that asks of each node gives up when a scan would have been faster, and one that finds too
-//! few is followed by the scan.
+//! as long as the best at any share of matching rows from one in a thousand to a half. A walk that
+//! asks of each node gives up when a scan would have been faster, and one that finds too few is
+//! followed by the scan.
 
 use serde::Serialize;
 

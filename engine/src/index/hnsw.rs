@@ -1,4 +1,6 @@
 //! Approximate search by walking a graph over codes (Malkov and Yashunin 2018, algorithm 5).
+//!
+//! Over 400 lines only with its tests, which are about what is private here.
 
 use std::{num::NonZeroUsize, sync::Arc};
 

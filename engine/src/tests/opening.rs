@@ -1,5 +1,7 @@
 //! What an open reads, and that it comes to the same as reading everything, whatever stopped the
 //! engine before.
+//!
+//! Over 400 lines: the tests share the store that counts reads, and what damages files.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,6 @@
 //! What a search may ask for beside its nearest items.
+//!
+//! Over 400 lines: the tests share one small collection and the requests to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 

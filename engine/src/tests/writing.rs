@@ -1,4 +1,6 @@
 //! Versions, conditions, changes of payloads, and how durable a write is.
+//!
+//! Over 400 lines: the tests share what asks for a write and reads what became of it.
 
 mod unsynced;
 
