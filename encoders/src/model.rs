@@ -88,14 +88,17 @@ impl Model {
         let file = files.folder.join(WEIGHTS);
         let mut source = FileSource::new(files.weights, &file)?;
         let towers = Network::new(&mut source, &network, Form::Fused)?;
-        let text_specific = Specific::new(&mut source, "text", towers.text.projection())?;
-        let image_specific = Specific::new(&mut source, "visual", towers.image.projection())?;
+        let (text_width, image_width) = (network.text.transformer.width, network.image.width());
+        let shared = Some(towers.text.projection());
+        let text_specific = Specific::new(&mut source, "text", shared, text_width)?;
+        let shared = towers.image.projection();
+        let image_specific = Specific::new(&mut source, "visual", shared, image_width)?;
         let spaces = Spaces {
             model: card.name.clone(),
             fingerprint,
             shared_dim: network.dim,
-            specific_text_dim: text_specific.dim(network.text.transformer.width)?,
-            specific_image_dim: image_specific.dim(network.image.width())?,
+            specific_text_dim: text_specific.dim(text_width)?,
+            specific_image_dim: image_specific.dim(image_width)?,
         };
         let info = ModelInfo {
             name: card.name,
@@ -178,20 +181,27 @@ enum Specific {
 }
 
 impl Specific {
-    /// Takes `{tower}_specific_projection.weight` where the file has it.
-    fn new(source: &mut FileSource<'_>, tower: &str, shared: &Tensor) -> Result<Self, ModelError> {
+    /// Takes `{tower}_specific_projection.weight` where the file has it. `shared` is the shared
+    /// projection, `[dim, width]`, where there is one.
+    fn new(
+        source: &mut FileSource<'_>,
+        tower: &str,
+        shared: Option<&Tensor>,
+        width: usize,
+    ) -> Result<Self, ModelError> {
         let name = format!("{tower}_specific_projection.weight");
         if let Some(shape) = source.shape(&name) {
             // As many rows as the file has, but at least one: an embedding has elements.
             let rows = shape.first().copied().unwrap_or_default().max(1);
-            let shape = [rows, shared.dim(1)?];
+            let shape = [rows, width];
             return Ok(Self::Projection(source.tensor(
                 &name,
                 &shape,
                 Init::Constant(0.0),
             )?));
         }
-        Ok(Complement::new(shared)?.map_or(Self::Nothing, Self::Complement))
+        let complement = shared.map(Complement::new).transpose()?.flatten();
+        Ok(complement.map_or(Self::Nothing, Self::Complement))
     }
 
     fn dim(&self, width: usize) -> Result<Option<usize>, ModelError> {

@@ -228,22 +228,24 @@ impl ModelSection {
                 width,
                 layers,
                 heads,
-            } => ImageConfig::Vit(VitConfig {
-                image_size: *image_size,
-                patch_size: *patch_size,
-                transformer: transformer(*width, *layers, *heads),
-            }),
+            } => {
+                let transformer = transformer(*width, *layers, *heads);
+                ImageConfig::Vit(VitConfig::clip(*image_size, *patch_size, transformer))
+            }
         };
         let text = TextConfig {
             vocabulary,
             context_length: self.text.context_length,
             pooling: Pooling::FirstOf(end),
+            causal: true,
+            projection_bias: false,
             transformer: transformer(self.text.width, self.text.layers, self.text.heads),
         };
         NetworkConfig {
             dim: self.dim,
             text,
             image,
+            logit_bias: false,
         }
     }
 }

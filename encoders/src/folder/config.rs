@@ -16,6 +16,9 @@ use crate::{
 /// The `eos_token_id` of old configs, which means "the largest id".
 const LEGACY_END: u32 = 2;
 
+/// What a folder can be written of.
+const ONLY_CLIP: &str = "towers as in CLIP: no others are written";
+
 /// Reads the contents of a `config.json`; `file` is for messages.
 pub(super) fn read(value: &Value, file: &Path) -> Result<NetworkConfig, ModelError> {
     let root = Keys::root(file, value)?;
@@ -31,6 +34,7 @@ pub(super) fn read(value: &Value, file: &Path) -> Result<NetworkConfig, ModelErr
         dim: root.count("projection_dim")?,
         text: text_tower(&text?)?,
         image,
+        logit_bias: false,
     })
 }
 
@@ -44,6 +48,8 @@ fn text_tower(keys: &Keys<'_>) -> Result<TextConfig, ModelError> {
         } else {
             Pooling::FirstOf(end)
         },
+        causal: true,
+        projection_bias: false,
         transformer: transformer(keys)?,
     })
 }
@@ -57,11 +63,12 @@ fn vit(keys: &Keys<'_>) -> Result<ImageConfig, ModelError> {
     if keys.is_set("num_channels") && keys.count("num_channels")? != 3 {
         return Err(keys.bad("num_channels", "3"));
     }
-    Ok(ImageConfig::Vit(VitConfig {
+    let transformer = transformer(keys)?;
+    Ok(ImageConfig::Vit(VitConfig::clip(
         image_size,
         patch_size,
-        transformer: transformer(keys)?,
-    }))
+        transformer,
+    )))
 }
 
 fn residual(keys: &Keys<'_>) -> Result<ImageConfig, ModelError> {
@@ -120,19 +127,28 @@ pub(super) fn write(config: &NetworkConfig, start: u32, file: &Path) -> Result<V
             "projection_dim": config.dim,
         })
     };
-    let mut text = transformer(&config.text.transformer, "clip_text_model");
-    let end = match config.text.pooling {
+    let refused = |key: &str, value: &str, expected: &str| ModelError::BadValue {
+        file: file.to_owned(),
+        key: key.to_owned(),
+        value: value.to_owned(),
+        expected: expected.to_owned(),
+    };
+    let tower = &config.text;
+    let mut text = transformer(&tower.transformer, "clip_text_model");
+    let end = match tower.pooling {
         Pooling::LargestId => LEGACY_END,
         Pooling::FirstOf(LEGACY_END) => {
-            return Err(ModelError::BadValue {
-                file: file.to_owned(),
-                key: "text_config.eos_token_id".to_owned(),
-                value: LEGACY_END.to_string(),
-                expected: format!("another id: {LEGACY_END} means the largest id of a text"),
-            });
+            let expected = "another id: 2 means the largest id of a text";
+            return Err(refused("text_config.eos_token_id", "2", expected));
         }
         Pooling::FirstOf(id) => id,
+        Pooling::First | Pooling::Last => {
+            return Err(refused("text_config", "pooled otherwise", ONLY_CLIP));
+        }
     };
+    if !tower.causal || tower.projection_bias || config.logit_bias {
+        return Err(refused("text_config", "of another family", ONLY_CLIP));
+    }
     text["vocab_size"] = config.text.vocabulary.into();
     text["max_position_embeddings"] = config.text.context_length.into();
     text["bos_token_id"] = start.into();
@@ -140,6 +156,10 @@ pub(super) fn write(config: &NetworkConfig, start: u32, file: &Path) -> Result<V
     text["pad_token_id"] = end.into();
     let (kind, architecture, image) = match &config.image {
         ImageConfig::Vit(vit) => {
+            let inner = vit.transformer.clone();
+            if *vit != VitConfig::clip(vit.image_size, vit.patch_size, inner) {
+                return Err(refused("vision_config", "of another family", ONLY_CLIP));
+            }
             let mut image = transformer(&vit.transformer, "clip_vision_model");
             image["image_size"] = vit.image_size.into();
             image["patch_size"] = vit.patch_size.into();

@@ -41,6 +41,11 @@ impl Linear {
         Ok(Self { weight, bias: None })
     }
 
+    /// Of tensors at hand: weight `[outputs, inputs]`, bias `[outputs]`.
+    pub(super) fn from_tensors(weight: Tensor, bias: Option<Tensor>) -> Self {
+        Self { weight, bias }
+    }
+
     /// Several maps of one input as one product, their outputs side by side.
     pub(super) fn joined(parts: &[&Self]) -> Result<Self> {
         let weights: Vec<&Tensor> = parts.iter().map(|p| &p.weight).collect();

@@ -4,6 +4,7 @@
 mod layers;
 mod network;
 mod ops;
+mod positions;
 mod residual;
 mod source;
 mod text;
@@ -16,7 +17,7 @@ pub use residual::{ResidualConfig, ResidualTower};
 pub use source::{FileSource, Init, Source};
 pub use text::{Pooling, TextConfig, TextTower};
 pub use transformer::{Activation, TransformerConfig};
-pub use vit::{VitConfig, VitTower};
+pub use vit::{Sizing, VitConfig, VitPooling, VitTower};
 
 /// In which form a network is built. Both compute the same function within 1e-5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,6 +12,9 @@ use crate::ModelError;
 /// `ln(1 / 0.07)`: where CLIP's logit scale starts.
 const LOGIT_SCALE_START: f32 = 2.659_26;
 
+/// Where `SigLIP`'s logit bias starts (Zhai et al. 2023, section 3.2).
+const LOGIT_BIAS_START: f32 = -10.0;
+
 /// The sizes of both towers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NetworkConfig {
@@ -21,19 +24,21 @@ pub struct NetworkConfig {
     pub text: TextConfig,
     /// The image tower.
     pub image: ImageConfig,
+    /// Whether logits have a learned bias: the model was trained with the sigmoid loss then.
+    pub logit_bias: bool,
 }
 
 /// The sizes of an image tower, by kind.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ImageConfig {
-    /// CLIP's vision transformer.
+    /// A vision transformer.
     Vit(VitConfig),
     /// A residual convolution tower.
     Residual(ResidualConfig),
 }
 
 impl ImageConfig {
-    /// Side of the square input in pixels.
+    /// Side in pixels of the square pictures that the tower was trained on.
     pub fn image_size(&self) -> usize {
         match self {
             Self::Vit(config) => config.image_size,
@@ -53,14 +58,15 @@ impl ImageConfig {
 /// An image tower of either kind.
 #[derive(Debug)]
 pub enum ImageTower {
-    /// CLIP's vision transformer.
+    /// A vision transformer.
     Vit(VitTower),
     /// A residual convolution tower.
     Residual(ResidualTower),
 }
 
 impl ImageTower {
-    /// Pooled outputs `[n, width]` of pixels `[n, 3, image_size, image_size]`.
+    /// Pooled outputs `[n, width]` of pixels `[n, 3, height, width]`: squares of `image_size`, or
+    /// for a vision transformer anything of at least one patch.
     ///
     /// # Errors
     /// When the shape does not fit.
@@ -82,11 +88,11 @@ impl ImageTower {
         }
     }
 
-    /// The shared projection, `[dim, width]`.
-    pub fn projection(&self) -> &Tensor {
+    /// The shared projection, `[dim, width]`; `None` where the pooled output is the embedding.
+    pub fn projection(&self) -> Option<&Tensor> {
         match self {
             Self::Vit(tower) => tower.projection(),
-            Self::Residual(tower) => tower.projection(),
+            Self::Residual(tower) => Some(tower.projection()),
         }
     }
 
@@ -108,6 +114,8 @@ pub struct Network {
     pub image: ImageTower,
     /// Logarithm of the factor from cosines to logits, a scalar.
     pub logit_scale: Tensor,
+    /// Added to logits, a scalar, where the configuration says so.
+    pub logit_bias: Option<Tensor>,
 }
 
 impl Network {
@@ -129,10 +137,16 @@ impl Network {
             }
         };
         let logit_scale = source.tensor("logit_scale", &[], Init::Constant(LOGIT_SCALE_START))?;
+        let logit_bias = if config.logit_bias {
+            Some(source.tensor("logit_bias", &[], Init::Constant(LOGIT_BIAS_START))?)
+        } else {
+            None
+        };
         Ok(Self {
             text,
             image,
             logit_scale,
+            logit_bias,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! The CLIP text tower: causal transformer, pooled at the end-of-text token.
+//! Text towers: a transformer, causal or not, pooled at one token.
 
 use candle_core::{Device, Result, Tensor};
 
@@ -10,13 +10,18 @@ use super::{
 };
 use crate::ModelError;
 
-/// Which token of a text is pooled. Both conventions are those of transformers' `CLIPTextModel`.
+/// Which token of a text is pooled. The first two are the conventions of transformers'
+/// `CLIPTextModel`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pooling {
     /// The first occurrence of the largest token id (`eos_token_id` 2 in old configs).
     LargestId,
     /// The first occurrence of this token id, or the first token where it does not occur.
     FirstOf(u32),
+    /// The first token.
+    First,
+    /// The last token, padding included.
+    Last,
 }
 
 impl Pooling {
@@ -25,6 +30,8 @@ impl Pooling {
         let wanted = match self {
             Self::LargestId => ids.iter().max().copied(),
             Self::FirstOf(id) => Some(id),
+            Self::First => return 0,
+            Self::Last => return ids.len().saturating_sub(1),
         };
         ids.iter().position(|id| Some(*id) == wanted).unwrap_or(0)
     }
@@ -39,8 +46,20 @@ pub struct TextConfig {
     pub context_length: usize,
     /// Which token is pooled.
     pub pooling: Pooling,
+    /// Whether a token sees only itself and those before it.
+    pub causal: bool,
+    /// Whether the shared projection adds a bias.
+    pub projection_bias: bool,
     /// The transformer.
     pub transformer: TransformerConfig,
+}
+
+impl TextConfig {
+    /// Whether padding takes part in the result: every text must have `context_length` tokens then,
+    /// and the tokenizer says which id fills it up.
+    pub fn padded(&self) -> bool {
+        !self.causal || self.pooling == Pooling::Last
+    }
 }
 
 /// Texts whose lengths differ by less than this go through the tower together.
@@ -58,7 +77,8 @@ pub struct TextTower {
 }
 
 impl TextTower {
-    /// Takes the tensors `text_model.*` and `text_projection.weight` `[dim, width]`.
+    /// Takes the tensors `text_model.*`, and `text_projection.weight` `[dim, width]` where the
+    /// projection has no bias; one with a bias is `text_model.head`, as in `SigLIP`.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape.
@@ -82,18 +102,23 @@ impl TextTower {
             positions,
             transformer: Transformer::new(source, "text_model.encoder", &config.transformer, form)?,
             norm: LayerNorm::new(source, "text_model.final_layer_norm", width, eps)?,
-            projection: Linear::without_bias(source, "text_projection", (width, dim), deviation)?,
+            projection: if config.projection_bias {
+                Linear::new(source, "text_model.head", (width, dim), deviation)?
+            } else {
+                Linear::without_bias(source, "text_projection", (width, dim), deviation)?
+            },
             config: config.clone(),
         })
     }
 
     /// Pooled outputs `[n, width]` of texts of 1 to `context_length` tokens each.
     ///
-    /// Texts of similar length go through together, padded to the longest of them. Attention is
-    /// causal and the pooled token comes before any padding, so padding changes nothing.
+    /// Texts of similar length go through together, padded to the longest of them. Where padding
+    /// would take part (see [`TextConfig::padded`]) all have `context_length` tokens; otherwise
+    /// attention is causal and the pooled token comes before any padding, so it changes nothing.
     ///
     /// # Errors
-    /// When a text is empty, too long, or holds an unknown id.
+    /// When a text is empty, too long, too short where padding takes part, or holds an unknown id.
     pub fn pooled<S: AsRef<[u32]>>(&self, texts: &[S]) -> Result<Tensor> {
         let mut order: Vec<u32> = (0..texts.len() as u32).collect();
         order.sort_by_key(|i| texts[*i as usize].as_ref().len());
@@ -118,10 +143,12 @@ impl TextTower {
     }
 
     fn pooled_group(&self, texts: &[&[u32]]) -> Result<Tensor> {
-        let longest = texts.iter().map(|t| t.len()).max().unwrap_or(0);
-        if longest > self.config.context_length || texts.iter().any(|t| t.is_empty()) {
-            let limit = self.config.context_length;
-            candle_core::bail!("texts have 1 to {limit} tokens each, got up to {longest}");
+        let lengths = || texts.iter().map(|t| t.len());
+        let longest = lengths().max().unwrap_or(0);
+        let limit = self.config.context_length;
+        let least = if self.config.padded() { limit } else { 1 };
+        if lengths().any(|length| !(least..=limit).contains(&length)) {
+            candle_core::bail!("texts have {least} to {limit} tokens each, got up to {longest}");
         }
         let device = self.tokens.device();
         let (n, t) = (texts.len(), longest);
@@ -135,9 +162,12 @@ impl TextTower {
         let width = self.config.transformer.width;
         let x = self.tokens.index_select(&ids, 0)?.reshape((n, t, width))?;
         let x = x.broadcast_add(&self.positions.narrow(0, 0, t)?)?;
-        let x = self
-            .transformer
-            .forward(&x, Some(&causal_mask(t, device)?))?;
+        let mask = if self.config.causal {
+            Some(causal_mask(t, device)?)
+        } else {
+            None
+        };
+        let x = self.transformer.forward(&x, mask.as_ref())?;
         let pooled = Tensor::from_vec(pooled, n, device)?;
         let x = x.reshape((n * t, width))?.index_select(&pooled, 0)?;
         self.norm.forward(&x)
@@ -173,5 +203,7 @@ mod tests {
         assert_eq!(Pooling::LargestId.position(&[5, 9, 3, 9]), 1);
         assert_eq!(Pooling::FirstOf(3).position(&[5, 9, 3, 9, 3]), 2);
         assert_eq!(Pooling::FirstOf(7).position(&[5, 9, 3]), 0);
+        assert_eq!(Pooling::First.position(&[5, 9, 3]), 0);
+        assert_eq!(Pooling::Last.position(&[5, 9, 3]), 2);
     }
 }

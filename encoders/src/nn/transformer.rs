@@ -1,4 +1,5 @@
-//! The pre-norm transformer that both CLIP towers are made of (Radford et al. 2021, section 2.4).
+//! The pre-norm transformer that both CLIP towers are made of (Radford et al. 2021, section 2.4),
+//! and the attention that pools in `SigLIP` (Zhai et al. 2022, "Scaling Vision Transformers").
 
 use candle_core::{D, Result, Tensor};
 
@@ -6,7 +7,7 @@ use super::{
     Form,
     layers::{LayerNorm, Linear},
     ops::quick_gelu,
-    source::Source,
+    source::{Init, Source},
 };
 use crate::ModelError;
 
@@ -100,9 +101,7 @@ struct Block {
     norm1: LayerNorm,
     attention: Attention,
     norm2: LayerNorm,
-    fc1: Linear,
-    fc2: Linear,
-    activation: Activation,
+    mlp: Mlp,
 }
 
 impl Block {
@@ -112,47 +111,49 @@ impl Block {
         config: &TransformerConfig,
         form: Form,
     ) -> std::result::Result<Self, ModelError> {
-        let TransformerConfig {
-            width,
-            mlp_width,
-            layers,
-            activation,
-            layer_norm_eps,
-            ..
-        } = *config;
-        // Deviations as in the CLIP paper's reference code: residual branches shrink with depth.
-        let inner = (width as f32).powf(-0.5) * (2.0 * layers as f32).powf(-0.5);
-        let fc1 = (2.0 * width as f32).powf(-0.5);
+        let (width, eps) = (config.width, config.layer_norm_eps);
         Ok(Self {
-            norm1: LayerNorm::new(
-                source,
-                &format!("{name}.layer_norm1"),
-                width,
-                layer_norm_eps,
-            )?,
+            norm1: LayerNorm::new(source, &format!("{name}.layer_norm1"), width, eps)?,
             attention: Attention::new(source, &format!("{name}.self_attn"), config, form)?,
-            norm2: LayerNorm::new(
-                source,
-                &format!("{name}.layer_norm2"),
-                width,
-                layer_norm_eps,
-            )?,
-            fc1: Linear::new(source, &format!("{name}.mlp.fc1"), (width, mlp_width), fc1)?,
-            fc2: Linear::new(
-                source,
-                &format!("{name}.mlp.fc2"),
-                (mlp_width, width),
-                inner,
-            )?,
-            activation,
+            norm2: LayerNorm::new(source, &format!("{name}.layer_norm2"), width, eps)?,
+            mlp: Mlp::new(source, &format!("{name}.mlp"), config)?,
         })
     }
 
     fn forward(&self, x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
         let x = (x + self.attention.forward(&self.norm1.forward(x)?, mask)?)?;
-        let hidden = self.fc1.forward(&self.norm2.forward(&x)?)?;
-        let hidden = self.fc2.forward(&self.activation.forward(&hidden)?)?;
+        let hidden = self.mlp.forward(&self.norm2.forward(&x)?)?;
         x + hidden
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Mlp {
+    fc1: Linear,
+    fc2: Linear,
+    activation: Activation,
+}
+
+impl Mlp {
+    fn new(
+        source: &mut dyn Source,
+        name: &str,
+        config: &TransformerConfig,
+    ) -> std::result::Result<Self, ModelError> {
+        let (width, mlp_width) = (config.width, config.mlp_width);
+        // Deviations as in the CLIP paper's reference code: residual branches shrink with depth.
+        let inner = (width as f32).powf(-0.5) * (2.0 * config.layers as f32).powf(-0.5);
+        let fc1 = (2.0 * width as f32).powf(-0.5);
+        Ok(Self {
+            fc1: Linear::new(source, &format!("{name}.fc1"), (width, mlp_width), fc1)?,
+            fc2: Linear::new(source, &format!("{name}.fc2"), (mlp_width, width), inner)?,
+            activation: config.activation,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let hidden = self.activation.forward(&self.fc1.forward(x)?)?;
+        self.fc2.forward(&hidden)
     }
 }
 
@@ -205,39 +206,110 @@ impl Attention {
     }
 
     fn forward(&self, x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
-        let (n, t, width) = x.dims3()?;
-        let size = width / self.heads;
-        // [n, t, width] to [n, heads, t, size].
-        let split = |x: &Tensor| {
-            x.reshape((n, t, self.heads, size))?
-                .transpose(1, 2)?
-                .contiguous()
-        };
+        let width = x.dim(2)?;
         let (q, k, v) = match &self.qkv {
             Qkv::Joined(qkv) => {
                 let qkv = qkv.forward(x)?;
-                let part = |i: usize| split(&qkv.narrow(2, i * width, width)?.contiguous()?);
+                let part = |i: usize| qkv.narrow(2, i * width, width)?.contiguous();
                 (part(0)?, part(1)?, part(2)?)
             }
-            Qkv::Apart([q, k, v]) => (
-                split(&q.forward(x)?)?,
-                split(&k.forward(x)?)?,
-                split(&v.forward(x)?)?,
-            ),
+            Qkv::Apart([q, k, v]) => (q.forward(x)?, k.forward(x)?, v.forward(x)?),
         };
-        let logits = ((q * (size as f64).powf(-0.5))?.matmul(&k.t()?))?;
-        let logits = match mask {
-            Some(mask) => logits.broadcast_add(mask)?,
-            None => logits,
-        };
-        let weights = match self.form {
-            Form::Fused => candle_nn::ops::softmax_last_dim(&logits)?,
-            Form::Differentiable { .. } => candle_nn::ops::softmax(&logits, D::Minus1)?,
-        };
-        let mixed = weights
-            .matmul(&v)?
-            .transpose(1, 2)?
-            .reshape((n, t, width))?;
+        let mixed = attend([&q, &k, &v], self.heads, mask, self.form)?;
         self.out.forward(&mixed)
+    }
+}
+
+/// What queries `[n, a, width]` find in keys and values `[n, t, width]`: `[n, a, width]`. `mask`
+/// `[a, t]` is added to the logits.
+fn attend(
+    [q, k, v]: [&Tensor; 3],
+    heads: usize,
+    mask: Option<&Tensor>,
+    form: Form,
+) -> Result<Tensor> {
+    let (n, a, width) = q.dims3()?;
+    let size = width / heads;
+    // [n, t, width] to [n, heads, t, size].
+    let split = |x: &Tensor| {
+        x.reshape((n, x.dim(1)?, heads, size))?
+            .transpose(1, 2)?
+            .contiguous()
+    };
+    let logits = ((split(q)? * (size as f64).powf(-0.5))?.matmul(&split(k)?.t()?))?;
+    let logits = match mask {
+        Some(mask) => logits.broadcast_add(mask)?,
+        None => logits,
+    };
+    let weights = match form {
+        Form::Fused => candle_nn::ops::softmax_last_dim(&logits)?,
+        Form::Differentiable { .. } => candle_nn::ops::softmax(&logits, D::Minus1)?,
+    };
+    weights
+        .matmul(&split(v)?)?
+        .transpose(1, 2)?
+        .reshape((n, a, width))
+}
+
+/// A learned query that attends to all tokens, and an MLP with a residual connection.
+#[derive(Debug, Clone)]
+pub(super) struct AttentionHead {
+    /// `[1, 1, width]`.
+    probe: Tensor,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    out: Linear,
+    norm: LayerNorm,
+    mlp: Mlp,
+    heads: usize,
+    form: Form,
+}
+
+impl AttentionHead {
+    /// Takes the tensors `{name}.*`, with the names of torch's `MultiheadAttention`.
+    pub(super) fn new(
+        source: &mut dyn Source,
+        name: &str,
+        config: &TransformerConfig,
+        form: Form,
+    ) -> std::result::Result<Self, ModelError> {
+        let (width, eps) = (config.width, config.layer_norm_eps);
+        let deviation = (width as f32).powf(-0.5);
+        let init = Init::Normal { deviation };
+        let probe = source.tensor(&format!("{name}.probe"), &[1, 1, width], init)?;
+        let weight = format!("{name}.attention.in_proj_weight");
+        let weight = source.tensor(&weight, &[3 * width, width], init)?;
+        let bias = format!("{name}.attention.in_proj_bias");
+        let bias = source.tensor(&bias, &[3 * width], Init::Constant(0.0))?;
+        let part = |i: usize| -> Result<Linear> {
+            let weight = weight.narrow(0, i * width, width)?.contiguous()?;
+            let bias = bias.narrow(0, i * width, width)?.contiguous()?;
+            Ok(Linear::from_tensors(weight, Some(bias)))
+        };
+        let out = format!("{name}.attention.out_proj");
+        Ok(Self {
+            probe,
+            q: part(0)?,
+            k: part(1)?,
+            v: part(2)?,
+            out: Linear::new(source, &out, (width, width), deviation)?,
+            norm: LayerNorm::new(source, &format!("{name}.layernorm"), width, eps)?,
+            mlp: Mlp::new(source, &format!("{name}.mlp"), config)?,
+            heads: config.heads,
+            form,
+        })
+    }
+
+    /// Tokens `[n, t, width]` to rows `[n, width]`.
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let q = self.q.forward(&self.probe)?.repeat((x.dim(0)?, 1, 1))?;
+        let (k, v) = (self.k.forward(x)?, self.v.forward(x)?);
+        let x = self
+            .out
+            .forward(&attend([&q, &k, &v], self.heads, None, self.form)?)?
+            .squeeze(1)?;
+        let hidden = self.mlp.forward(&self.norm.forward(&x)?)?;
+        x + hidden
     }
 }
