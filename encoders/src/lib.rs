@@ -14,6 +14,7 @@
 
 mod builtin;
 mod complement;
+mod cpu;
 mod error;
 mod folder;
 mod keys;
@@ -21,6 +22,7 @@ mod model;
 pub mod nn;
 mod picture;
 mod tokenize;
+mod towers;
 mod weights;
 
 pub use error::{ModelError, PictureError};

@@ -2,15 +2,17 @@
 
 use std::{path::Path, sync::Arc};
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use embedding::{Embedding, EncodeError, Encoded, Encoder, Modality, Spaces};
 use serde::Serialize;
 
 use crate::{
     ModelError, Picture, Pixels, PreprocessConfig, TextTokenizer, builtin,
     complement::Complement,
+    cpu::{Level, Plan, Precision},
     folder::{Description, Files, SmallFiles, WEIGHTS, family},
-    nn::{FileSource, Form, ImageTower, Init, Network, NetworkConfig, Source, TextTower},
+    nn::{FileSource, Init, NetworkConfig, Source, network::logits},
+    towers::{Backend, ImageRunner, TextRunner},
     weights::map_file,
 };
 
@@ -87,12 +89,16 @@ impl Model {
         } = files.describe()?;
         let file = files.folder.join(WEIGHTS);
         let mut source = FileSource::new(files.weights, &file)?;
-        let towers = Network::new(&mut source, &network, Form::Fused)?;
+        let backend = Backend::Packed(Plan {
+            level: Level::best(),
+            precision: Precision::F32,
+        });
         let (text_width, image_width) = (network.text.transformer.width, network.image.width());
-        let shared = Some(towers.text.projection());
-        let text_specific = Specific::new(&mut source, "text", shared, text_width)?;
-        let shared = towers.image.projection();
-        let image_specific = Specific::new(&mut source, "visual", shared, image_width)?;
+        let (text, shared) = TextRunner::new(&mut source, &network, backend)?;
+        let text_specific = Specific::new(&mut source, "text", shared.as_ref(), text_width)?;
+        let (image, shared) = ImageRunner::new(&mut source, &network, backend)?;
+        let image_specific = Specific::new(&mut source, "visual", shared.as_ref(), image_width)?;
+        let (logit_scale, _) = logits(&mut source, &network)?;
         let spaces = Spaces {
             model: card.name.clone(),
             fingerprint,
@@ -107,18 +113,18 @@ impl Model {
             context_length: network.text.context_length,
             image_size: network.image.image_size(),
             parameters: source.parameters(),
-            logit_scale: towers.logit_scale.to_scalar::<f32>()?.exp(),
+            logit_scale: logit_scale.to_scalar::<f32>()?.exp(),
             license: card.license,
             description: card.description,
         };
         let text = TextEncoder {
             tokenizer,
-            tower: towers.text,
+            tower: text,
             specific: text_specific,
             spaces: spaces.clone(),
         };
         let image = ImageEncoder {
-            tower: towers.image,
+            tower: image,
             specific: image_specific,
             spaces,
             network,
@@ -223,7 +229,7 @@ impl Specific {
 
 struct TextEncoder {
     tokenizer: TextTokenizer,
-    tower: TextTower,
+    tower: TextRunner,
     specific: Specific,
     spaces: Spaces,
 }
@@ -256,7 +262,7 @@ impl Encoder<String> for TextEncoder {
 }
 
 struct ImageEncoder {
-    tower: ImageTower,
+    tower: ImageRunner,
     specific: Specific,
     spaces: Spaces,
     network: NetworkConfig,
@@ -283,9 +289,7 @@ impl Encoder<Pixels> for ImageEncoder {
         let mut rows = Vec::with_capacity(batch.len());
         for part in batch.chunks(PASS) {
             let pass = || {
-                let values: Vec<f32> = part.iter().flat_map(Pixels::as_slice).copied().collect();
-                let pixels = Tensor::from_vec(values, (part.len(), 3, side, side), &Device::Cpu)?;
-                let pooled = self.tower.pooled(&pixels)?;
+                let pooled = self.tower.pooled(part)?;
                 Ok((self.tower.project(&pooled)?, self.specific.of(&pooled)?))
             };
             collect(&mut rows, pass())?;
