@@ -3,7 +3,7 @@
 use candle_core::{Device, Result, Tensor};
 
 use crate::{
-    ModelError, Pixels,
+    ModelError, Pixels, Precision,
     cpu::{self, Plan},
     nn::{self, Form, ImageConfig, NetworkConfig, Source},
 };
@@ -15,6 +15,24 @@ pub(crate) enum Backend {
     Packed(Plan),
     /// On candle: every other device, and what the packed form is compared with.
     Reference,
+}
+
+impl Backend {
+    /// How weights and activations are stored.
+    pub(crate) fn precision(self) -> Precision {
+        match self {
+            Self::Packed(plan) => plan.precision,
+            Self::Reference => Precision::F32,
+        }
+    }
+
+    /// The instruction set of the kernels.
+    pub(crate) fn kernels(self) -> &'static str {
+        match self {
+            Self::Packed(plan) => plan.level.name,
+            Self::Reference => "reference",
+        }
+    }
 }
 
 /// A text tower.
@@ -48,6 +66,14 @@ impl TextRunner {
                 (Self::Reference(tower.into()), Some(shared))
             }
         })
+    }
+
+    /// Bytes of packed weights.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Packed(tower) => tower.bytes(),
+            Self::Reference(_) => 0,
+        }
     }
 
     /// Pooled outputs `[n, width]` of token ids.
@@ -87,6 +113,14 @@ impl ImageRunner {
                 (Self::Reference(tower.into()), shared)
             }
         })
+    }
+
+    /// Bytes of packed weights.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Packed(tower) => tower.bytes(),
+            Self::Reference(_) => 0,
+        }
     }
 
     /// Pooled outputs `[n, width]`; the pictures may differ in size where the tower allows it.

@@ -22,6 +22,8 @@ pub(crate) struct Level {
     pub lanes: usize,
     /// Rows of a tile.
     pub tile_rows: usize,
+    /// The precisions worth having, the fastest first; the last is f32.
+    pub by_speed: &'static [Precision],
     pub(super) f32: MatMul,
     pub(super) bf16: MatMul,
     pub(super) int8: MatMul,
@@ -123,7 +125,10 @@ pub(super) struct Narrow {
 }
 
 macro_rules! level {
-    ($module:ident, $name:literal, $lanes:ty, $bf16:ty, $int8:ty $(, $features:literal)?) => {
+    (
+        $module:ident, $name:literal, $lanes:ty, $bf16:ty, $int8:ty,
+        $by_speed:expr $(, $features:literal)?
+    ) => {
         mod $module {
             use std::ops::Range;
 
@@ -135,6 +140,7 @@ macro_rules! level {
                 name: $name,
                 lanes: <$lanes>::COUNT,
                 tile_rows: <$lanes>::ROWS,
+                by_speed: $by_speed,
                 f32,
                 bf16,
                 int8,
@@ -181,24 +187,44 @@ macro_rules! level {
     };
 }
 
+/// bfloat16 by way of floats is no faster than floats.
+const WITHOUT_BF16: &[Precision] = &[Precision::Int8, Precision::F32];
+
 level!(
     portable,
     "portable",
     Portable,
     Bf16<Portable>,
-    Int8<Portable>
+    Int8<Portable>,
+    &[Precision::F32]
 );
 #[cfg(target_arch = "aarch64")]
 use super::lanes::neon::Neon;
 #[cfg(target_arch = "aarch64")]
-level!(neon_plain, "neon", Neon, Bf16<Neon>, Int8<Neon>, "neon");
+level!(
+    neon_plain,
+    "neon",
+    Neon,
+    Bf16<Neon>,
+    Int8<Neon>,
+    WITHOUT_BF16,
+    "neon"
+);
 #[cfg(target_arch = "x86_64")]
 use super::{
     kinds::{NativeBf16, NativeInt8},
     lanes::{avx2::Avx2, avx512::Avx512},
 };
 #[cfg(target_arch = "x86_64")]
-level!(avx2_fma, "avx2", Avx2, Bf16<Avx2>, Int8<Avx2>, "avx2,fma");
+level!(
+    avx2_fma,
+    "avx2",
+    Avx2,
+    Bf16<Avx2>,
+    Int8<Avx2>,
+    WITHOUT_BF16,
+    "avx2,fma"
+);
 #[cfg(target_arch = "x86_64")]
 level!(
     avx512_plain,
@@ -206,6 +232,7 @@ level!(
     Avx512,
     Bf16<Avx512>,
     Int8<Avx512>,
+    WITHOUT_BF16,
     "avx512f,avx512bw,avx512dq,avx512vl"
 );
 #[cfg(target_arch = "x86_64")]
@@ -215,6 +242,7 @@ level!(
     Avx512,
     Bf16<Avx512>,
     NativeInt8,
+    WITHOUT_BF16,
     "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"
 );
 #[cfg(target_arch = "x86_64")]
@@ -224,5 +252,6 @@ level!(
     Avx512,
     NativeBf16,
     NativeInt8,
+    &[Precision::Int8, Precision::Bf16, Precision::F32],
     "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16"
 );

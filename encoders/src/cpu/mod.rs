@@ -33,31 +33,8 @@ pub(crate) use load::Plan;
 pub(crate) use text::TextTower;
 pub(crate) use vit::VitTower;
 
-use crate::nn::ops::Elements;
+use crate::{nn::ops::Elements, run::Precision};
 use packed::Packed;
-
-/// How weights and activations are stored, and their products computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Precision {
-    /// 32-bit floats.
-    F32,
-    /// bfloat16, sums in 32-bit floats.
-    Bf16,
-    /// Bytes in the linear maps: one step per output for weights, one per token for activations;
-    /// attention in bfloat16.
-    Int8,
-}
-
-impl Precision {
-    /// 4-byte words of a row with `n` elements.
-    fn words(self, n: usize) -> usize {
-        match self {
-            Self::F32 => n,
-            Self::Bf16 => n.div_ceil(2),
-            Self::Int8 => n.div_ceil(4),
-        }
-    }
-}
 
 /// Who computes: this thread alone, or all threads of the pool.
 #[derive(Debug, Clone, Copy)]
@@ -86,3 +63,6 @@ fn project(projection: &Packed, rows: &Tensor) -> Result<Tensor> {
     let out = projection.apply(Level::best(), elements.slice()?, None);
     Tensor::from_vec(out, (n, projection.outputs()), &Device::Cpu)
 }
+
+#[cfg(test)]
+mod tests;

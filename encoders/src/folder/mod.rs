@@ -13,10 +13,11 @@ use embedding::Fingerprint;
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
-pub use write::{Export, Precision};
+pub(crate) use write::write_card;
+pub use write::{Export, Stored};
 
 use crate::{
-    ModelError, PreprocessConfig, TextTokenizer, keys,
+    ModelError, PreprocessConfig, Probes, TextTokenizer, keys,
     nn::{ImageConfig, NetworkConfig, Pooling},
 };
 
@@ -27,7 +28,7 @@ pub(crate) const WEIGHTS: &str = "model.safetensors";
 const CARD: &str = "diptych.json";
 
 /// `diptych.json`: what people want to know of a model. Nothing in it changes an embedding.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Card {
     /// Name of the model.
@@ -38,6 +39,9 @@ pub struct Card {
     /// Where it comes from, what it is for, and what it is not for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+    /// Inputs whose embeddings are known (see [`crate::check`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probes: Option<Probes>,
 }
 
 /// The files of a model folder, by content.

@@ -68,6 +68,13 @@ pub struct TransformerConfig {
     pub layer_norm_eps: f64,
 }
 
+impl TransformerConfig {
+    /// Number of weights in the linear maps of all blocks.
+    pub fn weights(&self) -> usize {
+        self.layers * self.width * (4 * self.width + 2 * self.mlp_width)
+    }
+}
+
 /// A stack of blocks: tokens `[n, t, width]` in and out.
 #[derive(Debug, Clone)]
 pub struct Transformer {
