@@ -2,9 +2,9 @@
 //!
 //! Over 400 lines only with its tests: one list of all commands and options, which must fit together.
 
-use std::{net::IpAddr, num::NonZeroUsize, path::PathBuf};
+use std::{ffi::OsString, net::IpAddr, num::NonZeroUsize, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
 use server::DEFAULT_PORT;
 
 /// The collection that `index`, `search` and `serve` use when none is named.
@@ -28,9 +28,21 @@ pub struct Places {
     /// Where collections live [default: the platform's data folder, then `diptych`]
     #[arg(long, global = true, env = "DIPTYCH_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// A Hugging Face CLIP folder or a Diptych model folder [default: the built-in model]
-    #[arg(long, global = true, env = "DIPTYCH_MODEL", value_name = "DIR")]
-    pub model: Option<PathBuf>,
+    /// A Hugging Face CLIP folder or a Diptych model folder, or OWNER/NAME[@REVISION] of a model on
+    /// the Hugging Face Hub, which is downloaded [default: the built-in model]
+    #[arg(
+        long,
+        global = true,
+        env = "DIPTYCH_MODEL",
+        value_name = "DIR|OWNER/NAME"
+    )]
+    pub model: Option<OsString>,
+    /// Branch, tag or commit of a model on the hub [default: main]
+    #[arg(long, global = true, value_name = "REVISION")]
+    pub revision: Option<String>,
+    /// Open no connection: take a model of the hub from the cache
+    #[arg(long, global = true, env = "HF_HUB_OFFLINE", value_parser = FalseyValueParser::new())]
+    pub offline: bool,
 }
 
 /// What to do.

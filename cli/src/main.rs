@@ -15,6 +15,7 @@ mod import;
 mod index;
 mod inputs;
 mod model;
+mod named;
 mod output;
 mod pipeline;
 mod search;

@@ -2,21 +2,36 @@
 
 use anyhow::Result;
 use embedding::Modality;
+use encoders::ModelInfo;
+use hub::Commit;
+use serde::Serialize;
 
 use crate::{
     args::{ModelInfoArgs, Places},
-    home, output,
+    named::Named,
+    output,
 };
+
+/// The model, and which commit of a hub it is.
+#[derive(Debug, Serialize)]
+struct Answer<'a> {
+    #[serde(flatten)]
+    info: &'a ModelInfo,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commit: Option<&'a str>,
+}
 
 /// Prints what the model says about itself.
 ///
 /// # Errors
 /// When the model cannot be used.
 pub fn run(places: &Places, args: &ModelInfoArgs) -> Result<()> {
-    let model = home::model(places)?;
+    let named = Named::find(places)?;
+    let model = named.load()?;
     let info = model.info();
+    let commit = named.commit().map(Commit::as_str);
     if args.json {
-        return Ok(output::json(info)?);
+        return Ok(output::json(&Answer { info, commit })?);
     }
     let spaces = model.spaces();
     let specific = Modality::ALL.map(|modality| match spaces.specific(modality) {
@@ -40,10 +55,11 @@ pub fn run(places: &Places, args: &ModelInfoArgs) -> Result<()> {
                 .unwrap_or_else(|| "not stated".to_owned()),
         ),
     ];
-    output::table(
-        ["property", "value"],
-        &rows.map(|(name, value)| [name.to_owned(), value]),
-    )?;
+    let mut rows = rows.map(|(name, value)| [name.to_owned(), value]).to_vec();
+    if let Some(commit) = commit {
+        rows.insert(1, ["commit".to_owned(), commit.to_owned()]);
+    }
+    output::table(["property", "value"], &rows)?;
     if let Some(description) = &info.description {
         output::line("")?;
         output::line(description.trim_end())?;

@@ -57,10 +57,21 @@ impl Model {
     /// When a file is missing, damaged, or asks for something that is not supported; the message
     /// names file and key.
     pub fn load(folder: &Path) -> Result<Self, ModelError> {
+        let name = folder.file_name().map(|name| name.to_string_lossy());
+        Self::load_named(folder, name.as_deref().unwrap_or("model"))
+    }
+
+    /// Reads a model folder whose own name says nothing: `name` stands in for it where the folder has
+    /// no card.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn load_named(folder: &Path, name: &str) -> Result<Self, ModelError> {
         let small = SmallFiles::read(folder)?;
         let weights = map_file(&folder.join(WEIGHTS))?;
         Self::from_files(&Files {
             folder: folder.to_owned(),
+            name,
             config: &small.config,
             preprocessor: &small.preprocessor,
             tokenizer: &small.tokenizer,

@@ -44,6 +44,8 @@ pub struct Card {
 pub(crate) struct Files<'a> {
     /// Where they are, for messages.
     pub folder: PathBuf,
+    /// What the model is called where it has no card.
+    pub name: &'a str,
     pub config: &'a [u8],
     pub preprocessor: &'a [u8],
     pub tokenizer: &'a [u8],
@@ -110,12 +112,8 @@ impl Files<'_> {
             serde_json::from_value(keys::parse(contents, &file)?)
                 .map_err(|source| ModelError::Json { file, source })?
         } else {
-            let name = self
-                .folder
-                .file_name()
-                .map(|n| n.to_string_lossy().into_owned());
             Card {
-                name: name.unwrap_or_else(|| "model".to_owned()),
+                name: self.name.to_owned(),
                 ..Card::default()
             }
         };
