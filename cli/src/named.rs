@@ -191,8 +191,9 @@ impl<'a> Show<'a> {
     fn event(&mut self, event: &Event<'_>) {
         let repo = self.repo;
         match event {
-            Event::Unchecked { commit, reason } => self.note(&format!(
-                "warning: what {} of {repo} is now could not be asked ({reason}); going on with {} from the cache",
+            Event::Unchecked { commit, endpoint, reason } => self.note(&format!(
+                "warning: {endpoint} could not be asked for {} of {repo} ({reason}); going on with {} from \
+                 the cache, as it was the last time",
                 self.named,
                 commit.short(),
             )),

@@ -220,10 +220,3 @@ pub enum HubError {
     #[error(transparent)]
     Io(#[from] io::Error),
 }
-
-impl HubError {
-    /// Whether a copy that is here may stand in: the hub said nothing about the model.
-    pub(crate) fn is_silence(&self) -> bool {
-        matches!(self, Self::Unreachable { .. })
-    }
-}

@@ -30,8 +30,10 @@ pub enum Event<'a> {
     Unchecked {
         /// That.
         commit: &'a Commit,
+        /// The hub.
+        endpoint: &'a str,
         /// Why.
-        reason: &'a HubError,
+        reason: &'a str,
     },
     /// The revision is no longer what it was, and the new files are fetched.
     Moved {
@@ -121,16 +123,18 @@ pub fn fetch(
     let wire = Wire::new(settings, repo);
     let found = match find(&wire, repo, &named, revision.is_none()) {
         Ok(found) => found,
-        Err(reason) => match here {
-            Some(commit) if reason.is_silence() => {
-                watch(Event::Unchecked {
-                    commit: &commit,
-                    reason: &reason,
-                });
-                return Ok(snapshot(commit));
-            }
-            _ => return Err(reason),
-        },
+        Err(HubError::Unreachable { endpoint, reason }) => {
+            let Some(commit) = here else {
+                return Err(HubError::Unreachable { endpoint, reason });
+            };
+            watch(Event::Unchecked {
+                commit: &commit,
+                endpoint: &endpoint,
+                reason: &reason,
+            });
+            return Ok(snapshot(commit));
+        }
+        Err(error) => return Err(error),
     };
     if found.revision != named {
         watch(Event::Converted {
@@ -179,7 +183,7 @@ fn find(
         return Err(problem);
     }
     // Not every hub has discussions; what is known already says more than their absence.
-    let Ok(Some(revision)) = wire.conversion() else {
+    let Ok(Some(revision)) = wire.conversion(&commit) else {
         return Err(problem);
     };
     let Listing { commit, names } = wire.listing(&revision)?;

@@ -23,6 +23,8 @@ const MOST_REDIRECTS: usize = 10;
 const MOST_ANSWER: u64 = 32 << 20;
 /// Who opens pull requests with converted weights on the public hub.
 const CONVERTER: &str = "SFconvertbot";
+/// More than any model has.
+const MOST_CONVERSIONS: usize = 10;
 const CONVERSION: &str = "Adding `safetensors` variant of this model";
 
 /// A hub, and who asks it about which model.
@@ -73,12 +75,19 @@ struct Discussion {
     title: String,
     status: String,
     is_pull_request: bool,
-    author: Author,
+    /// Nobody, once they have left.
+    author: Option<Author>,
 }
 
 #[derive(Deserialize)]
 struct Author {
     name: String,
+}
+
+/// An entry of a history, the newest first.
+#[derive(Deserialize)]
+struct Entry {
+    id: String,
 }
 
 impl<'a> Wire<'a> {
@@ -90,6 +99,7 @@ impl<'a> Wire<'a> {
             .user_agent(concat!("diptych/", env!("CARGO_PKG_VERSION")))
             // Sizes are those of the files.
             .accept_encoding("identity")
+            .timeout_resolve(Some(CONNECT))
             .timeout_connect(Some(CONNECT))
             .timeout_recv_response(Some(SILENCE))
             .timeout_per_read(Some(SILENCE));
@@ -112,18 +122,30 @@ impl<'a> Wire<'a> {
         Ok(Listing { commit, names })
     }
 
-    /// The pull request in which the hub itself has converted the weights. One by anybody else may
-    /// hold anything.
-    pub(crate) fn conversion(&self) -> Result<Option<Revision>, HubError> {
-        let query = format!("/discussions?type=pull_request&status=open&author={CONVERTER}");
+    /// The pull request in which the hub itself has converted the weights of this commit. One by
+    /// anybody else may hold anything, and one for an older commit other weights.
+    pub(crate) fn conversion(&self, of: &Commit) -> Result<Option<Revision>, HubError> {
+        let query = format!("/discussions?p=0&type=pull_request&status=open&author={CONVERTER}");
         let all: Discussions = self.json(&self.api(&query), &Revision::main())?;
-        let converted = all.discussions.into_iter().find(|d| {
+        let conversions = all.discussions.into_iter().filter(|d| {
+            let by = d.author.as_ref().map(|author| author.name.as_str());
             d.is_pull_request
                 && d.status == "open"
                 && d.title == CONVERSION
-                && d.author.name == CONVERTER
+                && by == Some(CONVERTER)
         });
-        Ok(converted.map(|d| Revision::pull_request(d.num)))
+        for conversion in conversions.take(MOST_CONVERSIONS) {
+            let revision = Revision::pull_request(conversion.num);
+            let url = self.api(&format!("/commits/{}", escaped(revision.as_str())));
+            let history: Vec<Entry> = self.json(&url, &revision)?;
+            if history
+                .get(1)
+                .is_some_and(|before| before.id == of.as_str())
+            {
+                return Ok(Some(revision));
+            }
+        }
+        Ok(None)
     }
 
     /// Size and checksum of a file.

@@ -291,6 +291,11 @@ fn a_gated_model_needs_the_right_token_which_only_the_hub_gets() {
         &["gated", &page, "token from HF_TOKEN is not enough"],
     );
     assert!(!wrong.stderr.contains("wrong"), "{}", wrong.stderr);
+    let expired = ran(place.command(&["--model", NAME]).env("HF_TOKEN", "expired"));
+    refused(
+        &expired,
+        &["refused the token from HF_TOKEN", "public models need none"],
+    );
 
     fs_err::create_dir_all(place.world.path("hf")).expect("made");
     fs_err::write(place.world.path("hf/token"), "right\n").expect("written");
@@ -389,7 +394,7 @@ fn without_a_network_what_is_here_is_used_with_a_warning() {
     let first = answer(&place.by_name());
     let unchecked = without(&place);
     assert_eq!(answer(&unchecked), first);
-    for word in ["warning", "cannot be reached", &COMMIT[..12]] {
+    for word in ["warning", "could not be asked", &COMMIT[..12]] {
         assert!(unchecked.stderr.contains(word), "{}", unchecked.stderr);
     }
     place.hub.state().broken = Some(503);
@@ -461,25 +466,22 @@ fn weights_that_are_not_read_are_named_unless_the_hub_has_converted_them() {
         .state()
         .files
         .remove(&(COMMIT.to_owned(), WEIGHTS.to_owned()));
-    refused(
-        &place.by_name(),
-        &["pytorch_model.bin", "save_pretrained", "--model converted"],
-    );
+    let lacks = ["pytorch_model.bin", "save_pretrained", "--model converted"];
+    refused(&place.by_name(), &lacks);
 
-    place
-        .hub
-        .state()
-        .revisions
-        .insert("refs/pr/15".to_owned(), OTHER.to_owned());
-    place.hub.state().conversion = Some((15, "somebody".to_owned()));
-    refused(&place.by_name(), &["pytorch_model.bin"]);
-    place.hub.state().conversion = Some((15, "SFconvertbot".to_owned()));
+    let pull_requests =
+        ["refs/pr/15", "refs/pr/66"].map(|name| (name.to_owned(), OTHER.to_owned()));
+    place.hub.state().revisions.extend(pull_requests);
+    // Anybody can open a pull request, and one for an older commit has older weights.
+    place.hub.state().conversions = vec![(66, "somebody", COMMIT), (15, "SFconvertbot", OTHER)];
+    refused(&place.by_name(), &lacks);
+    place.hub.state().conversions = vec![(15, "SFconvertbot", OTHER), (66, "SFconvertbot", COMMIT)];
     refused(
         &place.embed(&["--model", NAME, "--revision", "main"]),
-        &["pytorch_model.bin"],
+        &lacks,
     );
     let converted = place.by_name();
-    for word in ["refs/pr/15", OTHER] {
+    for word in ["refs/pr/66", OTHER] {
         assert!(converted.stderr.contains(word), "{}", converted.stderr);
     }
     let first = answer(&converted);

@@ -38,8 +38,8 @@ pub struct State {
     pub files: BTreeMap<(String, String), Vec<u8>>,
     /// Who may read files.
     pub only_for: Option<String>,
-    /// Number and author of the pull request with converted weights.
-    pub conversion: Option<(u64, String)>,
+    /// Number, author and base of the pull requests with converted weights, the newest first.
+    pub conversions: Vec<(u64, &'static str, &'static str)>,
     /// Whether unknown people are told nothing.
     pub hides: bool,
     /// For one answer of the store each: bytes after which the connection is cut.
@@ -241,6 +241,10 @@ fn of_hub(state: &State, asked: &Asked, store: &str) -> Reply {
     if let Some(status) = state.broken {
         return Reply::new(status, Vec::new());
     }
+    if asked.authorization.as_deref() == Some("Bearer expired") {
+        let message = "Invalid credentials in Authorization header";
+        return Reply::problem(401, "RepoNotFound").with("X-Error-Message", message);
+    }
     let path = asked.line.split(' ').nth(1).unwrap_or_default();
     let unknown = || Reply::problem(404, "RepoNotFound");
     if let Some(rest) = path.strip_prefix(&format!("/api/models/{NAME}/")) {
@@ -303,14 +307,23 @@ fn of_hub(state: &State, asked: &Asked, store: &str) -> Reply {
 
 fn of_api(state: &State, rest: &str) -> Reply {
     if rest.starts_with("discussions?") {
-        let list = state.conversion.as_ref().map(|(number, author)| {
+        let list = state.conversions.iter().map(|(number, author, _)| {
             json!({
                 "num": number, "title": "Adding `safetensors` variant of this model", "status": "open",
                 "isPullRequest": true, "author": {"name": author, "type": "user"},
             })
         });
-        let list: Vec<_> = list.into_iter().collect();
+        let list: Vec<_> = list.collect();
         let body = json!({"discussions": list, "count": list.len(), "start": 0});
+        return Reply::new(200, body.to_string().into_bytes());
+    }
+    if let Some(of) = rest.strip_prefix("commits/refs%2Fpr%2F") {
+        let found = state
+            .conversions
+            .iter()
+            .find(|(number, ..)| number.to_string() == of);
+        let (_, _, base) = found.expect("a pull request that was listed");
+        let body = json!([{"id": state.revisions[&format!("refs/pr/{of}")]}, {"id": base}]);
         return Reply::new(200, body.to_string().into_bytes());
     }
     let revision = rest
