@@ -14,12 +14,11 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use crate::{args::Places, output};
 
 /// What a wrong name may have meant, besides folders nearby. Those of the README.
-const RECOMMENDED: [&str; 8] = [
+const RECOMMENDED: [&str; 7] = [
     "openai/clip-vit-base-patch32",
-    "openai/clip-vit-base-patch16",
     "openai/clip-vit-large-patch14",
     "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
-    "laion/CLIP-ViT-B-16-DataComp.XL-s13B-b90K",
+    "laion/CLIP-ViT-B-32-256x256-DataComp-s34B-b86K",
     "google/siglip-base-patch16-224",
     "google/siglip2-base-patch16-224",
     "google/siglip2-so400m-patch14-384",

@@ -149,7 +149,9 @@ pub fn fetch(
         });
     }
     download(settings, &wire, &cache, &found, watch)?;
-    if found.revision.commit().is_none() {
+    // The cache may be for reading only.
+    let is_kept = cache.reference(&found.revision).as_ref() == Some(&found.commit);
+    if found.revision.commit().is_none() && !is_kept {
         cache.set_reference(&found.revision, &found.commit)?;
     }
     Ok(snapshot(found.commit))

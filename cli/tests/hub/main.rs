@@ -162,8 +162,14 @@ fn a_second_start_asks_for_the_revision_only_and_offline_for_nothing() {
     let first = answer(&place.by_name());
     place.hub.asked();
 
+    let written = || {
+        let found = fs_err::metadata(place.cache().join("refs/main")).expect("there");
+        found.modified().expect("a time")
+    };
+    let before = written();
     let again = place.by_name();
     assert_eq!((&answer(&again), again.stderr.as_str()), (&first, ""));
+    assert_eq!(written(), before, "the cache may be for reading only");
     let lines: Vec<_> = place
         .hub
         .asked()
@@ -237,6 +243,12 @@ fn a_store_that_knows_no_ranges_sends_all_again() {
     let folder = checkpoint();
     let expected = answer(&place.embed(&["--model", text(&folder)]));
     assert_eq!(answer(&place.by_name())["items"], expected["items"]);
+    let asked = place.hub.asked();
+    assert_eq!(
+        asked.iter().filter(|asked| asked.by_store).count(),
+        2,
+        "{asked:?}"
+    );
 }
 
 #[test]
