@@ -100,6 +100,8 @@ impl Download<'_> {
             .append(true)
             .open(path)?;
         let mut tries = 0;
+        // Else a hub that is wrong about the size would be asked for ever, from the beginning.
+        let mut most = 0;
         loop {
             let before = file.metadata()?.len();
             if before > size {
@@ -116,7 +118,12 @@ impl Download<'_> {
             if after == size {
                 return Ok(());
             }
-            tries = if after > before { 1 } else { tries + 1 };
+            tries = if after > before.max(most) {
+                1
+            } else {
+                tries + 1
+            };
+            most = most.max(before).max(after);
             if tries == TRIES {
                 return Err(HubError::Interrupted {
                     file: wanted.name.to_owned(),

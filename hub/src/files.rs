@@ -14,8 +14,8 @@ const PARTS: [&str; 2] = [
 ];
 /// Endings of weights that are not read.
 const OTHER_WEIGHTS: [&str; 6] = [".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx"];
-/// Taken along where they are there.
-const OPTIONAL: [&str; 1] = ["diptych.json"];
+/// Taken along where they are there. What the second says may change the ids of a text.
+const OPTIONAL: [&str; 2] = ["diptych.json", "tokenizer_config.json"];
 
 /// One way in which a model lies in a repository, the preferred one first.
 struct Form {
@@ -150,12 +150,13 @@ mod tests {
     }
 
     #[test]
-    fn the_processor_stands_in_for_the_preprocessor_and_a_card_comes_along() {
+    fn the_processor_stands_in_for_the_preprocessor_and_more_comes_along_before_the_weights() {
         let names = [
             "config.json",
             "processor_config.json",
             "tokenizer.json",
             "model.safetensors",
+            "tokenizer_config.json",
             "diptych.json",
         ];
         let expected = [
@@ -163,6 +164,7 @@ mod tests {
             "processor_config.json",
             "tokenizer.json",
             "diptych.json",
+            "tokenizer_config.json",
             "model.safetensors",
         ];
         assert_eq!(of(&names).expect("complete"), expected);

@@ -128,6 +128,9 @@ fn contents(asked: &[Asked]) -> Vec<&Asked> {
 #[test]
 fn a_model_of_the_hub_embeds_as_its_folder_does_and_only_what_it_needs_is_fetched() {
     let place = Place::new();
+    place
+        .hub
+        .put(COMMIT, "tokenizer_config.json", b"{}".to_vec());
     let by_name = place.by_name();
     assert!(by_name.stderr.contains(COMMIT), "{}", by_name.stderr);
     let by_name = answer(&by_name);
@@ -139,9 +142,8 @@ fn a_model_of_the_hub_embeds_as_its_folder_does_and_only_what_it_needs_is_fetche
     assert_eq!(by_name["items"], by_folder["items"]);
     assert_eq!(by_name["fingerprint"], by_folder["fingerprint"]);
     for asked in &asked {
-        let is_needed = NEEDED
-            .iter()
-            .any(|name| asked.line.contains(&format!("{COMMIT}/{name}")));
+        let mut needed = NEEDED.iter().chain(&["tokenizer_config.json"]);
+        let is_needed = needed.any(|name| asked.line.contains(&format!("{COMMIT}/{name}")));
         assert!(
             is_needed || asked.line.ends_with("/revision/main"),
             "{asked:?}"
@@ -249,6 +251,23 @@ fn a_store_that_knows_no_ranges_sends_all_again() {
         2,
         "{asked:?}"
     );
+}
+
+/// A hub whose size was larger than the file was asked for the rest, which there is not, then for all
+/// again, and so on without an end.
+#[test]
+fn a_hub_that_is_wrong_about_a_size_is_not_asked_for_ever() {
+    for wrong in [size() - 10, size() + 10] {
+        let place = Place::new();
+        place.hub.state().claimed_size = Some(wrong);
+        refused(
+            &place.by_name(),
+            &[WEIGHTS, "interrupted", &wrong.to_string()],
+        );
+        let asked = place.hub.asked();
+        let of_store = asked.iter().filter(|asked| asked.by_store).count();
+        assert!(of_store < 10, "{asked:?}");
+    }
 }
 
 #[test]
