@@ -2,10 +2,10 @@
 //!
 //! Over 400 lines only with its tests: one list of all commands and options, which must fit together.
 
-use std::{net::IpAddr, num::NonZeroUsize, path::PathBuf};
+use std::{ffi::OsString, net::IpAddr, num::NonZeroUsize, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use encoders::{DeviceChoice, PrecisionChoice};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
+use encoders::{DeviceChoice, PrecisionChoice, RunOptions};
 use server::DEFAULT_PORT;
 
 /// The collection that `index`, `search` and `serve` use when none is named.
@@ -29,9 +29,21 @@ pub struct Places {
     /// Where collections live [default: the platform's data folder, then `diptych`]
     #[arg(long, global = true, env = "DIPTYCH_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// A Hugging Face CLIP folder or a Diptych model folder [default: the built-in model]
-    #[arg(long, global = true, env = "DIPTYCH_MODEL", value_name = "DIR")]
-    pub model: Option<PathBuf>,
+    /// A Hugging Face CLIP folder or a Diptych model folder, or OWNER/NAME[@REVISION] of a model on
+    /// the Hugging Face Hub, which is downloaded [default: the built-in model]
+    #[arg(
+        long,
+        global = true,
+        env = "DIPTYCH_MODEL",
+        value_name = "DIR|OWNER/NAME"
+    )]
+    pub model: Option<OsString>,
+    /// Branch, tag or commit of a model on the hub [default: main]
+    #[arg(long, global = true, value_name = "REVISION")]
+    pub revision: Option<String>,
+    /// Open no connection: take a model of the hub from the cache
+    #[arg(long, global = true, env = "HF_HUB_OFFLINE", value_parser = FalseyValueParser::new())]
+    pub offline: bool,
     /// How weights and activations are stored: auto, f32, bf16 or int8; auto takes for each tower
     /// the fastest that passes the self-check at .9999
     #[arg(
@@ -51,6 +63,16 @@ pub struct Places {
         default_value = "cpu"
     )]
     pub device: DeviceChoice,
+}
+
+impl Places {
+    /// How the model is to be run.
+    pub fn run(&self) -> RunOptions {
+        RunOptions {
+            precision: self.precision,
+            device: self.device,
+        }
+    }
 }
 
 /// What to do.
@@ -406,11 +428,21 @@ pub struct EvalDemoArgs {
 pub enum ModelCommand {
     /// What the model is, what it is for and what it makes
     Info(ModelInfoArgs),
+    /// Compare what every kernel computes at every precision with the reference
+    Check(ModelCheckArgs),
 }
 
 /// Options of `model info`.
 #[derive(Debug, Args)]
 pub struct ModelInfoArgs {
+    /// Print as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `model check`.
+#[derive(Debug, Args)]
+pub struct ModelCheckArgs {
     /// Print as JSON
     #[arg(long)]
     pub json: bool,

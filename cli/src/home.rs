@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use encoders::Model;
 use engine::{Collection, Engine, EngineConfig, EngineError, SnapshotInfo, store::StoreError};
 
-use crate::args::Places;
+use crate::{args::Places, named::Named};
 
 /// Collections of a damaged store for which a command is shown.
 const MOST_ADVICE: usize = 10;
@@ -27,7 +27,12 @@ impl Home {
     /// # Errors
     /// When none was named and the platform's cannot be told.
     pub fn new(places: &Places) -> Result<Self> {
-        let root = match named(places.data.as_deref()) {
+        // An empty variable in the environment names nothing.
+        let named = places
+            .data
+            .as_deref()
+            .filter(|dir| !dir.as_os_str().is_empty());
+        let root = match named {
             Some(dir) => dir.to_owned(),
             None => platform_data_dir()
                 .context("no home folder is known; name a data folder with --data DIR")?,
@@ -142,13 +147,9 @@ impl Home {
 /// The model that was named, or the built-in one.
 ///
 /// # Errors
-/// When the folder is no usable model.
+/// When there is none of this name, or it is not usable.
 pub fn model(places: &Places) -> Result<Model> {
-    match named(places.model.as_deref()) {
-        Some(dir) => Model::load(dir)
-            .with_context(|| format!("the model in {} cannot be used", dir.display())),
-        None => Model::builtin().context("the built-in model cannot be used"),
-    }
+    Named::find(places)?.load(&places.run())
 }
 
 /// The collection `name`.
@@ -212,11 +213,6 @@ fn newest_snapshots(folder: &Path) -> Vec<(PathBuf, SnapshotInfo)> {
 /// A path as a shell takes it.
 fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
-}
-
-/// An empty variable in the environment names nothing.
-fn named(path: Option<&Path>) -> Option<&Path> {
-    path.filter(|path| !path.as_os_str().is_empty())
 }
 
 fn platform_data_dir() -> Option<PathBuf> {

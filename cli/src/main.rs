@@ -15,6 +15,7 @@ mod import;
 mod index;
 mod inputs;
 mod model;
+mod named;
 mod output;
 mod pipeline;
 mod search;
@@ -61,7 +62,8 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Embed(args) => embed::run(places, args)?,
         Command::Snapshot(command) => snapshot::run(places, command)?,
         Command::Eval(EvalCommand::Demo(args)) => eval::run(places, args)?,
-        Command::Model(ModelCommand::Info(args)) => model::run(places, args)?,
+        Command::Model(ModelCommand::Info(args)) => model::info(places, args)?,
+        Command::Model(ModelCommand::Check(args)) => return model::check(places, args),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,22 +1,39 @@
-//! `diptych model info`: what a model is.
+//! `diptych model`: what a model is, and whether it computes what it should.
+
+use std::process::ExitCode;
 
 use anyhow::Result;
 use embedding::Modality;
+use encoders::{ModelInfo, TowerInfo};
+use hub::Commit;
+use serde::Serialize;
 
 use crate::{
-    args::{ModelInfoArgs, Places},
-    home, output,
+    args::{ModelCheckArgs, ModelInfoArgs, Places},
+    named::Named,
+    output,
 };
+
+/// The model, and which commit of a hub it is.
+#[derive(Debug, Serialize)]
+struct Answer<'a> {
+    #[serde(flatten)]
+    info: &'a ModelInfo,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commit: Option<&'a str>,
+}
 
 /// Prints what the model says about itself.
 ///
 /// # Errors
 /// When the model cannot be used.
-pub fn run(places: &Places, args: &ModelInfoArgs) -> Result<()> {
-    let model = home::model(places)?;
+pub fn info(places: &Places, args: &ModelInfoArgs) -> Result<()> {
+    let named = Named::find(places)?;
+    let model = named.load(&places.run())?;
     let info = model.info();
+    let commit = named.commit().map(Commit::as_str);
     if args.json {
-        return Ok(output::json(info)?);
+        return Ok(output::json(&Answer { info, commit })?);
     }
     let spaces = model.spaces();
     let specific = Modality::ALL.map(|modality| match spaces.specific(modality) {
@@ -33,6 +50,9 @@ pub fn run(places: &Places, args: &ModelInfoArgs) -> Result<()> {
         ("context length", info.context_length.to_string()),
         ("image size", info.image_size.to_string()),
         ("logit scale", info.logit_scale.to_string()),
+        ("device", info.device.clone()),
+        ("text tower", tower(&info.text)),
+        ("image tower", tower(&info.image)),
         (
             "license",
             info.license
@@ -40,13 +60,68 @@ pub fn run(places: &Places, args: &ModelInfoArgs) -> Result<()> {
                 .unwrap_or_else(|| "not stated".to_owned()),
         ),
     ];
-    output::table(
-        ["property", "value"],
-        &rows.map(|(name, value)| [name.to_owned(), value]),
-    )?;
+    let mut rows = rows.map(|(name, value)| [name.to_owned(), value]).to_vec();
+    if let Some(commit) = commit {
+        rows.insert(1, ["commit".to_owned(), commit.to_owned()]);
+    }
+    output::table(["property", "value"], &rows)?;
     if let Some(description) = &info.description {
         output::line("")?;
         output::line(description.trim_end())?;
     }
     Ok(())
+}
+
+/// How a tower runs, in words.
+fn tower(info: &TowerInfo) -> String {
+    let checked = match &info.probes {
+        Some(probes) => format!("cosine {:.6} to its probes", probes.least_cosine),
+        None => "not verified".to_owned(),
+    };
+    format!("{}, kernels {}, {checked}", info.precision, info.kernels)
+}
+
+/// Prints how far every kernel at every precision is from the stored embeddings; fails when one is
+/// too far.
+///
+/// # Errors
+/// When the model cannot be used, or its folder not be written to.
+pub fn check(places: &Places, args: &ModelCheckArgs) -> Result<ExitCode> {
+    let named = Named::find(places)?;
+    named.verify()?;
+    let rows = match named.folder() {
+        Some(folder) => encoders::check(folder)?,
+        None => encoders::check_builtin()?,
+    };
+    if args.json {
+        output::json(&rows)?;
+    } else {
+        let cells: Vec<[String; 6]> = rows
+            .iter()
+            .map(|row| {
+                [
+                    row.tower.to_string(),
+                    row.kernels.to_owned(),
+                    row.precision.to_string(),
+                    format!("{:.7}", row.deviation.least_cosine),
+                    format!("{:.1e}", row.deviation.max_abs),
+                    if row.passed { "ok" } else { "FAILED" }.to_owned(),
+                ]
+            })
+            .collect();
+        let header = [
+            "tower",
+            "kernels",
+            "precision",
+            "least cosine",
+            "max abs",
+            "result",
+        ];
+        output::table(header, &cells)?;
+    }
+    Ok(if rows.iter().all(|row| row.passed) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

@@ -8,6 +8,7 @@ use crate::folder::Files;
 pub(crate) fn files() -> Files<'static> {
     Files {
         folder: PathBuf::from("diptych-mini"),
+        name: "diptych-mini",
         config: include_bytes!("../builtin/config.json"),
         preprocessor: include_bytes!("../builtin/preprocessor_config.json"),
         tokenizer: include_bytes!("../builtin/tokenizer.json"),

@@ -31,34 +31,54 @@ pub struct CheckRow {
 }
 
 /// Compares every precision and every set of kernels that this CPU runs with the stored probes of a
-/// model folder, or of the built-in model where `folder` is `None`. Where the folder has no probes,
-/// they are made by the reference network and written into its `diptych.json`.
+/// model folder.
 ///
 /// A tower that runs on kernels of one kind alone, as the residual one does, has one row.
 ///
 /// # Errors
-/// When the folder is no usable model or cannot be written to, or its probes do not fit it. An
-/// embedding that is wrong is not an error here, but a row that has not passed.
-pub fn check(folder: Option<&Path>) -> Result<Vec<CheckRow>, ModelError> {
-    let Some(folder) = folder else {
-        return rows(&Loader::builtin()?);
-    };
-    write_probes(folder)?;
-    let files = SmallFiles::read(folder)?;
-    rows(&Loader::of(folder, &files)?)
+/// When the folder is no usable model, has no probes (see [`write_probes`]), or they do not fit it.
+/// An embedding that is wrong is not an error here, but a row that has not passed.
+pub fn check(folder: &Path) -> Result<Vec<CheckRow>, ModelError> {
+    rows(&Loader::of(folder, "", &SmallFiles::read(folder)?)?)
 }
 
-/// Makes probes by the reference network and writes them into `diptych.json`, unless it has some.
-/// Returns whether it did.
+/// [`check`] of the built-in model.
+///
+/// # Errors
+/// Only when the binary was built from damaged files.
+pub fn check_builtin() -> Result<Vec<CheckRow>, ModelError> {
+    rows(&Loader::builtin()?)
+}
+
+/// Whether a model folder has no probes, though one of its towers is so large that another precision
+/// than f32 is worth having.
+///
+/// # Errors
+/// When the folder is no usable model.
+pub fn wants_probes(folder: &Path) -> Result<bool, ModelError> {
+    if has_probes(folder)? {
+        return Ok(false);
+    }
+    let files = SmallFiles::read(folder)?;
+    Ok(Loader::of(folder, "", &files)?.is_large())
+}
+
+/// Whether a model folder has probes.
+///
+/// # Errors
+/// When its `diptych.json` cannot be read.
+pub fn has_probes(folder: &Path) -> Result<bool, ModelError> {
+    Ok(folder::read_card(folder)?.is_some_and(|card| card.probes.is_some()))
+}
+
+/// Makes probes by the reference network and writes them into the `diptych.json` of a model folder.
+/// Where there is no such file, the model is called `name` in it.
 ///
 /// # Errors
 /// When the folder is no usable model or cannot be written to.
-pub fn write_probes(folder: &Path) -> Result<bool, ModelError> {
+pub fn write_probes(folder: &Path, name: &str) -> Result<(), ModelError> {
     let files = SmallFiles::read(folder)?;
-    let loader = Loader::of(folder, &files)?;
-    if loader.card().probes.is_some() {
-        return Ok(false);
-    }
+    let loader = Loader::of(folder, name, &files)?;
     let probes = Probes::make(
         &loader.text(Backend::Reference)?,
         &loader.image(Backend::Reference)?,
@@ -66,8 +86,7 @@ pub fn write_probes(folder: &Path) -> Result<bool, ModelError> {
     )?;
     let mut card = loader.card().clone();
     card.probes = Some(probes);
-    folder::write_card(folder, &card)?;
-    Ok(true)
+    folder::write_card(folder, &card)
 }
 
 fn rows(loader: &Loader<'_>) -> Result<Vec<CheckRow>, ModelError> {

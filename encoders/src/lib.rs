@@ -31,7 +31,7 @@ mod tokenize;
 mod towers;
 mod weights;
 
-pub use check::{CheckRow, check, write_probes};
+pub use check::{CheckRow, check, check_builtin, has_probes, wants_probes, write_probes};
 pub use error::{ModelError, PictureError};
 pub use folder::{Card, Export, Stored};
 pub use model::{Model, ModelInfo, TowerInfo};

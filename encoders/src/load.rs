@@ -62,12 +62,13 @@ impl Loader<'static> {
 }
 
 impl Loader<'_> {
-    /// Of a folder; its weights are mapped.
-    pub(crate) fn of(folder: &Path, small: &SmallFiles) -> Result<Self, ModelError> {
+    /// Of a folder, called `name` where its card does not say; its weights are mapped.
+    pub(crate) fn of(folder: &Path, name: &str, small: &SmallFiles) -> Result<Self, ModelError> {
         let file = folder.join(WEIGHTS);
         let weights = map_file(&file)?;
         let files = Files {
             folder: folder.to_owned(),
+            name,
             config: &small.config,
             preprocessor: &small.preprocessor,
             tokenizer: &small.tokenizer,
@@ -164,6 +165,16 @@ impl Loader<'_> {
                 probed.transpose()
             },
         )
+    }
+
+    /// Whether another precision than f32 is worth having for one of the towers.
+    pub(crate) fn is_large(&self) -> bool {
+        let network = &self.description.network;
+        let image = match &network.image {
+            ImageConfig::Vit(config) => config.transformer.weights(),
+            ImageConfig::Residual(_) => 0,
+        };
+        image.max(network.text.transformer.weights()) >= SMALL
     }
 
     /// The ways to run a tower, the best first.

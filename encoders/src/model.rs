@@ -80,8 +80,18 @@ impl Model {
     /// # Errors
     /// As [`Model::load`], or when the device is not there.
     pub fn load_with(folder: &Path, options: &RunOptions) -> Result<Self, ModelError> {
+        let name = folder.file_name().map(|name| name.to_string_lossy());
+        Self::load_named(folder, name.as_deref().unwrap_or("model"), options)
+    }
+
+    /// Reads a model folder whose own name says nothing: `name` stands in for it where the folder has
+    /// no card, or the card no name.
+    ///
+    /// # Errors
+    /// As [`Model::load_with`].
+    pub fn load_named(folder: &Path, name: &str, options: &RunOptions) -> Result<Self, ModelError> {
         let small = SmallFiles::read(folder)?;
-        Self::from_loader(Loader::of(folder, &small)?, options)
+        Self::from_loader(Loader::of(folder, name, &small)?, options)
     }
 
     /// The model that is part of the binary: drawings and emoji, not photographs.

@@ -118,6 +118,7 @@ fn main() -> anyhow::Result<()> {
                 name: config.model.name,
                 license,
                 description,
+                ..Card::default()
             };
             let stored = if full_precision {
                 Stored::F32

@@ -48,6 +48,8 @@ pub struct Card {
 pub(crate) struct Files<'a> {
     /// Where they are, for messages.
     pub folder: PathBuf,
+    /// What the model is called where it has no card.
+    pub name: &'a str,
     pub config: &'a [u8],
     pub preprocessor: &'a [u8],
     pub tokenizer: &'a [u8],
@@ -111,15 +113,10 @@ impl Files<'_> {
         check_tokenizer(&tokenizer, &network, &file)?;
         let card = if let Some(contents) = self.card {
             let file = self.folder.join(CARD);
-            serde_json::from_value(keys::parse(contents, &file)?)
-                .map_err(|source| ModelError::Json { file, source })?
+            parse_card(contents, file)?
         } else {
-            let name = self
-                .folder
-                .file_name()
-                .map(|n| n.to_string_lossy().into_owned());
             Card {
-                name: name.unwrap_or_else(|| "model".to_owned()),
+                name: self.name.to_owned(),
                 ..Card::default()
             }
         };
@@ -149,6 +146,20 @@ impl Files<'_> {
         fingerprint.copy_from_slice(&hash.finalize().as_bytes()[..16]);
         Fingerprint(fingerprint)
     }
+}
+
+fn parse_card(contents: &[u8], file: PathBuf) -> Result<Card, ModelError> {
+    serde_json::from_value(keys::parse(contents, &file)?)
+        .map_err(|source| ModelError::Json { file, source })
+}
+
+/// The card of a folder, where it has one.
+pub(crate) fn read_card(folder: &Path) -> Result<Option<Card>, ModelError> {
+    let file = folder.join(CARD);
+    if !file.exists() {
+        return Ok(None);
+    }
+    parse_card(&fs::read(&file)?, file).map(Some)
 }
 
 /// Refuses a tokenizer that gives no ids, ids the text tower does not have, or not the token that

@@ -84,8 +84,7 @@ impl Export<'_> {
         write_json(folder, CONFIG, &config)?;
         write_card(folder, &self.card)?;
         // The folder says itself what it should compute.
-        crate::write_probes(folder)?;
-        Ok(())
+        crate::write_probes(folder, &self.card.name)
     }
 }
 
