@@ -32,7 +32,7 @@ pub fn run(places: &Places, args: &ModelInfoArgs) -> Result<()> {
         ("specific dims", specific.join(", ")),
         ("context length", info.context_length.to_string()),
         ("image size", info.image_size.to_string()),
-        ("logit scale", info.logit_scale.to_string()),
+        ("probabilities", model.scoring().to_string()),
         (
             "license",
             info.license

@@ -3,14 +3,14 @@
 use std::{path::Path, sync::Arc};
 
 use candle_core::{Device, Tensor};
-use embedding::{Embedding, EncodeError, Encoded, Encoder, Modality, Spaces};
+use embedding::{Embedding, EncodeError, Encoded, Encoder, Modality, Scoring, Spaces};
 use serde::Serialize;
 
 use crate::{
     ModelError, Picture, Pixels, PreprocessConfig, TextTokenizer, builtin,
     complement::Complement,
-    folder::{Description, Files, SmallFiles, WEIGHTS, family},
-    nn::{FileSource, Form, ImageTower, Init, Network, NetworkConfig, Source, TextTower},
+    folder::{Description, Files, Layout, OpenClipSource, SmallFiles, family},
+    nn::{FileSource, Form, ImageTower, Init, Network, Source, TextTower},
     weights::map_file,
 };
 
@@ -22,19 +22,22 @@ const PASS: usize = 32;
 pub struct ModelInfo {
     /// Its name.
     pub name: String,
-    /// `"clip"` (text transformer, vision transformer) or `"diptych"` (text transformer, residual
-    /// convolution tower).
+    /// `"clip"`, `"siglip"` (`SigLIP`, and `SigLIP` 2 of one resolution), `"siglip2"` (its `NaFlex`), all
+    /// with two transformers, or `"diptych"` (text transformer, residual convolution tower).
     pub family: &'static str,
     /// The spaces that it fills.
     pub spaces: Spaces,
     /// Longest text in tokens, special ones included.
     pub context_length: usize,
-    /// Side of the square pictures that it sees, in pixels.
+    /// Side in pixels of the square pictures that it was trained on.
     pub image_size: usize,
+    /// Height and width in pixels of what pictures are made to; `None` where each keeps nearly its
+    /// own proportions.
+    pub input_size: Option<[usize; 2]>,
     /// Number of weights that were learned: neither running statistics nor position ids count.
     pub parameters: usize,
-    /// Factor from cosines to logits.
-    pub logit_scale: f32,
+    /// How cosines become probabilities.
+    pub scoring: Scoring,
     /// License of the weights, where the folder says it.
     pub license: Option<String>,
     /// What it is for and where it comes from, where the folder says it.
@@ -58,12 +61,14 @@ impl Model {
     /// names file and key.
     pub fn load(folder: &Path) -> Result<Self, ModelError> {
         let small = SmallFiles::read(folder)?;
-        let weights = map_file(&folder.join(WEIGHTS))?;
+        let weights = map_file(&folder.join(small.layout.weights()))?;
         Self::from_files(&Files {
             folder: folder.to_owned(),
+            layout: small.layout,
             config: &small.config,
             preprocessor: &small.preprocessor,
             tokenizer: &small.tokenizer,
+            tokenizer_config: small.tokenizer_config.as_deref(),
             weights: &weights,
             card: small.card.as_deref(),
         })
@@ -85,29 +90,40 @@ impl Model {
             card,
             fingerprint,
         } = files.describe()?;
-        let file = files.folder.join(WEIGHTS);
+        let file = files.folder.join(files.layout.weights());
         let mut source = FileSource::new(files.weights, &file)?;
-        let towers = Network::new(&mut source, &network, Form::Fused)?;
+        let towers = match files.layout {
+            Layout::Transformers => Network::new(&mut source, &network, Form::Fused)?,
+            Layout::OpenClip => {
+                Network::new(&mut OpenClipSource::new(&mut source), &network, Form::Fused)?
+            }
+        };
         let (text_width, image_width) = (network.text.transformer.width, network.image.width());
         let shared = Some(towers.text.projection());
         let text_specific = Specific::new(&mut source, "text", shared, text_width)?;
         let shared = towers.image.projection();
         let image_specific = Specific::new(&mut source, "visual", shared, image_width)?;
+        let scoring = scoring(&towers, &file)?;
         let spaces = Spaces {
             model: card.name.clone(),
             fingerprint,
             shared_dim: network.dim,
             specific_text_dim: text_specific.dim(text_width)?,
             specific_image_dim: image_specific.dim(image_width)?,
+            scoring: Some(scoring),
         };
+        let input = preprocess
+            .size()
+            .map(|size| (size.height.get() as usize, size.width.get() as usize));
         let info = ModelInfo {
             name: card.name,
             family: family(&network),
             spaces: spaces.clone(),
             context_length: network.text.context_length,
             image_size: network.image.image_size(),
+            input_size: input.map(|(height, width)| [height, width]),
             parameters: source.parameters(),
-            logit_scale: towers.logit_scale.to_scalar::<f32>()?.exp(),
+            scoring,
             license: card.license,
             description: card.description,
         };
@@ -121,7 +137,10 @@ impl Model {
             tower: towers.image,
             specific: image_specific,
             spaces,
-            network,
+            input: match (input, preprocess.patches()) {
+                (None, Some((patch, most))) => Input::Patches { patch, most },
+                (size, _) => Input::Size(size.unwrap_or_default()),
+            },
         };
         Ok(Self {
             info: Arc::new(info),
@@ -141,9 +160,9 @@ impl Model {
         &self.info.spaces
     }
 
-    /// Factor from cosines to logits.
-    pub fn logit_scale(&self) -> f32 {
-        self.info.logit_scale
+    /// How cosines of pictures and texts become probabilities.
+    pub fn scoring(&self) -> Scoring {
+        self.info.scoring
     }
 
     /// What the image tower wants to see of a picture.
@@ -259,7 +278,42 @@ struct ImageEncoder {
     tower: ImageTower,
     specific: Specific,
     spaces: Spaces,
-    network: NetworkConfig,
+    input: Input,
+}
+
+/// Which pictures an image tower takes.
+enum Input {
+    /// Those of this height and width.
+    Size((usize, usize)),
+    /// Those of whole patches.
+    Patches {
+        /// Side of a patch in pixels.
+        patch: usize,
+        /// Most patches of a picture.
+        most: usize,
+    },
+}
+
+impl Input {
+    /// What is wrong with pixels of this size.
+    fn problem(&self, height: usize, width: usize) -> Option<String> {
+        match *self {
+            Self::Size((rows, columns)) if (height, width) != (rows, columns) => Some(format!(
+                "pixels are {height} x {width}, expected {rows} x {columns}"
+            )),
+            Self::Patches { patch, most }
+                if height % patch != 0
+                    || width % patch != 0
+                    || (height / patch).saturating_mul(width / patch) > most =>
+            {
+                Some(format!(
+                    "pixels are {height} x {width}, expected at most {most} whole patches of \
+                     {patch} x {patch}"
+                ))
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Encoder<Pixels> for ImageEncoder {
@@ -272,26 +326,58 @@ impl Encoder<Pixels> for ImageEncoder {
     }
 
     fn encode(&self, batch: &[Pixels]) -> Result<Vec<Encoded>, EncodeError> {
-        let side = self.network.image.image_size();
         for (position, pixels) in batch.iter().enumerate() {
-            if (pixels.height(), pixels.width()) != (side, side) {
-                let (height, width) = (pixels.height(), pixels.width());
-                let reason = format!("pixels are {height} x {width}, expected {side} x {side}");
+            if let Some(reason) = self.input.problem(pixels.height(), pixels.width()) {
                 return Err(EncodeError::BadInput { position, reason });
             }
         }
         let mut rows = Vec::with_capacity(batch.len());
-        for part in batch.chunks(PASS) {
-            let pass = || {
-                let values: Vec<f32> = part.iter().flat_map(Pixels::as_slice).copied().collect();
-                let pixels = Tensor::from_vec(values, (part.len(), 3, side, side), &Device::Cpu)?;
-                let pooled = self.tower.pooled(&pixels)?;
-                Ok((self.tower.project(&pooled)?, self.specific.of(&pooled)?))
-            };
-            collect(&mut rows, pass())?;
+        // Pictures of one size go through together: nothing is padded, nothing masked.
+        let mut order: Vec<usize> = (0..batch.len()).collect();
+        let size = |i: &usize| (batch[*i].height(), batch[*i].width());
+        order.sort_by_key(size);
+        for group in order.chunk_by(|a, b| size(a) == size(b)) {
+            for part in group.chunks(PASS) {
+                let pass = || {
+                    let (height, width) = part.first().map(size).unwrap_or_default();
+                    let values: Vec<f32> = part
+                        .iter()
+                        .flat_map(|i| batch[*i].as_slice())
+                        .copied()
+                        .collect();
+                    let shape = (part.len(), 3, height, width);
+                    let pixels = Tensor::from_vec(values, shape, &Device::Cpu)?;
+                    let pooled = self.tower.pooled(&pixels)?;
+                    Ok((self.tower.project(&pooled)?, self.specific.of(&pooled)?))
+                };
+                collect(&mut rows, pass())?;
+            }
         }
-        Ok(rows)
+        // Back into the order of the batch.
+        let mut placed: Vec<(usize, Encoded)> = order.into_iter().zip(rows).collect();
+        placed.sort_by_key(|(i, _)| *i);
+        Ok(placed.into_iter().map(|(_, row)| row).collect())
     }
+}
+
+/// How cosines become probabilities; `file` is for messages.
+fn scoring(towers: &Network, file: &Path) -> Result<Scoring, ModelError> {
+    let logit_scale = towers.logit_scale.to_scalar::<f32>()?.exp();
+    let scoring = match &towers.logit_bias {
+        None => Scoring::Softmax { logit_scale },
+        Some(bias) => Scoring::Sigmoid {
+            logit_scale,
+            logit_bias: bias.to_scalar::<f32>()?,
+        },
+    };
+    if scoring.is_usable() {
+        return Ok(scoring);
+    }
+    Err(ModelError::Tensor {
+        file: file.to_owned(),
+        name: "logit_scale".to_owned(),
+        problem: format!("gives {scoring}, expected finite numbers"),
+    })
 }
 
 /// Makes unit embeddings of the rows of one pass.
