@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What transformers makes of tiny random CLIP checkpoints, and a check of exported folders.
+"""What transformers and OpenCLIP make of tiny random checkpoints, and a check of exported folders.
 
     pip install -r requirements.txt
     python make_reference.py make                       # writes data/, seeded
