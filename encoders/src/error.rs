@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
+use embedding::Modality;
 use thiserror::Error;
+
+use crate::Precision;
 
 /// Why a model folder cannot be used.
 #[derive(Debug, Error)]
@@ -85,6 +88,33 @@ pub enum ModelError {
         file: PathBuf,
         /// Why.
         problem: String,
+    },
+    /// The probes of a model folder do not fit it.
+    #[error(
+        "the probes of the model cannot be used: {problem}; delete `probes` from diptych.json and run `diptych model check`"
+    )]
+    BadProbes {
+        /// Why.
+        problem: String,
+    },
+    /// A probe could not be encoded.
+    #[error("a probe of the model cannot be encoded")]
+    Probing(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The embeddings of the probes are not what they should be.
+    #[error(
+        "self-check failed: the {tower} tower at {precision} with the kernels {kernels} gives an embedding with cosine {cosine:.6} to the one that is stored, at least {needed} is needed; choose a more exact precision, and run `diptych model check` to see all of them: if f32 fails, too, the weights are damaged or this build computes wrongly on this CPU"
+    )]
+    SelfCheck {
+        /// Which tower.
+        tower: Modality,
+        /// At which precision.
+        precision: Precision,
+        /// With which kernels.
+        kernels: &'static str,
+        /// Least cosine to a stored embedding.
+        cosine: f32,
+        /// What it should be at least.
+        needed: f32,
     },
     /// The network failed.
     #[error("the network failed")]

@@ -13,18 +13,29 @@
 //! ```
 
 mod builtin;
+mod check;
 mod complement;
+mod cpu;
 mod error;
 mod folder;
+mod halves;
 mod keys;
+mod load;
 mod model;
 pub mod nn;
 mod picture;
+mod probes;
+mod run;
+mod specific;
 mod tokenize;
+mod towers;
 mod weights;
 
+pub use check::{CheckRow, check, write_probes};
 pub use error::{ModelError, PictureError};
-pub use folder::{Card, Export, Precision};
-pub use model::{Model, ModelInfo};
+pub use folder::{Card, Export, Stored};
+pub use model::{Model, ModelInfo, TowerInfo};
 pub use picture::*;
+pub use probes::{Deviation, Probes};
+pub use run::{BadChoice, DeviceChoice, Precision, PrecisionChoice, RunOptions};
 pub use tokenize::TextTokenizer;

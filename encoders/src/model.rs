@@ -2,20 +2,15 @@
 
 use std::{path::Path, sync::Arc};
 
-use candle_core::{Device, Tensor};
-use embedding::{Embedding, EncodeError, Encoded, Encoder, Modality, Scoring, Spaces};
+use embedding::{EncodeError, Encoded, Encoder, Modality, Scoring, Spaces};
 use serde::Serialize;
 
 use crate::{
-    ModelError, Picture, Pixels, PreprocessConfig, TextTokenizer, builtin,
-    complement::Complement,
-    folder::{Description, Files, Layout, OpenClipSource, SmallFiles, family},
-    nn::{FileSource, Form, ImageTower, Init, Network, Source, TextTower},
-    weights::map_file,
+    Deviation, ModelError, Picture, Pixels, Precision, PreprocessConfig, RunOptions,
+    folder::{Description, SmallFiles, family},
+    halves::{ImageHalf, TextHalf},
+    load::{Chosen, Loader},
 };
-
-/// Inputs that one pass through a tower takes at most, which bounds its memory.
-const PASS: usize = 32;
 
 /// Facts about a model.
 #[derive(Debug, Clone, Serialize)]
@@ -38,10 +33,30 @@ pub struct ModelInfo {
     pub parameters: usize,
     /// How cosines become probabilities.
     pub scoring: Scoring,
+    /// Where it runs.
+    pub device: String,
+    /// How the text tower runs.
+    pub text: TowerInfo,
+    /// How the image tower runs.
+    pub image: TowerInfo,
     /// License of the weights, where the folder says it.
     pub license: Option<String>,
     /// What it is for and where it comes from, where the folder says it.
     pub description: Option<String>,
+}
+
+/// How a tower runs.
+#[derive(Debug, Clone, Serialize)]
+pub struct TowerInfo {
+    /// How weights and activations are stored.
+    pub precision: Precision,
+    /// The instruction set of its kernels; `"reference"` where it does not run on packed weights.
+    pub kernels: &'static str,
+    /// Bytes of packed weights; 0 where they are not packed.
+    pub packed_bytes: usize,
+    /// How far its embeddings of the first probes were from the stored ones at load; `None` where
+    /// the model has no probes.
+    pub probes: Option<Deviation>,
 }
 
 /// Two towers, ready to encode. Cheap to clone.
@@ -54,93 +69,82 @@ pub struct Model {
 }
 
 impl Model {
+    /// Reads a model folder and runs it as [`RunOptions::default`] says.
+    ///
+    /// # Errors
+    /// When a file is missing, damaged, or asks for something that is not supported, the message
+    /// names file and key; or when the embeddings of its probes are wrong.
+    pub fn load(folder: &Path) -> Result<Self, ModelError> {
+        Self::load_with(folder, &RunOptions::default())
+    }
+
     /// Reads a model folder.
     ///
     /// # Errors
-    /// When a file is missing, damaged, or asks for something that is not supported; the message
-    /// names file and key.
-    pub fn load(folder: &Path) -> Result<Self, ModelError> {
+    /// As [`Model::load`], or when the device is not there.
+    pub fn load_with(folder: &Path, options: &RunOptions) -> Result<Self, ModelError> {
         let small = SmallFiles::read(folder)?;
-        let weights = map_file(&folder.join(small.layout.weights()))?;
-        Self::from_files(&Files {
-            folder: folder.to_owned(),
-            layout: small.layout,
-            config: &small.config,
-            preprocessor: &small.preprocessor,
-            tokenizer: &small.tokenizer,
-            tokenizer_config: small.tokenizer_config.as_deref(),
-            weights: &weights,
-            card: small.card.as_deref(),
-        })
+        Self::from_loader(Loader::of(folder, &small)?, options)
     }
 
     /// The model that is part of the binary: drawings and emoji, not photographs.
     ///
     /// # Errors
-    /// Only when the binary was built from damaged files.
+    /// Only when the binary was built from damaged files, or its kernels compute wrongly here.
     pub fn builtin() -> Result<Self, ModelError> {
-        Self::from_files(&builtin::files())
+        Self::builtin_with(&RunOptions::default())
     }
 
-    fn from_files(files: &Files<'_>) -> Result<Self, ModelError> {
+    /// The same with other options.
+    ///
+    /// # Errors
+    /// As [`Model::builtin`], or when the device is not there.
+    pub fn builtin_with(options: &RunOptions) -> Result<Self, ModelError> {
+        Self::from_loader(Loader::builtin()?, options)
+    }
+
+    fn from_loader(loader: Loader<'_>, options: &RunOptions) -> Result<Self, ModelError> {
+        let (text, text_run) = loader.chosen_text(options)?;
+        let (image, image_run) = loader.chosen_image(options)?;
+        let (parameters, scoring) = (loader.source()?.file().parameters(), loader.scoring()?);
         let Description {
             network,
             preprocess,
-            tokenizer,
             card,
             fingerprint,
-        } = files.describe()?;
-        let file = files.folder.join(files.layout.weights());
-        let mut source = FileSource::new(files.weights, &file)?;
-        let towers = match files.layout {
-            Layout::Transformers => Network::new(&mut source, &network, Form::Fused)?,
-            Layout::OpenClip => {
-                Network::new(&mut OpenClipSource::new(&mut source), &network, Form::Fused)?
-            }
-        };
-        let (text_width, image_width) = (network.text.transformer.width, network.image.width());
-        let shared = Some(towers.text.projection());
-        let text_specific = Specific::new(&mut source, "text", shared, text_width)?;
-        let shared = towers.image.projection();
-        let image_specific = Specific::new(&mut source, "visual", shared, image_width)?;
-        let scoring = scoring(&towers, &file)?;
+            ..
+        } = loader.description;
         let spaces = Spaces {
             model: card.name.clone(),
             fingerprint,
             shared_dim: network.dim,
-            specific_text_dim: text_specific.dim(text_width)?,
-            specific_image_dim: image_specific.dim(image_width)?,
+            specific_text_dim: text.specific_dim()?,
+            specific_image_dim: image.specific_dim()?,
             scoring: Some(scoring),
         };
-        let input = preprocess
-            .size()
-            .map(|size| (size.height.get() as usize, size.width.get() as usize));
+        let input = preprocess.size();
         let info = ModelInfo {
             name: card.name,
             family: family(&network),
             spaces: spaces.clone(),
             context_length: network.text.context_length,
             image_size: network.image.image_size(),
-            input_size: input.map(|(height, width)| [height, width]),
-            parameters: source.parameters(),
+            input_size: input.map(|size| [size.height, size.width].map(|side| side.get() as usize)),
+            parameters,
             scoring,
+            device: options.device.to_string(),
+            text: TowerInfo::new(text_run, text.bytes()),
+            image: TowerInfo::new(image_run, image.bytes()),
             license: card.license,
             description: card.description,
         };
         let text = TextEncoder {
-            tokenizer,
-            tower: towers.text,
-            specific: text_specific,
+            half: text,
             spaces: spaces.clone(),
         };
         let image = ImageEncoder {
-            tower: towers.image,
-            specific: image_specific,
+            half: image,
             spaces,
-            input: match (input, preprocess.patches()) {
-                (None, Some((patch, most))) => Input::Patches { patch, most },
-                (size, _) => Input::Size(size.unwrap_or_default()),
-            },
         };
         Ok(Self {
             info: Arc::new(info),
@@ -175,7 +179,7 @@ impl Model {
     /// # Errors
     /// When the tokenizer's rules fail on this text; the reason is in words.
     pub fn tokenize(&self, text: &str) -> Result<Vec<u32>, String> {
-        self.text.tokenizer.encode(text)
+        self.text.half.tokenizer.encode(text)
     }
 
     /// The text tower.
@@ -189,61 +193,19 @@ impl Model {
     }
 }
 
-/// Where specific embeddings come from.
-enum Specific {
-    /// A projection of their own, `[dim, width]`.
-    Projection(Tensor),
-    /// What the shared projection discards.
-    Complement(Complement),
-    /// The shared projection discards nothing.
-    Nothing,
-}
-
-impl Specific {
-    /// Takes `{tower}_specific_projection.weight` where the file has it. `shared` is the shared
-    /// projection, `[dim, width]`, where there is one.
-    fn new(
-        source: &mut FileSource<'_>,
-        tower: &str,
-        shared: Option<&Tensor>,
-        width: usize,
-    ) -> Result<Self, ModelError> {
-        let name = format!("{tower}_specific_projection.weight");
-        if let Some(shape) = source.shape(&name) {
-            // As many rows as the file has, but at least one: an embedding has elements.
-            let rows = shape.first().copied().unwrap_or_default().max(1);
-            let shape = [rows, width];
-            return Ok(Self::Projection(source.tensor(
-                &name,
-                &shape,
-                Init::Constant(0.0),
-            )?));
-        }
-        let complement = shared.map(Complement::new).transpose()?.flatten();
-        Ok(complement.map_or(Self::Nothing, Self::Complement))
-    }
-
-    fn dim(&self, width: usize) -> Result<Option<usize>, ModelError> {
-        Ok(match self {
-            Self::Projection(weight) => Some(weight.dim(0)?),
-            Self::Complement(_) => Some(width),
-            Self::Nothing => None,
-        })
-    }
-
-    fn of(&self, pooled: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        match self {
-            Self::Projection(weight) => pooled.matmul(&weight.t()?).map(Some),
-            Self::Complement(complement) => complement.of(pooled).map(Some),
-            Self::Nothing => Ok(None),
+impl TowerInfo {
+    fn new(run: Chosen, packed_bytes: usize) -> Self {
+        Self {
+            precision: run.backend.precision(),
+            kernels: run.backend.kernels(),
+            packed_bytes,
+            probes: run.deviation,
         }
     }
 }
 
 struct TextEncoder {
-    tokenizer: TextTokenizer,
-    tower: TextTower,
-    specific: Specific,
+    half: TextHalf,
     spaces: Spaces,
 }
 
@@ -257,63 +219,13 @@ impl Encoder<String> for TextEncoder {
     }
 
     fn encode(&self, batch: &[String]) -> Result<Vec<Encoded>, EncodeError> {
-        let mut ids = Vec::with_capacity(batch.len());
-        for (position, text) in batch.iter().enumerate() {
-            let bad = |reason| EncodeError::BadInput { position, reason };
-            ids.push(self.tokenizer.encode(text).map_err(bad)?);
-        }
-        let mut rows = Vec::with_capacity(batch.len());
-        for part in ids.chunks(PASS) {
-            let pass = || {
-                let pooled = self.tower.pooled(part)?;
-                Ok((self.tower.project(&pooled)?, self.specific.of(&pooled)?))
-            };
-            collect(&mut rows, pass())?;
-        }
-        Ok(rows)
+        self.half.encode(batch)
     }
 }
 
 struct ImageEncoder {
-    tower: ImageTower,
-    specific: Specific,
+    half: ImageHalf,
     spaces: Spaces,
-    input: Input,
-}
-
-/// Which pictures an image tower takes.
-enum Input {
-    /// Those of this height and width.
-    Size((usize, usize)),
-    /// Those of whole patches.
-    Patches {
-        /// Side of a patch in pixels.
-        patch: usize,
-        /// Most patches of a picture.
-        most: usize,
-    },
-}
-
-impl Input {
-    /// What is wrong with pixels of this size.
-    fn problem(&self, height: usize, width: usize) -> Option<String> {
-        match *self {
-            Self::Size((rows, columns)) if (height, width) != (rows, columns) => Some(format!(
-                "pixels are {height} x {width}, expected {rows} x {columns}"
-            )),
-            Self::Patches { patch, most }
-                if height % patch != 0
-                    || width % patch != 0
-                    || (height / patch).saturating_mul(width / patch) > most =>
-            {
-                Some(format!(
-                    "pixels are {height} x {width}, expected at most {most} whole patches of \
-                     {patch} x {patch}"
-                ))
-            }
-            _ => None,
-        }
-    }
 }
 
 impl Encoder<Pixels> for ImageEncoder {
@@ -326,87 +238,6 @@ impl Encoder<Pixels> for ImageEncoder {
     }
 
     fn encode(&self, batch: &[Pixels]) -> Result<Vec<Encoded>, EncodeError> {
-        for (position, pixels) in batch.iter().enumerate() {
-            if let Some(reason) = self.input.problem(pixels.height(), pixels.width()) {
-                return Err(EncodeError::BadInput { position, reason });
-            }
-        }
-        let mut rows = Vec::with_capacity(batch.len());
-        // Pictures of one size go through together: nothing is padded, nothing masked.
-        let mut order: Vec<usize> = (0..batch.len()).collect();
-        let size = |i: &usize| (batch[*i].height(), batch[*i].width());
-        order.sort_by_key(size);
-        for group in order.chunk_by(|a, b| size(a) == size(b)) {
-            for part in group.chunks(PASS) {
-                let pass = || {
-                    let (height, width) = part.first().map(size).unwrap_or_default();
-                    let values: Vec<f32> = part
-                        .iter()
-                        .flat_map(|i| batch[*i].as_slice())
-                        .copied()
-                        .collect();
-                    let shape = (part.len(), 3, height, width);
-                    let pixels = Tensor::from_vec(values, shape, &Device::Cpu)?;
-                    let pooled = self.tower.pooled(&pixels)?;
-                    Ok((self.tower.project(&pooled)?, self.specific.of(&pooled)?))
-                };
-                collect(&mut rows, pass())?;
-            }
-        }
-        // Back into the order of the batch.
-        let mut placed: Vec<(usize, Encoded)> = order.into_iter().zip(rows).collect();
-        placed.sort_by_key(|(i, _)| *i);
-        Ok(placed.into_iter().map(|(_, row)| row).collect())
+        self.half.encode(batch)
     }
-}
-
-/// How cosines become probabilities; `file` is for messages.
-fn scoring(towers: &Network, file: &Path) -> Result<Scoring, ModelError> {
-    let logit_scale = towers.logit_scale.to_scalar::<f32>()?.exp();
-    let scoring = match &towers.logit_bias {
-        None => Scoring::Softmax { logit_scale },
-        Some(bias) => Scoring::Sigmoid {
-            logit_scale,
-            logit_bias: bias.to_scalar::<f32>()?,
-        },
-    };
-    if scoring.is_usable() {
-        return Ok(scoring);
-    }
-    Err(ModelError::Tensor {
-        file: file.to_owned(),
-        name: "logit_scale".to_owned(),
-        problem: format!("gives {scoring}, expected finite numbers"),
-    })
-}
-
-/// Makes unit embeddings of the rows of one pass.
-fn collect(
-    rows: &mut Vec<Encoded>,
-    pass: candle_core::Result<(Tensor, Option<Tensor>)>,
-) -> Result<(), EncodeError> {
-    let network = |e: candle_core::Error| EncodeError::Network(e.into());
-    let (shared, specific) = pass.map_err(network)?;
-    let shared = shared.to_vec2::<f32>().map_err(network)?;
-    let specific = specific
-        .map(|s| s.to_vec2::<f32>())
-        .transpose()
-        .map_err(network)?;
-    let mut specific = specific.map(Vec::into_iter);
-    for row in shared {
-        let position = rows.len();
-        let unit = |row| {
-            Embedding::normalized(row).map_err(|source| EncodeError::BadOutput { position, source })
-        };
-        let specific = specific
-            .as_mut()
-            .and_then(Iterator::next)
-            .map(unit)
-            .transpose()?;
-        rows.push(Encoded {
-            shared: unit(row)?,
-            specific,
-        });
-    }
-    Ok(())
 }

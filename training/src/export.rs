@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use candle_core::Tensor;
-use encoders::{Card, Export, Filter, Normalization, Precision, PreprocessConfig};
+use encoders::{Card, Export, Filter, Normalization, PreprocessConfig, Stored};
 
 use crate::{TrainingError, fit::Run, tokenizer};
 
@@ -11,12 +11,7 @@ use crate::{TrainingError, fit::Run, tokenizer};
 ///
 /// # Errors
 /// When a file cannot be written.
-pub fn export(
-    run: &Run,
-    card: Card,
-    precision: Precision,
-    folder: &Path,
-) -> Result<(), TrainingError> {
+pub fn export(run: &Run, card: Card, stored: Stored, folder: &Path) -> Result<(), TrainingError> {
     let context = run.network.text.context_length;
     let words = tokenizer::load(&run.tokenizer, Path::new("tokenizer.json"), context)?;
     let side = u32::try_from(run.network.image.image_size())
@@ -40,7 +35,7 @@ pub fn export(
         tokenizer: &run.tokenizer,
         start: words.id(tokenizer::START).unwrap_or_default(),
         tensors,
-        precision,
+        stored,
         card,
     };
     Ok(export.write(folder)?)

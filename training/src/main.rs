@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use encoders::{Card, Precision};
+use encoders::{Card, Stored};
 use fs_err as fs;
 use indicatif::{ProgressBar, ProgressStyle};
 use training::{
@@ -119,12 +119,12 @@ fn main() -> anyhow::Result<()> {
                 license,
                 description,
             };
-            let precision = if full_precision {
-                Precision::F32
+            let stored = if full_precision {
+                Stored::F32
             } else {
-                Precision::F16
+                Stored::F16
             };
-            export(&trained, card, precision, &out)?;
+            export(&trained, card, stored, &out)?;
             println!("step {} written to {}", trained.step(), out.display());
             Ok(())
         }

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::Path};
 use candle_core::{Device, Tensor};
 use embedding::Embedding;
 use encoders::{
-    Card, Model, Picture, Pixels, Precision, RgbaPicture,
+    Card, Model, Picture, Pixels, RgbaPicture, Stored,
     nn::{Form, Network, unit_rows},
 };
 use rand::SeedableRng as _;
@@ -258,7 +258,7 @@ fn an_exported_folder_gives_the_embeddings_of_the_training_form() {
         let folder = tempfile::tempdir().expect("a folder");
         let (mut run, _) = run(&config(image, 16, 12), folder.path(), 12);
         let out = folder.path().join("model");
-        export(&run, Card::default(), Precision::F32, &out).expect("exports");
+        export(&run, Card::default(), Stored::F32, &out).expect("exports");
         let model = Model::load(&out).expect("loads");
 
         let form = Form::Differentiable {
@@ -350,7 +350,7 @@ fn sixty_four_pairs_are_learned_by_heart_and_served_from_the_exported_folder() {
         name: "toy".into(),
         ..Card::default()
     };
-    export(&run, card, Precision::F16, &out).expect("exports");
+    export(&run, card, Stored::F16, &out).expect("exports");
     let model = Model::load(&out).expect("loads");
     assert_eq!(model.info().name, "toy");
     let concepts = drawings().training;

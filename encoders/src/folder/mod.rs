@@ -10,6 +10,7 @@ mod config;
 mod open_clip;
 mod siglip;
 mod small;
+mod source;
 mod tokenizer;
 mod write;
 
@@ -18,13 +19,14 @@ use std::path::{Path, PathBuf};
 use embedding::Fingerprint;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use open_clip::names::OpenClipSource;
 pub(crate) use small::SmallFiles;
+pub(crate) use source::FolderSource;
 use tokenizer::Rules;
-pub use write::{Export, Precision};
+pub(crate) use write::write_card;
+pub use write::{Export, Stored};
 
 use crate::{
-    ModelError, PreprocessConfig, TextTokenizer, keys,
+    ModelError, PreprocessConfig, Probes, TextTokenizer, keys,
     keys::Keys,
     nn::{ImageConfig, NetworkConfig, Pooling, Sizing, VitPooling},
 };
@@ -70,7 +72,7 @@ impl Layout {
 }
 
 /// `diptych.json`: what people want to know of a model. Nothing in it changes an embedding.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Card {
     /// Name of the model.
@@ -81,6 +83,9 @@ pub struct Card {
     /// Where it comes from, what it is for, and what it is not for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+    /// Inputs whose embeddings are known (see [`crate::check`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probes: Option<Probes>,
 }
 
 /// The files of a model folder, by content.

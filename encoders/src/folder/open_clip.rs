@@ -55,15 +55,16 @@ static TEXT: LazyLock<Value> = LazyLock::new(|| {
 });
 
 /// Keys of either tower that are read beside those of the tables.
-const READ: [&str; 4] = [
+const READ: [&str; 5] = [
     "act_kwargs",
     "norm_kwargs",
     "hf_tokenizer_name",
     "tokenizer_kwargs",
+    "tokenizer_mode",
 ];
 
 /// Keys that change nothing outside of training, or nothing without another that is refused.
-const HARMLESS: [&str; 15] = [
+const HARMLESS: [&str; 14] = [
     "attn_pooler_heads",
     "attn_pooler_queries",
     "final_ln_after_pool",
@@ -78,7 +79,6 @@ const HARMLESS: [&str; 15] = [
     "timm_pool",
     "timm_proj",
     "timm_proj_bias",
-    "tokenizer_mode",
 ];
 
 /// Keys of `model_cfg`.
@@ -308,13 +308,11 @@ fn rules(
         }
     }
     if tower.padded() {
-        rules.pad = match tokenizer_keys {
-            Some(keys) => Some(Pad::Token(tokenizer::token(keys, "pad_token")?)),
-            None => {
-                let expected = "a tokenizer_config.json that says its pad_token";
-                return Err(text.bad("hf_tokenizer_name", expected));
-            }
+        let Some(keys) = tokenizer_keys else {
+            let expected = "none without a tokenizer_config.json that says its pad_token";
+            return Err(text.bad("hf_tokenizer_name", expected));
         };
+        rules.pad = Some(Pad::Token(tokenizer::token(keys, "pad_token")?));
     }
     Ok(rules)
 }

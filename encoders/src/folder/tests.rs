@@ -269,14 +269,18 @@ fn an_end_token_that_would_be_read_back_as_another_is_not_written() {
         crate::Filter::Bicubic,
         crate::Normalization::HALF,
     );
+    let device = candle_core::Device::Cpu;
+    let tensors = candle_core::safetensors::load(source.path().join(WEIGHTS), &device);
+    let tensors = tensors.expect("it was copied");
     let write = |network: &NetworkConfig, folder: &Path| {
+        let tensors = tensors.iter().map(|(name, x)| (name.as_str(), x.clone()));
         Export {
             network,
             preprocess: &preprocess,
             tokenizer: &contents,
             start: 512,
-            tensors: Vec::new(),
-            precision: Precision::F32,
+            tensors: tensors.collect(),
+            stored: Stored::F32,
             card: Card::default(),
         }
         .write(folder)

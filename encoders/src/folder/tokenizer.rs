@@ -40,13 +40,14 @@ pub(super) fn siglip(
         }
     }
     let side = "\"left\" or \"right\"";
-    let pad_left = match keys.is_set("padding_side") {
-        true => match keys.text("padding_side", side)? {
+    let pad_left = if keys.is_set("padding_side") {
+        match keys.text("padding_side", side)? {
             "left" => true,
             "right" => false,
             _ => return Err(keys.bad("padding_side", side)),
-        },
-        false => matches!(class, Class::Gemma | Class::Siglip2),
+        }
+    } else {
+        matches!(class, Class::Gemma | Class::Siglip2)
     };
     let pad = match class {
         Class::Siglip => text("pad_token", Some("</s>"))?,
@@ -80,11 +81,11 @@ pub(super) fn siglip(
 }
 
 fn class(keys: &Keys<'_>, naflex: bool) -> Result<Class, ModelError> {
+    const EXPECTED: &str =
+        "SiglipTokenizer, Siglip2Tokenizer, GemmaTokenizer or PreTrainedTokenizerFast";
     if naflex {
         return Ok(Class::Siglip2);
     }
-    const EXPECTED: &str =
-        "SiglipTokenizer, Siglip2Tokenizer, GemmaTokenizer or PreTrainedTokenizerFast";
     if !keys.is_set("tokenizer_class") {
         return Ok(Class::Siglip);
     }

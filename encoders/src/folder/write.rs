@@ -13,7 +13,7 @@ use crate::{ModelError, PreprocessConfig, nn::NetworkConfig};
 
 /// How weights are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Precision {
+pub enum Stored {
     /// 32 bits.
     F32,
     /// 16 bits.
@@ -33,13 +33,14 @@ pub struct Export<'a> {
     /// Every tensor by name, `logit_scale` included.
     pub tensors: Vec<(&'a str, Tensor)>,
     /// How they are stored.
-    pub precision: Precision,
+    pub stored: Stored,
     /// Who it is.
     pub card: Card,
 }
 
 impl Export<'_> {
-    /// Writes all files into `folder`, which is made where it does not exist.
+    /// Writes all files into `folder`, which is made where it does not exist; then loads it and adds
+    /// the probes of [`crate::check`] to its card.
     ///
     /// # Errors
     /// When a file cannot be written; or when `config.json` or `preprocessor_config.json` cannot say
@@ -59,18 +60,18 @@ impl Export<'_> {
         for (name, tensor) in &self.tensors {
             let values = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
             let values = values.flatten_all()?.to_vec1::<f32>()?;
-            let bytes: Vec<u8> = match self.precision {
-                Precision::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
-                Precision::F16 => values
+            let bytes: Vec<u8> = match self.stored {
+                Stored::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+                Stored::F16 => values
                     .iter()
                     .flat_map(|x| f16::from_f32(*x).to_le_bytes())
                     .collect(),
             };
             stored.push((*name, tensor.dims().to_vec(), bytes));
         }
-        let kind = match self.precision {
-            Precision::F32 => Dtype::F32,
-            Precision::F16 => Dtype::F16,
+        let kind = match self.stored {
+            Stored::F32 => Dtype::F32,
+            Stored::F16 => Dtype::F16,
         };
         let file = folder.join(WEIGHTS);
         let weights = |source: safetensors::SafeTensorError| ModelError::Weights {
@@ -89,8 +90,18 @@ impl Export<'_> {
         fs::write(folder.join(TOKENIZER), self.tokenizer)?;
         fs::write(folder.join(PREPROCESSOR), preprocess)?;
         write_json(folder, CONFIG, &config)?;
-        write_json(folder, CARD, &json!(self.card))
+        write_card(folder, &self.card)?;
+        // The folder says itself what it should compute.
+        crate::write_probes(folder)?;
+        Ok(())
     }
+}
+
+/// Writes `diptych.json`: beside it first, so that there is always a whole one.
+pub(crate) fn write_card(folder: &Path, card: &Card) -> Result<(), ModelError> {
+    let beside = format!("{CARD}.partial");
+    write_json(folder, &beside, &json!(card))?;
+    Ok(fs::rename(folder.join(beside), folder.join(CARD))?)
 }
 
 fn write_json(folder: &Path, name: &str, value: &Value) -> Result<(), ModelError> {

@@ -10,7 +10,7 @@ use crate::ModelError;
 
 /// `x W^T + b`.
 #[derive(Debug, Clone)]
-pub(super) struct Linear {
+pub(crate) struct Linear {
     weight: Tensor,
     bias: Option<Tensor>,
 }
@@ -42,7 +42,7 @@ impl Linear {
     }
 
     /// Of tensors at hand: weight `[outputs, inputs]`, bias `[outputs]`.
-    pub(super) fn from_tensors(weight: Tensor, bias: Option<Tensor>) -> Self {
+    pub(crate) fn from_tensors(weight: Tensor, bias: Option<Tensor>) -> Self {
         Self { weight, bias }
     }
 
@@ -58,7 +58,7 @@ impl Linear {
     }
 
     /// `[.., inputs]` to `[.., outputs]`.
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let mut shape = x.dims().to_vec();
         let inputs = shape.pop().unwrap_or_default();
         shape.push(self.weight.dim(0)?);
@@ -71,17 +71,22 @@ impl Linear {
     }
 
     /// The weight, `[outputs, inputs]`.
-    pub(super) fn weight(&self) -> &Tensor {
+    pub(crate) fn weight(&self) -> &Tensor {
         &self.weight
+    }
+
+    /// The bias, `[outputs]`, where there is one.
+    pub(crate) fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref()
     }
 }
 
 /// Layer normalisation over the last axis.
 #[derive(Debug, Clone)]
-pub(super) struct LayerNorm {
-    weight: Tensor,
-    bias: Tensor,
-    eps: f64,
+pub(crate) struct LayerNorm {
+    pub weight: Tensor,
+    pub bias: Tensor,
+    pub eps: f64,
 }
 
 impl LayerNorm {
@@ -96,7 +101,7 @@ impl LayerNorm {
         Ok(Self { weight, bias, eps })
     }
 
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         layer_norm(x, &self.weight, &self.bias, self.eps)
     }
 }

@@ -1,22 +1,22 @@
 //! The networks, defined once. Every part can be built in two forms from the same weights (see
 //! [`Form`]) and from two sources: a weights file, or a seed (see [`Source`]).
 
-mod layers;
-mod network;
-mod ops;
+pub(crate) mod layers;
+pub(crate) mod network;
+pub(crate) mod ops;
 mod positions;
 mod residual;
 mod source;
 mod text;
-mod transformer;
-mod vit;
+pub(crate) mod transformer;
+pub(crate) mod vit;
 
 pub use network::{ImageConfig, ImageTower, Network, NetworkConfig, unit_rows};
 pub use ops::BatchStatistics;
 pub use residual::{ResidualConfig, ResidualTower};
 pub use source::{FileSource, Init, Source};
 pub use text::{Pooling, TextConfig, TextTower};
-pub use transformer::{Activation, TransformerConfig};
+pub use transformer::{Activation, Transformer, TransformerConfig};
 pub use vit::{Sizing, VitConfig, VitPooling, VitTower};
 
 /// In which form a network is built. Both compute the same function within 1e-5.

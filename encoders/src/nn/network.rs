@@ -65,6 +65,24 @@ pub enum ImageTower {
 }
 
 impl ImageTower {
+    /// Takes the tensors of its kind.
+    ///
+    /// # Errors
+    /// When a tensor is missing or has another shape.
+    pub fn new(
+        source: &mut dyn Source,
+        config: &ImageConfig,
+        dim: usize,
+        form: Form,
+    ) -> std::result::Result<Self, ModelError> {
+        Ok(match config {
+            ImageConfig::Vit(config) => Self::Vit(VitTower::new(source, config, dim, form)?),
+            ImageConfig::Residual(config) => {
+                Self::Residual(ResidualTower::new(source, config, dim, form)?)
+            }
+        })
+    }
+
     /// Pooled outputs `[n, width]` of pixels `[n, 3, height, width]`: squares of `image_size`, or
     /// for a vision transformer anything of at least one patch.
     ///
@@ -130,18 +148,8 @@ impl Network {
     ) -> std::result::Result<Self, ModelError> {
         let dim = config.dim;
         let text = TextTower::new(source, &config.text, dim, form)?;
-        let image = match &config.image {
-            ImageConfig::Vit(c) => ImageTower::Vit(VitTower::new(source, c, dim, form)?),
-            ImageConfig::Residual(c) => {
-                ImageTower::Residual(ResidualTower::new(source, c, dim, form)?)
-            }
-        };
-        let logit_scale = source.tensor("logit_scale", &[], Init::Constant(LOGIT_SCALE_START))?;
-        let logit_bias = if config.logit_bias {
-            Some(source.tensor("logit_bias", &[], Init::Constant(LOGIT_BIAS_START))?)
-        } else {
-            None
-        };
+        let image = ImageTower::new(source, &config.image, dim, form)?;
+        let (logit_scale, logit_bias) = logits(source, config)?;
         Ok(Self {
             text,
             image,
@@ -149,6 +157,19 @@ impl Network {
             logit_bias,
         })
     }
+}
+
+/// The logarithm of the logit scale, and the bias where the configuration says that there is one.
+pub(crate) fn logits(
+    source: &mut dyn Source,
+    config: &NetworkConfig,
+) -> std::result::Result<(Tensor, Option<Tensor>), ModelError> {
+    let scale = source.tensor("logit_scale", &[], Init::Constant(LOGIT_SCALE_START))?;
+    let bias = config
+        .logit_bias
+        .then(|| source.tensor("logit_bias", &[], Init::Constant(LOGIT_BIAS_START)))
+        .transpose()?;
+    Ok((scale, bias))
 }
 
 /// Scales rows `[n, dim]` to unit length, with a backward pass.

@@ -60,20 +60,32 @@ impl TextConfig {
     pub fn padded(&self) -> bool {
         !self.causal || self.pooling == Pooling::Last
     }
+
+    /// Refuses texts that are empty, too long, or too short where padding takes part.
+    pub(crate) fn check_lengths(&self, lengths: impl Iterator<Item = usize>) -> Result<()> {
+        let limit = self.context_length;
+        let least = if self.padded() { limit } else { 1 };
+        for length in lengths {
+            if !(least..=limit).contains(&length) {
+                candle_core::bail!("texts have {least} to {limit} tokens each, got {length}");
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Texts whose lengths differ by less than this go through the tower together.
 const GROUP_STEP: usize = 6;
 
-/// Token ids to pooled and projected rows.
+/// Token ids to pooled and projected rows; `T` is the stack of blocks.
 #[derive(Debug, Clone)]
-pub struct TextTower {
-    tokens: Tensor,
-    positions: Tensor,
-    transformer: Transformer,
-    norm: LayerNorm,
-    projection: Linear,
-    config: TextConfig,
+pub struct TextTower<T = Transformer> {
+    pub(crate) tokens: Tensor,
+    pub(crate) positions: Tensor,
+    pub(crate) transformer: T,
+    pub(crate) norm: LayerNorm,
+    pub(crate) projection: Linear,
+    pub(crate) config: TextConfig,
 }
 
 impl TextTower {
@@ -88,6 +100,20 @@ impl TextTower {
         dim: usize,
         form: Form,
     ) -> std::result::Result<Self, ModelError> {
+        Self::with(source, config, dim, |source, prefix| {
+            Transformer::new(source, prefix, &config.transformer, form)
+        })
+    }
+}
+
+impl<T> TextTower<T> {
+    /// As [`TextTower::new`], with a stack that is made of the tensors below a prefix.
+    pub(crate) fn with(
+        source: &mut dyn Source,
+        config: &TextConfig,
+        dim: usize,
+        stack: impl FnOnce(&mut dyn Source, &str) -> std::result::Result<T, ModelError>,
+    ) -> std::result::Result<Self, ModelError> {
         let width = config.transformer.width;
         let mut embedding = |name: &str, rows: usize, deviation: f32| {
             let name = format!("text_model.embeddings.{name}_embedding.weight");
@@ -100,7 +126,7 @@ impl TextTower {
         Ok(Self {
             tokens,
             positions,
-            transformer: Transformer::new(source, "text_model.encoder", &config.transformer, form)?,
+            transformer: stack(source, "text_model.encoder")?,
             norm: LayerNorm::new(source, "text_model.final_layer_norm", width, eps)?,
             projection: if config.projection_bias {
                 Linear::new(source, "text_model.head", (width, dim), deviation)?
@@ -110,7 +136,9 @@ impl TextTower {
             config: config.clone(),
         })
     }
+}
 
+impl TextTower {
     /// Pooled outputs `[n, width]` of texts of 1 to `context_length` tokens each.
     ///
     /// Texts of similar length go through together, padded to the longest of them. Where padding
@@ -145,11 +173,7 @@ impl TextTower {
     fn pooled_group(&self, texts: &[&[u32]]) -> Result<Tensor> {
         let lengths = || texts.iter().map(|t| t.len());
         let longest = lengths().max().unwrap_or(0);
-        let limit = self.config.context_length;
-        let least = if self.config.padded() { limit } else { 1 };
-        if lengths().any(|length| !(least..=limit).contains(&length)) {
-            candle_core::bail!("texts have {least} to {limit} tokens each, got up to {longest}");
-        }
+        self.config.check_lengths(lengths())?;
         let device = self.tokens.device();
         let (n, t) = (texts.len(), longest);
         let mut ids = vec![0_u32; n * t];

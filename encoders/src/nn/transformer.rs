@@ -68,9 +68,16 @@ pub struct TransformerConfig {
     pub layer_norm_eps: f64,
 }
 
+impl TransformerConfig {
+    /// Number of weights in the linear maps of all blocks.
+    pub fn weights(&self) -> usize {
+        self.layers * self.width * (4 * self.width + 2 * self.mlp_width)
+    }
+}
+
 /// A stack of blocks: tokens `[n, t, width]` in and out.
 #[derive(Debug, Clone)]
-pub(super) struct Transformer {
+pub struct Transformer {
     blocks: Vec<Block>,
 }
 
@@ -82,9 +89,7 @@ impl Transformer {
         config: &TransformerConfig,
         form: Form,
     ) -> std::result::Result<Self, ModelError> {
-        let blocks = (0..config.layers)
-            .map(|i| Block::new(source, &format!("{prefix}.layers.{i}"), config, form))
-            .collect::<std::result::Result<_, _>>()?;
+        let blocks = blocks(source, prefix, config, form).collect::<std::result::Result<_, _>>()?;
         Ok(Self { blocks })
     }
 
@@ -96,12 +101,24 @@ impl Transformer {
     }
 }
 
+/// The blocks of a stack, one after another: the tensors `{prefix}.layers.{i}.*`.
+pub(crate) fn blocks<'a>(
+    source: &'a mut dyn Source,
+    prefix: &'a str,
+    config: &'a TransformerConfig,
+    form: Form,
+) -> impl Iterator<Item = std::result::Result<Block, ModelError>> + 'a {
+    (0..config.layers)
+        .map(move |i| Block::new(source, &format!("{prefix}.layers.{i}"), config, form))
+}
+
+/// Attention and an MLP, each behind a normalization and beside a residual connection.
 #[derive(Debug, Clone)]
-struct Block {
-    norm1: LayerNorm,
-    attention: Attention,
-    norm2: LayerNorm,
-    mlp: Mlp,
+pub(crate) struct Block {
+    pub norm1: LayerNorm,
+    pub attention: Attention,
+    pub norm2: LayerNorm,
+    pub mlp: Mlp,
 }
 
 impl Block {
@@ -127,10 +144,11 @@ impl Block {
     }
 }
 
+/// Two linear maps with an activation between them.
 #[derive(Debug, Clone)]
-struct Mlp {
-    fc1: Linear,
-    fc2: Linear,
+pub(crate) struct Mlp {
+    pub fc1: Linear,
+    pub fc2: Linear,
     activation: Activation,
 }
 
@@ -157,18 +175,19 @@ impl Mlp {
     }
 }
 
+/// Self-attention.
 #[derive(Debug, Clone)]
-struct Attention {
+pub(crate) struct Attention {
     /// Queries, keys and values in one product.
-    qkv: Qkv,
-    out: Linear,
+    pub qkv: Qkv,
+    pub out: Linear,
     heads: usize,
     form: Form,
 }
 
 /// The three input maps: joined once at load for serving, apart while they are trained.
 #[derive(Debug, Clone)]
-enum Qkv {
+pub(crate) enum Qkv {
     Joined(Linear),
     Apart([Linear; 3]),
 }
@@ -253,15 +272,15 @@ fn attend(
 
 /// A learned query that attends to all tokens, and an MLP with a residual connection.
 #[derive(Debug, Clone)]
-pub(super) struct AttentionHead {
+pub(crate) struct AttentionHead {
     /// `[1, 1, width]`.
-    probe: Tensor,
-    q: Linear,
-    k: Linear,
-    v: Linear,
-    out: Linear,
-    norm: LayerNorm,
-    mlp: Mlp,
+    pub probe: Tensor,
+    pub q: Linear,
+    pub k: Linear,
+    pub v: Linear,
+    pub out: Linear,
+    pub norm: LayerNorm,
+    pub mlp: Mlp,
     heads: usize,
     form: Form,
 }

@@ -37,6 +37,10 @@ pub enum Sizing {
 
 /// The sizes of a vision transformer.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a part that a family has or has not"
+)]
 pub struct VitConfig {
     /// Side in pixels of the square pictures that the positions were learned for.
     pub image_size: usize,
@@ -83,26 +87,26 @@ impl VitConfig {
 
 /// [`VitPooling`] with its tensors.
 #[derive(Debug, Clone)]
-enum Pool {
+pub(crate) enum Pool {
     ClassToken,
     MeanThenNorm,
     NormThenMean,
     AttentionHead(AttentionHead),
 }
 
-/// Pixels to pooled and projected rows.
+/// Pixels to pooled and projected rows; `T` is the stack of blocks.
 #[derive(Debug, Clone)]
-pub struct VitTower {
-    class: Option<Tensor>,
+pub struct VitTower<T = Transformer> {
+    pub(crate) class: Option<Tensor>,
     /// `[width, 3 * patch * patch]`, with a bias or without.
-    patches: Linear,
-    positions: Tensor,
-    pre_norm: Option<LayerNorm>,
-    transformer: Transformer,
-    post_norm: LayerNorm,
-    pool: Pool,
-    projection: Option<Linear>,
-    config: VitConfig,
+    pub(crate) patches: Linear,
+    pub(crate) positions: Tensor,
+    pub(crate) pre_norm: Option<LayerNorm>,
+    pub(crate) transformer: T,
+    pub(crate) post_norm: LayerNorm,
+    pub(crate) pool: Pool,
+    pub(crate) projection: Option<Linear>,
+    pub(crate) config: VitConfig,
 }
 
 impl VitTower {
@@ -116,6 +120,21 @@ impl VitTower {
         config: &VitConfig,
         dim: usize,
         form: Form,
+    ) -> std::result::Result<Self, ModelError> {
+        Self::with(source, config, dim, form, |source, prefix| {
+            Transformer::new(source, prefix, &config.transformer, form)
+        })
+    }
+}
+
+impl<T> VitTower<T> {
+    /// As [`VitTower::new`], with a stack that is made of the tensors below a prefix.
+    pub(crate) fn with(
+        source: &mut dyn Source,
+        config: &VitConfig,
+        dim: usize,
+        form: Form,
+        stack: impl FnOnce(&mut dyn Source, &str) -> std::result::Result<T, ModelError>,
     ) -> std::result::Result<Self, ModelError> {
         let TransformerConfig {
             width,
@@ -141,8 +160,7 @@ impl VitTower {
             .pre_norm
             .then(|| LayerNorm::new(source, "vision_model.pre_layrnorm", width, eps))
             .transpose()?;
-        let encoder = "vision_model.encoder";
-        let transformer = Transformer::new(source, encoder, &config.transformer, form)?;
+        let transformer = stack(source, "vision_model.encoder")?;
         let post_norm = LayerNorm::new(source, "vision_model.post_layernorm", width, eps)?;
         let pool = match config.pooling {
             VitPooling::ClassToken => Pool::ClassToken,
@@ -170,6 +188,13 @@ impl VitTower {
         })
     }
 
+    /// The shared projection, `[dim, width]`; `None` where the pooled output is the embedding.
+    pub fn projection(&self) -> Option<&Tensor> {
+        self.projection.as_ref().map(Linear::weight)
+    }
+}
+
+impl VitTower {
     /// Pooled outputs `[n, width]` of pixels `[n, 3, height, width]` of at least one patch; rows
     /// and columns that fill no patch play no part.
     ///
@@ -194,7 +219,11 @@ impl VitTower {
             let class = class.reshape((1, 1, ()))?.repeat((n, 1, 1))?;
             x = Tensor::cat(&[&class, &x], 1)?;
         }
-        x = x.broadcast_add(&self.positions_for(rows, columns)?)?;
+        x = x.broadcast_add(&positions_for(
+            &self.positions,
+            &self.config,
+            (rows, columns),
+        )?)?;
         if let Some(norm) = &self.pre_norm {
             x = norm.forward(&x)?;
         }
@@ -213,22 +242,6 @@ impl VitTower {
         }
     }
 
-    /// Positions of a grid of patches, `[tokens, width]`.
-    fn positions_for(&self, rows: usize, columns: usize) -> Result<Tensor> {
-        let grid = self.config.grid();
-        if (rows, columns) == (grid, grid) {
-            return Ok(self.positions.clone());
-        }
-        let resampling = match self.config.sizing {
-            Sizing::Fixed => Resampling::Bicubic,
-            Sizing::Native => Resampling::BilinearAntialiased,
-        };
-        let first = usize::from(self.config.class_token);
-        let learned = self.positions.narrow(0, first, grid * grid)?;
-        let patches = resized(&learned, grid, (rows, columns), resampling)?;
-        Tensor::cat(&[&self.positions.narrow(0, 0, first)?, &patches], 0)
-    }
-
     /// Pooled rows `[n, width]` to the shared space, `[n, dim]`, not yet of unit length.
     ///
     /// # Errors
@@ -239,11 +252,26 @@ impl VitTower {
             None => Ok(pooled.clone()),
         }
     }
+}
 
-    /// The shared projection, `[dim, width]`; `None` where the pooled output is the embedding.
-    pub fn projection(&self) -> Option<&Tensor> {
-        self.projection.as_ref().map(Linear::weight)
+/// The positions of a tower for a grid of `rows` by `columns` patches, `[tokens, width]`.
+pub(crate) fn positions_for(
+    positions: &Tensor,
+    config: &VitConfig,
+    (rows, columns): (usize, usize),
+) -> Result<Tensor> {
+    let grid = config.grid();
+    if (rows, columns) == (grid, grid) {
+        return Ok(positions.clone());
     }
+    let resampling = match config.sizing {
+        Sizing::Fixed => Resampling::Bicubic,
+        Sizing::Native => Resampling::BilinearAntialiased,
+    };
+    let first = usize::from(config.class_token);
+    let learned = positions.narrow(0, first, grid * grid)?;
+    let patches = resized(&learned, grid, (rows, columns), resampling)?;
+    Tensor::cat(&[&positions.narrow(0, 0, first)?, &patches], 0)
 }
 
 /// The map from patches, channels first, to tokens.

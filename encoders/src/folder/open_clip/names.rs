@@ -11,8 +11,8 @@ use crate::{
 
 /// Gives tensors by the names that transformers has for them. `OpenCLIP` joins queries, keys and
 /// values, and stores projections without a bias as `[width, dim]`.
-pub(crate) struct OpenClipSource<'s, 'a> {
-    file: &'s mut FileSource<'a>,
+pub(crate) struct OpenClipSource<'a> {
+    file: FileSource<'a>,
     /// `""`, or `"text."` where the text tower is a module of its own.
     text: &'static str,
     /// Joined tensors of which not all parts were given yet.
@@ -27,14 +27,19 @@ enum Form {
     Part(usize),
 }
 
-impl<'s, 'a> OpenClipSource<'s, 'a> {
-    pub(crate) fn new(file: &'s mut FileSource<'a>) -> Self {
+impl<'a> OpenClipSource<'a> {
+    pub(crate) fn new(file: FileSource<'a>) -> Self {
         let own = file.shape("text.positional_embedding").is_some();
         Self {
             file,
             text: if own { "text." } else { "" },
             joined: HashMap::new(),
         }
+    }
+
+    /// The tensors by the names of the file.
+    pub(crate) fn file(&self) -> &FileSource<'a> {
+        &self.file
     }
 
     /// The name in the file and the form that the tensor has there.
@@ -94,7 +99,7 @@ fn block(rest: &str, tower: &str) -> (String, Form) {
     (format!("{tower}transformer.resblocks.{number}.{own}"), form)
 }
 
-impl Source for OpenClipSource<'_, '_> {
+impl Source for OpenClipSource<'_> {
     fn tensor(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Tensor, ModelError> {
         let (place, form) = self.place(name);
         match form {

@@ -10,6 +10,7 @@ mod matmul;
 mod relu;
 
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
+use parking_lot::RwLockReadGuard;
 
 pub use batch_norm::{BatchStatistics, batch_norm};
 pub use conv::{ConvShape, conv2d};
@@ -26,10 +27,26 @@ fn elements<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
 
 /// Runs `f` on the elements of a tensor, in row-major order.
 fn with_elements<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
-    let tensor = tensor.contiguous()?;
-    let (storage, layout) = tensor.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(storage) => Ok(f(elements(storage, layout)?)),
-        _ => bail!("this kernel runs on the CPU only"),
+    Ok(f(Elements::of(&tensor.contiguous()?).slice()?))
+}
+
+/// The f32 elements of a contiguous tensor in the memory of the CPU, without a copy.
+pub(crate) struct Elements<'a> {
+    storage: RwLockReadGuard<'a, Storage>,
+    layout: &'a Layout,
+}
+
+impl<'a> Elements<'a> {
+    pub(crate) fn of(tensor: &'a Tensor) -> Self {
+        let (storage, layout) = tensor.storage_and_layout();
+        Self { storage, layout }
+    }
+
+    /// In row-major order.
+    pub(crate) fn slice(&self) -> Result<&[f32]> {
+        match &*self.storage {
+            Storage::Cpu(storage) => elements(storage, self.layout),
+            _ => bail!("these elements are not in the memory of the CPU"),
+        }
     }
 }

@@ -57,8 +57,11 @@ impl PreprocessConfig {
             0
         };
         let triple = |key, default| {
-            let given = keys.is_set(key);
-            given.then(|| keys.triple(key)).unwrap_or(Ok(default))
+            if keys.is_set(key) {
+                keys.triple(key)
+            } else {
+                Ok(default)
+            }
         };
         let mean = triple("mean", Normalization::CLIP.mean)?;
         let std = triple("std", Normalization::CLIP.std)?;

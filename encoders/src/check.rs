@@ -1,0 +1,120 @@
+//! The self-check: do the kernels of this build, on this CPU, compute what the reference does?
+
+use std::path::Path;
+
+use embedding::Modality;
+use serde::Serialize;
+
+use crate::{
+    ModelError, Precision,
+    cpu::{Level, Plan},
+    folder::{self, SmallFiles},
+    load::{ALL_PROBES, Loader},
+    probes::{Deviation, Probes},
+    towers::Backend,
+};
+
+/// What one tower does at one precision with the kernels of one instruction set.
+#[derive(Debug, Clone, Serialize)]
+pub struct CheckRow {
+    /// Which tower.
+    pub tower: Modality,
+    /// The instruction set; `"reference"` is candle, on this machine, now.
+    pub kernels: &'static str,
+    /// How weights and activations are stored.
+    pub precision: Precision,
+    /// How far its embeddings of the probes are from the stored ones.
+    #[serde(flatten)]
+    pub deviation: Deviation,
+    /// Whether the least cosine is at least that of [`Precision::least_cosine`].
+    pub passed: bool,
+}
+
+/// Compares every precision and every set of kernels that this CPU runs with the stored probes of a
+/// model folder, or of the built-in model where `folder` is `None`. Where the folder has no probes,
+/// they are made by the reference network and written into its `diptych.json`.
+///
+/// A tower that runs on kernels of one kind alone, as the residual one does, has one row.
+///
+/// # Errors
+/// When the folder is no usable model or cannot be written to, or its probes do not fit it. An
+/// embedding that is wrong is not an error here, but a row that has not passed.
+pub fn check(folder: Option<&Path>) -> Result<Vec<CheckRow>, ModelError> {
+    let Some(folder) = folder else {
+        return rows(&Loader::builtin()?);
+    };
+    write_probes(folder)?;
+    let files = SmallFiles::read(folder)?;
+    rows(&Loader::of(folder, &files)?)
+}
+
+/// Makes probes by the reference network and writes them into `diptych.json`, unless it has some.
+/// Returns whether it did.
+///
+/// # Errors
+/// When the folder is no usable model or cannot be written to.
+pub fn write_probes(folder: &Path) -> Result<bool, ModelError> {
+    let files = SmallFiles::read(folder)?;
+    let loader = Loader::of(folder, &files)?;
+    if loader.card().probes.is_some() {
+        return Ok(false);
+    }
+    let probes = Probes::make(
+        &loader.text(Backend::Reference)?,
+        &loader.image(Backend::Reference)?,
+        loader.preprocess(),
+    )?;
+    let mut card = loader.card().clone();
+    card.probes = Some(probes);
+    folder::write_card(folder, &card)?;
+    Ok(true)
+}
+
+fn rows(loader: &Loader<'_>) -> Result<Vec<CheckRow>, ModelError> {
+    let Some(probes) = &loader.card().probes else {
+        return Err(ModelError::BadProbes {
+            problem: "there are none".to_owned(),
+        });
+    };
+    let mut rows = Vec::new();
+    let mut add = |tower, kernels, precision: Precision, deviation: Deviation| {
+        let passed = deviation.least_cosine >= precision.least_cosine();
+        rows.push(CheckRow {
+            tower,
+            kernels,
+            precision,
+            deviation,
+            passed,
+        });
+    };
+    let of_text = |backend| probes.of_texts(&loader.text(backend)?, ALL_PROBES);
+    let of_image =
+        |backend| probes.of_pictures(&loader.image(backend)?, loader.preprocess(), ALL_PROBES);
+    add(
+        Modality::Text,
+        "reference",
+        Precision::F32,
+        of_text(Backend::Reference)?,
+    );
+    for level in Level::all() {
+        for precision in Precision::ALL {
+            let plan = Backend::Packed(Plan { level, precision });
+            add(Modality::Text, level.name, precision, of_text(plan)?);
+        }
+    }
+    add(
+        Modality::Image,
+        "reference",
+        Precision::F32,
+        of_image(Backend::Reference)?,
+    );
+    if loader.image_is_packed() {
+        for level in Level::all() {
+            for precision in Precision::ALL {
+                let plan = Backend::Packed(Plan { level, precision });
+                add(Modality::Image, level.name, precision, of_image(plan)?);
+            }
+        }
+    }
+    Ok(rows)
+}

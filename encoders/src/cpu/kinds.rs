@@ -1,0 +1,199 @@
+//! The kinds of products: how the words of two packed operands become sums.
+
+use std::marker::PhantomData;
+
+use super::lanes::Lanes;
+
+/// One kind of product on one instruction set. A word is four bytes: one float, two bfloat16, or
+/// four bytes of which those of the rows are unsigned and those of the columns signed.
+///
+/// # Safety
+/// As for [`Lanes`]; `columns` reads one word for each lane.
+pub(super) trait Kind {
+    type L: Lanes;
+    type Row: Copy;
+    type Columns: Copy;
+    type Sum: Copy;
+
+    unsafe fn zero() -> Self::Sum;
+    unsafe fn row(word: *const u8) -> Self::Row;
+    unsafe fn columns(words: *const u8) -> Self::Columns;
+    unsafe fn mul_add(sum: Self::Sum, row: Self::Row, columns: Self::Columns) -> Self::Sum;
+    unsafe fn total(sum: Self::Sum) -> <Self::L as Lanes>::V;
+}
+
+/// Floats.
+pub(super) struct F32<L>(PhantomData<L>);
+
+impl<L: Lanes> Kind for F32<L> {
+    type L = L;
+    type Row = L::V;
+    type Columns = L::V;
+    type Sum = L::V;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self::Sum {
+        unsafe { L::splat(0.0) }
+    }
+    #[inline(always)]
+    unsafe fn row(word: *const u8) -> Self::Row {
+        unsafe { L::splat(word.cast::<f32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn columns(words: *const u8) -> Self::Columns {
+        unsafe { L::load(words.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn mul_add(sum: Self::Sum, row: Self::Row, columns: Self::Columns) -> Self::Sum {
+        unsafe { L::mul_add(row, columns, sum) }
+    }
+    #[inline(always)]
+    unsafe fn total(sum: Self::Sum) -> L::V {
+        sum
+    }
+}
+
+/// bfloat16 by way of floats: half the memory, the speed of floats.
+pub(super) struct Bf16<L>(PhantomData<L>);
+
+impl<L: Lanes> Kind for Bf16<L> {
+    type L = L;
+    type Row = [L::V; 2];
+    type Columns = [L::V; 2];
+    type Sum = L::V;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self::Sum {
+        unsafe { L::splat(0.0) }
+    }
+    #[inline(always)]
+    unsafe fn row(word: *const u8) -> Self::Row {
+        unsafe {
+            let word = word.cast::<u32>().read_unaligned();
+            let second = f32::from_bits(word & 0xffff_0000);
+            [L::splat(f32::from_bits(word << 16)), L::splat(second)]
+        }
+    }
+    #[inline(always)]
+    unsafe fn columns(words: *const u8) -> Self::Columns {
+        unsafe { [L::bf16_first(words), L::bf16_second(words)] }
+    }
+    #[inline(always)]
+    unsafe fn mul_add(sum: Self::Sum, row: Self::Row, columns: Self::Columns) -> Self::Sum {
+        unsafe { L::mul_add(row[1], columns[1], L::mul_add(row[0], columns[0], sum)) }
+    }
+    #[inline(always)]
+    unsafe fn total(sum: Self::Sum) -> L::V {
+        sum
+    }
+}
+
+/// Bytes by way of 16-bit numbers: exact, as the products of two bytes added in pairs fit 32 bits.
+pub(super) struct Int8<L>(PhantomData<L>);
+
+impl<L: Lanes> Kind for Int8<L> {
+    type L = L;
+    type Row = [L::I; 2];
+    type Columns = [L::I; 2];
+    type Sum = L::I;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self::Sum {
+        unsafe { L::zero_i() }
+    }
+    #[inline(always)]
+    unsafe fn row(word: *const u8) -> Self::Row {
+        unsafe { L::widen_unsigned(word.cast::<u32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn columns(words: *const u8) -> Self::Columns {
+        unsafe { L::widen_signed(words) }
+    }
+    #[inline(always)]
+    unsafe fn mul_add(sum: Self::Sum, row: Self::Row, columns: Self::Columns) -> Self::Sum {
+        unsafe {
+            let sum = L::mul_add_pairs(sum, row[0], columns[0]);
+            L::mul_add_pairs(sum, row[1], columns[1])
+        }
+    }
+    #[inline(always)]
+    unsafe fn total(sum: Self::Sum) -> L::V {
+        unsafe { L::to_float(sum) }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use native::{NativeBf16, NativeInt8};
+
+#[cfg(target_arch = "x86_64")]
+mod native {
+    use std::arch::x86_64::*;
+    use std::mem::transmute;
+
+    use super::Kind;
+    use crate::cpu::lanes::avx512::Avx512;
+
+    /// Pairs of bfloat16 in one instruction (AVX512-BF16).
+    pub(in crate::cpu) struct NativeBf16;
+
+    impl Kind for NativeBf16 {
+        type L = Avx512;
+        type Row = __m512bh;
+        type Columns = __m512bh;
+        type Sum = __m512;
+
+        #[inline(always)]
+        unsafe fn zero() -> Self::Sum {
+            unsafe { _mm512_setzero_ps() }
+        }
+        #[inline(always)]
+        unsafe fn row(word: *const u8) -> Self::Row {
+            // SAFETY: both types are 64 bytes without invalid values.
+            unsafe { transmute(_mm512_set1_epi32(word.cast::<i32>().read_unaligned())) }
+        }
+        #[inline(always)]
+        unsafe fn columns(words: *const u8) -> Self::Columns {
+            // SAFETY: as above.
+            unsafe { transmute(_mm512_loadu_si512(words.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn mul_add(sum: Self::Sum, row: Self::Row, columns: Self::Columns) -> Self::Sum {
+            unsafe { _mm512_dpbf16_ps(sum, row, columns) }
+        }
+        #[inline(always)]
+        unsafe fn total(sum: Self::Sum) -> __m512 {
+            sum
+        }
+    }
+
+    /// Four bytes in one instruction (AVX512-VNNI).
+    pub(in crate::cpu) struct NativeInt8;
+
+    impl Kind for NativeInt8 {
+        type L = Avx512;
+        type Row = __m512i;
+        type Columns = __m512i;
+        type Sum = __m512i;
+
+        #[inline(always)]
+        unsafe fn zero() -> Self::Sum {
+            unsafe { _mm512_setzero_si512() }
+        }
+        #[inline(always)]
+        unsafe fn row(word: *const u8) -> Self::Row {
+            unsafe { _mm512_set1_epi32(word.cast::<i32>().read_unaligned()) }
+        }
+        #[inline(always)]
+        unsafe fn columns(words: *const u8) -> Self::Columns {
+            unsafe { _mm512_loadu_si512(words.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn mul_add(sum: Self::Sum, row: Self::Row, columns: Self::Columns) -> Self::Sum {
+            unsafe { _mm512_dpbusd_epi32(sum, row, columns) }
+        }
+        #[inline(always)]
+        unsafe fn total(sum: Self::Sum) -> __m512 {
+            unsafe { _mm512_cvtepi32_ps(sum) }
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The kernels once per instruction set, and which of them this CPU runs.
+
+use std::fmt;
+
+use super::{
+    Precision,
+    kinds::{Bf16, F32, Int8},
+    lanes::{Lanes, Portable},
+    matmul::{self, MatMul},
+    rows,
+};
+
+/// Kernels that were compiled for one instruction set.
+///
+/// # Safety
+/// Those returned by [`Level::all`] run on this CPU. The functions have the contracts of those in
+/// [`matmul`] and [`rows`] of the same name.
+pub(crate) struct Level {
+    /// Its name, for people.
+    pub name: &'static str,
+    /// Floats in a register.
+    pub lanes: usize,
+    /// Rows of a tile.
+    pub tile_rows: usize,
+    /// The precisions worth having, the fastest first; the last is f32.
+    pub by_speed: &'static [Precision],
+    pub(super) f32: MatMul,
+    pub(super) bf16: MatMul,
+    pub(super) int8: MatMul,
+    pub(super) layer_norm: unsafe fn(*const f32, usize, (*const f32, *const f32, f32), *mut f32),
+    pub(super) narrow_bf16: unsafe fn(*const f32, usize, *mut u16),
+    pub(super) narrow_bytes: unsafe fn(*const f32, usize, *mut u8) -> f32,
+    pub(super) exponentials: unsafe fn(*mut f32, usize, usize, f32) -> f32,
+}
+
+impl fmt::Debug for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl Level {
+    /// Those that this CPU runs, the fastest first. The last one runs everywhere.
+    pub(crate) fn all() -> Vec<&'static Self> {
+        let mut all = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::is_x86_feature_detected as has;
+            let avx512 =
+                has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
+            if avx512 && has!("avx512vnni") && has!("avx512bf16") {
+                all.push(&avx512_bf16::LEVEL);
+            }
+            if avx512 && has!("avx512vnni") {
+                all.push(&avx512_vnni::LEVEL);
+            }
+            if avx512 {
+                all.push(&avx512_plain::LEVEL);
+            }
+            if has!("avx2") && has!("fma") {
+                all.push(&avx2_fma::LEVEL);
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        all.push(&neon_plain::LEVEL);
+        all.push(&portable::LEVEL);
+        all
+    }
+
+    /// The fastest.
+    pub(crate) fn best() -> &'static Self {
+        Self::all()[0]
+    }
+
+    /// Replaces `x` by its exponentials and returns one over their sum.
+    pub(super) fn softmax(&self, x: &mut [f32]) -> f32 {
+        // SAFETY: this level runs here, and nothing is padded.
+        unsafe { (self.exponentials)(x.as_mut_ptr(), x.len(), x.len(), 1.0) }
+    }
+
+    /// Rows `[n, inputs]` as a product of this precision takes them; `None` where they are already.
+    pub(super) fn narrow(
+        &self,
+        precision: Precision,
+        rows: &[f32],
+        inputs: usize,
+    ) -> Option<Narrow> {
+        if precision == Precision::F32 {
+            return None;
+        }
+        let stride = 4 * precision.words(inputs);
+        let count = rows.len() / inputs.max(1);
+        let mut narrow = Narrow {
+            bytes: vec![0; count * stride + 64],
+            stride,
+            steps: vec![0.0; count],
+        };
+        for (i, row) in rows.chunks_exact(inputs).enumerate() {
+            let to = narrow.bytes[i * stride..].as_mut_ptr();
+            // SAFETY: a row of `stride` bytes is there, which all elements fit in.
+            unsafe {
+                if precision == Precision::Bf16 {
+                    (self.narrow_bf16)(row.as_ptr(), inputs, to.cast());
+                } else {
+                    narrow.steps[i] = (self.narrow_bytes)(row.as_ptr(), inputs, to);
+                }
+            }
+        }
+        Some(narrow)
+    }
+
+    /// Columns of a panel.
+    pub(super) fn panel(&self) -> usize {
+        2 * self.lanes
+    }
+}
+
+/// Rows in a narrow form.
+pub(super) struct Narrow {
+    pub bytes: Vec<u8>,
+    /// Bytes from a row to the next.
+    pub stride: usize,
+    /// The step of each row of bytes.
+    pub steps: Vec<f32>,
+}
+
+macro_rules! level {
+    (
+        $module:ident, $name:literal, $lanes:ty, $bf16:ty, $int8:ty,
+        $by_speed:expr $(, $features:literal)?
+    ) => {
+        mod $module {
+            use std::ops::Range;
+
+            #[allow(clippy::wildcard_imports)]
+            use super::*;
+            use crate::cpu::matmul::Product;
+
+            pub(super) static LEVEL: Level = Level {
+                name: $name,
+                lanes: <$lanes>::COUNT,
+                tile_rows: <$lanes>::ROWS,
+                by_speed: $by_speed,
+                f32,
+                bf16,
+                int8,
+                layer_norm,
+                narrow_bf16,
+                narrow_bytes,
+                exponentials,
+            };
+
+            $(#[target_feature(enable = $features)])?
+            unsafe fn f32(product: &Product, rows: Range<usize>, panels: Range<usize>) {
+                unsafe { matmul::matmul::<F32<$lanes>>(product, rows, panels) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn bf16(product: &Product, rows: Range<usize>, panels: Range<usize>) {
+                unsafe { matmul::matmul::<$bf16>(product, rows, panels) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn int8(product: &Product, rows: Range<usize>, panels: Range<usize>) {
+                unsafe { matmul::matmul::<$int8>(product, rows, panels) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn layer_norm(
+                x: *const f32,
+                n: usize,
+                parameters: (*const f32, *const f32, f32),
+                to: *mut f32,
+            ) {
+                unsafe { rows::layer_norm::<$lanes>(x, n, parameters, to) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn narrow_bf16(x: *const f32, n: usize, to: *mut u16) {
+                unsafe { rows::narrow_bf16::<$lanes>(x, n, to) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn narrow_bytes(x: *const f32, n: usize, to: *mut u8) -> f32 {
+                unsafe { rows::narrow_bytes::<$lanes>(x, n, to) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn exponentials(x: *mut f32, n: usize, padded: usize, scale: f32) -> f32 {
+                unsafe { rows::exponentials::<$lanes>(x, n, padded, scale) }
+            }
+        }
+    };
+}
+
+/// bfloat16 by way of floats is no faster than floats.
+const WITHOUT_BF16: &[Precision] = &[Precision::Int8, Precision::F32];
+
+level!(
+    portable,
+    "portable",
+    Portable,
+    Bf16<Portable>,
+    Int8<Portable>,
+    &[Precision::F32]
+);
+#[cfg(target_arch = "aarch64")]
+use super::lanes::neon::Neon;
+#[cfg(target_arch = "aarch64")]
+level!(
+    neon_plain,
+    "neon",
+    Neon,
+    Bf16<Neon>,
+    Int8<Neon>,
+    WITHOUT_BF16,
+    "neon"
+);
+#[cfg(target_arch = "x86_64")]
+use super::{
+    kinds::{NativeBf16, NativeInt8},
+    lanes::{avx2::Avx2, avx512::Avx512},
+};
+#[cfg(target_arch = "x86_64")]
+level!(
+    avx2_fma,
+    "avx2",
+    Avx2,
+    Bf16<Avx2>,
+    Int8<Avx2>,
+    WITHOUT_BF16,
+    "avx2,fma"
+);
+#[cfg(target_arch = "x86_64")]
+level!(
+    avx512_plain,
+    "avx512",
+    Avx512,
+    Bf16<Avx512>,
+    Int8<Avx512>,
+    WITHOUT_BF16,
+    "avx512f,avx512bw,avx512dq,avx512vl"
+);
+#[cfg(target_arch = "x86_64")]
+level!(
+    avx512_vnni,
+    "avx512-vnni",
+    Avx512,
+    Bf16<Avx512>,
+    NativeInt8,
+    WITHOUT_BF16,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"
+);
+#[cfg(target_arch = "x86_64")]
+level!(
+    avx512_bf16,
+    "avx512-bf16",
+    Avx512,
+    NativeBf16,
+    NativeInt8,
+    &[Precision::Int8, Precision::Bf16, Precision::F32],
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16"
+);

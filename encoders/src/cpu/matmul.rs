@@ -1,0 +1,186 @@
+//! Products of rows with packed columns.
+//!
+//! Columns lie in panels of two registers: `[panel][word][2 * COUNT]`, so that one tile of some rows
+//! and one panel keeps all its sums in registers, and reads both operands in order. What is done
+//! with a sum (scales, bias, activation, residual) happens while the tile is at hand.
+
+use std::ops::Range;
+
+use super::{kinds::Kind, lanes::Lanes, math::activate};
+use crate::nn::Activation;
+
+/// Rows of a block, in tiles: those that stay in the second-level cache while panels go by.
+const BLOCK_TILES: usize = 12;
+
+/// The most floats in a tile of any instruction set.
+const MAX_TILE: usize = 14 * 32;
+
+/// One product `rows x columns`.
+#[derive(Clone, Copy)]
+pub(super) struct Product {
+    /// First word of the first row; 4-byte words.
+    pub rows: *const u8,
+    /// Bytes from a row to the next.
+    pub row_stride: usize,
+    /// Words of a row that count, and of a packed column.
+    pub words: usize,
+    /// The packed columns, from panel 0 on.
+    pub panels: *const u8,
+    /// Number of columns in all.
+    pub columns: usize,
+    /// What becomes of the sums.
+    pub finish: Finish,
+}
+
+/// What becomes of a sum, in this order.
+#[derive(Clone, Copy)]
+pub(super) struct Finish {
+    /// Per column `(scales, corrections)`: `sum * scale - correction`; null for none, else whole
+    /// panels of them.
+    pub columns: (*const f32, *const f32),
+    /// Factor of each row; null for none.
+    pub rows: *const f32,
+    /// Added per column; null for none, else whole panels of it.
+    pub bias: *const f32,
+    /// Applied to the result.
+    pub activation: Option<Activation>,
+    /// Whether what `out` holds (floats) is added.
+    pub residual: bool,
+    /// Whether bfloat16 is stored, and not floats.
+    pub bf16: bool,
+    /// Element 0 of row 0.
+    pub out: *mut u8,
+    /// Bytes from a row to the next.
+    pub out_stride: usize,
+}
+
+impl Finish {
+    /// Sums as they are, as floats.
+    pub(super) fn plain(out: *mut u8, out_stride: usize) -> Self {
+        Self {
+            columns: (std::ptr::null(), std::ptr::null()),
+            rows: std::ptr::null(),
+            bias: std::ptr::null(),
+            activation: None,
+            residual: false,
+            bf16: false,
+            out,
+            out_stride,
+        }
+    }
+}
+
+/// A kernel for [`Product`]s: rows `rows`, panels `panels`.
+pub(super) type MatMul = unsafe fn(&Product, rows: Range<usize>, panels: Range<usize>);
+
+/// # Safety
+/// The CPU has the instruction set; every pointer of `product` is valid for the rows and panels.
+#[inline(always)]
+pub(super) unsafe fn matmul<K: Kind>(product: &Product, rows: Range<usize>, panels: Range<usize>) {
+    let width = 2 * K::L::COUNT;
+    let panel_bytes = product.words * width * 4;
+    let count = rows.len();
+    let blocks = count.div_ceil(BLOCK_TILES * K::L::ROWS);
+    for block in split(rows, blocks) {
+        let tiles = block.len().div_ceil(K::L::ROWS);
+        for panel in panels.clone() {
+            for tile in split(block.clone(), tiles) {
+                let mut sums = [0.0_f32; MAX_TILE];
+                unsafe {
+                    let from = product.rows.add(tile.start * product.row_stride);
+                    let columns = product.panels.add(panel * panel_bytes);
+                    let operands = (from, product.row_stride, columns, product.words);
+                    sums_of::<K>(tile.len(), operands, sums.as_mut_ptr());
+                    finish::<K::L>(product, tile, panel, sums.as_ptr());
+                }
+            }
+        }
+    }
+}
+
+/// `parts` ranges of about the same length.
+pub(super) fn split(range: Range<usize>, parts: usize) -> impl Iterator<Item = Range<usize>> {
+    let (start, length) = (range.start, range.len());
+    (0..parts).map(move |i| start + length * i / parts..start + length * (i + 1) / parts)
+}
+
+/// Row, its stride, columns, words.
+type Operands = (*const u8, usize, *const u8, usize);
+
+/// Writes the sums of one tile, `[rows, 2 * COUNT]`.
+#[inline(always)]
+unsafe fn sums_of<K: Kind>(rows: usize, operands: Operands, out: *mut f32) {
+    macro_rules! by_rows {
+        ($($n:literal)*) => {
+            match rows {
+                $($n if const { $n <= K::L::ROWS } => unsafe { tile::<K, $n>(operands, out) },)*
+                _ => unreachable!("tiles have at most ROWS rows"),
+            }
+        };
+    }
+    by_rows!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+}
+
+#[inline(always)]
+unsafe fn tile<K: Kind, const ROWS: usize>(operands: Operands, out: *mut f32) {
+    let (rows, stride, mut columns, words) = operands;
+    let lanes = K::L::COUNT;
+    unsafe {
+        let mut sums = [[K::zero(); 2]; ROWS];
+        for word in 0..words {
+            let left = K::columns(columns);
+            let right = K::columns(columns.add(4 * lanes));
+            columns = columns.add(8 * lanes);
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let row = K::row(rows.add(i * stride + 4 * word));
+                sums[0] = K::mul_add(sums[0], row, left);
+                sums[1] = K::mul_add(sums[1], row, right);
+            }
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            K::L::store(out.add(2 * lanes * i), K::total(sums[0]));
+            K::L::store(out.add(2 * lanes * i + lanes), K::total(sums[1]));
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn finish<L: Lanes>(product: &Product, rows: Range<usize>, panel: usize, sums: *const f32) {
+    let f = &product.finish;
+    let width = 2 * L::COUNT;
+    for (i, row) in rows.enumerate() {
+        for half in 0..2 {
+            let column = panel * width + half * L::COUNT;
+            let left = product.columns.saturating_sub(column).min(L::COUNT);
+            if left == 0 {
+                break;
+            }
+            unsafe {
+                let mut v = L::load(sums.add(i * width + half * L::COUNT));
+                if !f.columns.0.is_null() {
+                    let correction = L::load(f.columns.1.add(column));
+                    v = L::sub(L::mul(v, L::load(f.columns.0.add(column))), correction);
+                }
+                if !f.rows.is_null() {
+                    v = L::mul(v, L::splat(*f.rows.add(row)));
+                }
+                if !f.bias.is_null() {
+                    v = L::add(v, L::load(f.bias.add(column)));
+                }
+                if let Some(activation) = f.activation {
+                    v = activate::<L>(activation, v);
+                }
+                let out = f.out.add(row * f.out_stride);
+                if f.bf16 {
+                    L::store_bf16_n(out.cast::<u16>().add(column), v, left);
+                    continue;
+                }
+                let out = out.cast::<f32>().add(column);
+                if f.residual {
+                    v = L::add(v, L::load_n(out, left));
+                }
+                L::store_n(out, v, left);
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Transformers on the CPU, as fast as it goes: weights packed once, kernels per instruction set.
+//!
+//! The networks are those of [`crate::nn`], which stay the reference that these are tested against,
+//! and run on every other device.
+#![allow(unsafe_code)]
+// Pointer arithmetic on aligned buffers, in words.
+#![allow(
+    clippy::cast_ptr_alignment,
+    clippy::inline_always,
+    clippy::missing_safety_doc
+)]
+
+mod attention;
+mod buffer;
+mod head;
+mod kinds;
+mod lanes;
+mod level;
+mod load;
+mod math;
+mod matmul;
+mod packed;
+mod passes;
+mod rows;
+mod text;
+mod transformer;
+mod vit;
+
+use candle_core::{Device, Result, Tensor};
+
+pub(crate) use level::Level;
+pub(crate) use load::Plan;
+pub(crate) use text::TextTower;
+pub(crate) use vit::VitTower;
+
+use crate::{nn::ops::Elements, run::Precision};
+use packed::Packed;
+
+/// Who computes: this thread alone, or all threads of the pool.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Team {
+    /// Number of threads, at least 1.
+    pub threads: usize,
+}
+
+impl Team {
+    /// Runs `f(0)` to `f(n - 1)`.
+    fn each(self, n: usize, f: impl Fn(usize) + Sync) {
+        use rayon::prelude::*;
+        if self.threads <= 1 || n <= 1 {
+            (0..n).for_each(f);
+        } else {
+            (0..n).into_par_iter().with_max_len(1).for_each(|i| f(i));
+        }
+    }
+}
+
+/// Rows `[n, inputs]` through a map of f32: `[n, outputs]`.
+fn project(projection: &Packed, rows: &Tensor) -> Result<Tensor> {
+    let (n, _) = rows.dims2()?;
+    let rows = rows.contiguous()?;
+    let elements = Elements::of(&rows);
+    let out = projection.apply(Level::best(), elements.slice()?, None);
+    Tensor::from_vec(out, (n, projection.outputs()), &Device::Cpu)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,256 @@
+//! From the files of a model to its two halves, at the precision that was asked for and that passes.
+
+use std::path::{Path, PathBuf};
+
+use embedding::{Modality, Scoring};
+use memmap2::Mmap;
+
+use crate::{
+    Card, ModelError, Precision, PrecisionChoice, PreprocessConfig, RunOptions, builtin,
+    cpu::{Level, Plan},
+    folder::{Description, Files, FolderSource, Layout, SmallFiles},
+    halves::{ImageHalf, TextHalf},
+    nn::{ImageConfig, TransformerConfig, network::logits},
+    probes::Deviation,
+    towers::Backend,
+    weights::map_file,
+};
+
+/// More than there ever are.
+pub(crate) const ALL_PROBES: usize = usize::MAX;
+
+/// Probes of the check at every start.
+const QUICK_PROBES: usize = 2;
+
+/// Least cosine to the probes at which a precision is chosen without being asked for.
+const AUTO_LEAST_COSINE: f32 = 0.999_9;
+
+/// Weights of a transformer below which another precision than f32 is not worth its error: they stay
+/// in the caches of the CPU.
+const SMALL: usize = 8_000_000;
+
+/// The files of a model, read and checked but for the weights.
+pub(crate) struct Loader<'a> {
+    layout: Layout,
+    weights: Weights<'a>,
+    file: PathBuf,
+    pub description: Description,
+}
+
+enum Weights<'a> {
+    Mapped(Mmap),
+    Borrowed(&'a [u8]),
+}
+
+/// How a tower runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Chosen {
+    pub backend: Backend,
+    /// How far its embeddings of the probes are from the stored ones, where there are any.
+    pub deviation: Option<Deviation>,
+}
+
+impl Loader<'static> {
+    /// Of the built-in model.
+    pub(crate) fn builtin() -> Result<Self, ModelError> {
+        let files = builtin::files();
+        Ok(Self {
+            layout: files.layout,
+            file: files.folder.join(files.layout.weights()),
+            description: files.describe()?,
+            weights: Weights::Borrowed(files.weights),
+        })
+    }
+}
+
+impl Loader<'_> {
+    /// Of a folder; its weights are mapped.
+    pub(crate) fn of(folder: &Path, small: &SmallFiles) -> Result<Self, ModelError> {
+        let file = folder.join(small.layout.weights());
+        let weights = map_file(&file)?;
+        let files = Files {
+            folder: folder.to_owned(),
+            layout: small.layout,
+            config: &small.config,
+            preprocessor: &small.preprocessor,
+            tokenizer: &small.tokenizer,
+            tokenizer_config: small.tokenizer_config.as_deref(),
+            weights: &weights,
+            card: small.card.as_deref(),
+        };
+        Ok(Self {
+            layout: small.layout,
+            file,
+            description: files.describe()?,
+            weights: Weights::Mapped(weights),
+        })
+    }
+
+    /// The card of the folder, or what stands in for one.
+    pub(crate) fn card(&self) -> &Card {
+        &self.description.card
+    }
+
+    /// What the image tower wants to see.
+    pub(crate) fn preprocess(&self) -> &PreprocessConfig {
+        &self.description.preprocess
+    }
+
+    /// Whether the image tower has a packed form.
+    pub(crate) fn image_is_packed(&self) -> bool {
+        matches!(self.description.network.image, ImageConfig::Vit(_))
+    }
+
+    /// The tensors.
+    pub(crate) fn source(&self) -> Result<FolderSource<'_>, ModelError> {
+        let bytes = match &self.weights {
+            Weights::Mapped(map) => &map[..],
+            Weights::Borrowed(bytes) => bytes,
+        };
+        FolderSource::new(self.layout, bytes, &self.file)
+    }
+
+    /// How cosines become probabilities.
+    pub(crate) fn scoring(&self) -> Result<Scoring, ModelError> {
+        let (scale, bias) = logits(&mut self.source()?, &self.description.network)?;
+        let logit_scale = scale.to_scalar::<f32>()?.exp();
+        let scoring = match bias {
+            None => Scoring::Softmax { logit_scale },
+            Some(bias) => Scoring::Sigmoid {
+                logit_scale,
+                logit_bias: bias.to_scalar::<f32>()?,
+            },
+        };
+        if scoring.is_usable() {
+            return Ok(scoring);
+        }
+        Err(ModelError::Tensor {
+            file: self.file.clone(),
+            name: "logit_scale".to_owned(),
+            problem: format!("gives {scoring}, expected finite numbers"),
+        })
+    }
+
+    /// The text half, on some backend.
+    pub(crate) fn text(&self, backend: Backend) -> Result<TextHalf, ModelError> {
+        let Description {
+            network, tokenizer, ..
+        } = &self.description;
+        TextHalf::new(&mut self.source()?, network, tokenizer.clone(), backend)
+    }
+
+    /// The image half, on some backend.
+    pub(crate) fn image(&self, backend: Backend) -> Result<ImageHalf, ModelError> {
+        let Description {
+            network,
+            preprocess,
+            ..
+        } = &self.description;
+        ImageHalf::new(&mut self.source()?, network, preprocess, backend)
+    }
+
+    /// The text half, as the options want it and its probes allow.
+    pub(crate) fn chosen_text(
+        &self,
+        options: &RunOptions,
+    ) -> Result<(TextHalf, Chosen), ModelError> {
+        let candidates = self.candidates(options, Some(&self.description.network.text.transformer));
+        let probes = self.card().probes.as_ref();
+        choose(
+            Modality::Text,
+            options,
+            &candidates,
+            |backend| self.text(backend),
+            |half| {
+                let probed = probes.map(|probes| probes.of_texts(half, QUICK_PROBES));
+                probed.transpose()
+            },
+        )
+    }
+
+    /// The image half, as the options want it and its probes allow.
+    pub(crate) fn chosen_image(
+        &self,
+        options: &RunOptions,
+    ) -> Result<(ImageHalf, Chosen), ModelError> {
+        let transformer = match &self.description.network.image {
+            ImageConfig::Vit(config) => Some(&config.transformer),
+            ImageConfig::Residual(_) => None,
+        };
+        let candidates = self.candidates(options, transformer);
+        let probes = self.card().probes.as_ref();
+        choose(
+            Modality::Image,
+            options,
+            &candidates,
+            |backend| self.image(backend),
+            |half| {
+                let probed = probes.map(|p| p.of_pictures(half, self.preprocess(), QUICK_PROBES));
+                probed.transpose()
+            },
+        )
+    }
+
+    /// The ways to run a tower, the best first.
+    fn candidates(
+        &self,
+        options: &RunOptions,
+        transformer: Option<&TransformerConfig>,
+    ) -> Vec<Backend> {
+        let Some(transformer) = transformer else {
+            return vec![Backend::Reference];
+        };
+        let level = Level::best();
+        let small = transformer.weights() < SMALL;
+        let precisions = match options.precision {
+            PrecisionChoice::Only(precision) => vec![precision],
+            PrecisionChoice::Auto if small || self.card().probes.is_none() => vec![Precision::F32],
+            PrecisionChoice::Auto => level.by_speed.to_vec(),
+        };
+        let packed = |precision| Backend::Packed(Plan { level, precision });
+        precisions.into_iter().map(packed).collect()
+    }
+}
+
+/// The first candidate that passes; an error that says by how much where the last one does not.
+fn choose<T>(
+    tower: Modality,
+    options: &RunOptions,
+    candidates: &[Backend],
+    build: impl Fn(Backend) -> Result<T, ModelError>,
+    probe: impl Fn(&T) -> Result<Option<Deviation>, ModelError>,
+) -> Result<(T, Chosen), ModelError> {
+    let mut failed = None;
+    for (i, backend) in candidates.iter().enumerate() {
+        let half = build(*backend)?;
+        let deviation = probe(&half)?;
+        let last = i + 1 == candidates.len();
+        let needed = if last || options.precision != PrecisionChoice::Auto {
+            backend.precision().least_cosine()
+        } else {
+            AUTO_LEAST_COSINE
+        };
+        let backend = *backend;
+        match deviation {
+            Some(deviation) if deviation.least_cosine < needed => {
+                failed = Some((backend, deviation, needed));
+            }
+            _ => return Ok((half, Chosen { backend, deviation })),
+        }
+    }
+    let (backend, deviation, needed) = failed.unwrap_or((
+        Backend::Reference,
+        Deviation {
+            least_cosine: 0.0,
+            max_abs: 0.0,
+        },
+        1.0,
+    ));
+    Err(ModelError::SelfCheck {
+        tower,
+        precision: backend.precision(),
+        kernels: backend.kernels(),
+        cosine: deviation.least_cosine,
+        needed,
+    })
+}

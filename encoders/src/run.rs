@@ -1,0 +1,178 @@
+//! How a model is run: on which device, at which precision.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// How weights and activations are stored, and their products computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit floats.
+    F32,
+    /// bfloat16, sums in 32-bit floats.
+    Bf16,
+    /// Bytes in the linear maps of the transformers: one step per output for weights, one per token
+    /// for activations; attention in bfloat16.
+    Int8,
+}
+
+impl Precision {
+    /// Every precision, the most exact first.
+    pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::Int8];
+
+    /// Least cosine of an embedding to that of the reference network in f32, below which a model is
+    /// not served at this precision.
+    pub fn least_cosine(self) -> f32 {
+        match self {
+            Self::F32 => 0.999_99,
+            Self::Bf16 => 0.999_9,
+            Self::Int8 => 0.998,
+        }
+    }
+
+    /// 4-byte words of a row with `n` elements.
+    pub(crate) fn words(self, n: usize) -> usize {
+        match self {
+            Self::F32 => n,
+            Self::Bf16 => n.div_ceil(2),
+            Self::Int8 => n.div_ceil(4),
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        })
+    }
+}
+
+/// Which precision a tower gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PrecisionChoice {
+    /// For each tower the fastest whose embeddings of the probes of the model folder have a cosine
+    /// of at least .9999 to the stored ones; f32 where there are no probes, or the tower is so small
+    /// that nothing would be gained.
+    #[default]
+    Auto,
+    /// This one, refused where the probes of the model folder are missed by more than
+    /// [`Precision::least_cosine`] allows.
+    Only(Precision),
+}
+
+/// Where a model runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DeviceChoice {
+    /// On the CPU.
+    #[default]
+    Cpu,
+    /// On the NVIDIA GPU with this number, in f32; needs a build with the feature `cuda`.
+    Cuda(usize),
+    /// On the Apple GPU with this number, in f32; needs a build with the feature `metal`.
+    Metal(usize),
+}
+
+/// How a model is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RunOptions {
+    /// Which precision the towers get.
+    pub precision: PrecisionChoice,
+    /// Where they run.
+    pub device: DeviceChoice,
+}
+
+/// Why a choice cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("expected {expected}, got {text:?}")]
+pub struct BadChoice {
+    text: String,
+    expected: &'static str,
+}
+
+impl FromStr for PrecisionChoice {
+    type Err = BadChoice;
+
+    fn from_str(text: &str) -> Result<Self, BadChoice> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        let named = Precision::ALL.into_iter().find(|p| p.to_string() == text);
+        named.map(Self::Only).ok_or_else(|| BadChoice {
+            text: text.to_owned(),
+            expected: "auto, f32, bf16 or int8",
+        })
+    }
+}
+
+impl fmt::Display for PrecisionChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Only(precision) => precision.fmt(f),
+        }
+    }
+}
+
+impl FromStr for DeviceChoice {
+    type Err = BadChoice;
+
+    fn from_str(text: &str) -> Result<Self, BadChoice> {
+        let bad = || BadChoice {
+            text: text.to_owned(),
+            expected: "cpu, cuda, cuda:N, metal or metal:N",
+        };
+        let (kind, number) = match text.split_once(':') {
+            Some((kind, number)) => (kind, number.parse().map_err(|_| bad())?),
+            None => (text, 0),
+        };
+        match kind {
+            "cpu" if kind == text => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(number)),
+            "metal" => Ok(Self::Metal(number)),
+            _ => Err(bad()),
+        }
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+            Self::Metal(number) => write!(f, "metal:{number}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn choices_survive_their_text_form_and_others_are_refused() {
+        for text in ["auto", "f32", "bf16", "int8"] {
+            let choice: PrecisionChoice = text.parse().expect("it is one");
+            assert_eq!(choice.to_string(), text);
+        }
+        for text in ["", "F32", "fp16", "auto "] {
+            let error = text.parse::<PrecisionChoice>().expect_err(text);
+            assert!(
+                error.to_string().contains("auto, f32, bf16 or int8"),
+                "{error}"
+            );
+        }
+        for text in ["cpu", "cuda:1", "metal:0"] {
+            let choice: DeviceChoice = text.parse().expect("it is one");
+            assert_eq!(choice.to_string(), text);
+        }
+        assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(0)));
+        for text in ["", "cpu:0", "cuda:", "cuda:x", "gpu"] {
+            assert!(text.parse::<DeviceChoice>().is_err(), "{text}");
+        }
+    }
+}
