@@ -11,6 +11,7 @@ pub fn spaces(dim: usize) -> Spaces {
         shared_dim: dim,
         specific_text_dim: None,
         specific_image_dim: None,
+        scoring: None,
     }
 }
 

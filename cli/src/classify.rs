@@ -42,7 +42,7 @@ pub fn run(places: &Places, args: &ClassifyArgs) -> Result<()> {
     let space = model.spaces().shared();
     let templates = prompts.templates().to_vec();
     let embeddings = encode(prompts.texts(), &model)?;
-    let head = prompts.head(space.clone(), &embeddings, model.logit_scale())?;
+    let head = prompts.head(space.clone(), &embeddings, model.scoring())?;
     let predictions = head.predict(&Query {
         embedding: encoded.shared,
         space,

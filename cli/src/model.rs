@@ -49,10 +49,10 @@ pub fn info(places: &Places, args: &ModelInfoArgs) -> Result<()> {
         ("specific dims", specific.join(", ")),
         ("context length", info.context_length.to_string()),
         ("image size", info.image_size.to_string()),
-        ("logit scale", info.logit_scale.to_string()),
         ("device", info.device.clone()),
         ("text tower", tower(&info.text)),
         ("image tower", tower(&info.image)),
+        ("probabilities", model.scoring().to_string()),
         (
             "license",
             info.license

@@ -125,6 +125,7 @@ impl HashEncoder {
             shared_dim: dim,
             specific_text_dim: Some(dim),
             specific_image_dim: Some(dim),
+            scoring: None,
         };
         Self { spaces, modality }
     }

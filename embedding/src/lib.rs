@@ -16,10 +16,12 @@
 
 mod encoder;
 mod mix;
+mod scoring;
 mod space;
 mod unit;
 
 pub use encoder::{EncodeError, Encoded, Encoder, HashEncoder, check_contract};
 pub use mix::mix;
+pub use scoring::Scoring;
 pub use space::{Aspect, Fingerprint, Modality, Space, SpaceError, Spaces};
 pub use unit::{Embedding, EmbeddingError, UNIT_TOLERANCE};

@@ -5,6 +5,8 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::Scoring;
+
 /// What kind of thing an item is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -143,6 +145,10 @@ pub struct Spaces {
     pub specific_text_dim: Option<usize>,
     /// The same for images.
     pub specific_image_dim: Option<usize>,
+    /// How a shared cosine becomes a probability; `None` where it is not known, as in spaces that
+    /// were stored before this was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scoring: Option<Scoring>,
 }
 
 impl Spaces {
@@ -160,7 +166,8 @@ impl Spaces {
         dim.map(|dim| self.space(dim, Aspect::Specific(modality)))
     }
 
-    /// Whether both sets were made by the same model.
+    /// Whether both sets were made by the same model. Embeddings do not depend on the scoring, so it
+    /// does not count.
     pub fn same_model(&self, other: &Self) -> bool {
         self.fingerprint == other.fingerprint
             && self.shared_dim == other.shared_dim
@@ -228,5 +235,18 @@ mod tests {
             fingerprint: Fingerprint([2; 16]),
             ..a.clone()
         }));
+    }
+
+    /// What collections stored before the scoring was kept.
+    #[test]
+    fn spaces_without_a_scoring_are_read() {
+        let old = r#"{"model":"m","fingerprint":"00000000000000000000000000000000",
+            "shared_dim":4,"specific_text_dim":null,"specific_image_dim":8}"#;
+        let read: Spaces = serde_json::from_str(old).expect("as it was written");
+        assert_eq!(read.scoring, None);
+        let scoring = Some(Scoring::Softmax { logit_scale: 100.0 });
+        let new = Spaces { scoring, ..read };
+        let text = serde_json::to_string(&new).expect("plain");
+        assert_eq!(serde_json::from_str::<Spaces>(&text).ok(), Some(new));
     }
 }

@@ -2,16 +2,18 @@
 
 use std::path::PathBuf;
 
-use crate::folder::Files;
+use crate::folder::{Files, Layout};
 
 /// The files of `encoders/builtin`.
 pub(crate) fn files() -> Files<'static> {
     Files {
         folder: PathBuf::from("diptych-mini"),
         name: "diptych-mini",
+        layout: Layout::Transformers,
         config: include_bytes!("../builtin/config.json"),
         preprocessor: include_bytes!("../builtin/preprocessor_config.json"),
         tokenizer: include_bytes!("../builtin/tokenizer.json"),
+        tokenizer_config: None,
         weights: include_bytes!("../builtin/model.safetensors"),
         card: Some(include_bytes!("../builtin/diptych.json")),
     }

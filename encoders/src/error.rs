@@ -14,6 +14,23 @@ pub enum ModelError {
     /// A file cannot be read or written; the message names it.
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    /// A folder holds no model.
+    #[error("{} is no model folder: it has neither config.json nor open_clip_config.json. \
+             Supported are {supported}", folder.display())]
+    NoModel {
+        /// The folder.
+        folder: PathBuf,
+        /// Every family.
+        supported: &'static str,
+    },
+    /// A file of a model folder is missing.
+    #[error("{} is missing: {hint}", file.display())]
+    MissingFile {
+        /// The file.
+        file: PathBuf,
+        /// What is there instead, and what to do.
+        hint: String,
+    },
     /// A file is not valid JSON.
     #[error("{} is not valid JSON", file.display())]
     Json {

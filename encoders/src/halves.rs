@@ -4,8 +4,9 @@ use candle_core::Tensor;
 use embedding::{Embedding, EncodeError, Encoded};
 
 use crate::{
-    ModelError, Pixels, TextTokenizer,
-    nn::{FileSource, ImageConfig, NetworkConfig},
+    ModelError, Pixels, PreprocessConfig, TextTokenizer,
+    folder::FolderSource,
+    nn::NetworkConfig,
     specific::Specific,
     towers::{Backend, ImageRunner, TextRunner},
 };
@@ -25,12 +26,48 @@ pub(crate) struct TextHalf {
 pub(crate) struct ImageHalf {
     tower: ImageRunner,
     specific: Specific,
-    network: ImageConfig,
+    width: usize,
+    input: Input,
+}
+
+/// Which pictures an image tower takes.
+enum Input {
+    /// Those of this height and width.
+    Size(usize, usize),
+    /// Those of whole patches.
+    Patches {
+        /// Side of a patch in pixels.
+        patch: usize,
+        /// Most patches of a picture.
+        most: usize,
+    },
+}
+
+impl Input {
+    /// What is wrong with pixels of this size.
+    fn problem(&self, height: usize, width: usize) -> Option<String> {
+        match *self {
+            Self::Size(rows, columns) if (height, width) != (rows, columns) => Some(format!(
+                "pixels are {height} x {width}, expected {rows} x {columns}"
+            )),
+            Self::Patches { patch, most }
+                if !height.is_multiple_of(patch)
+                    || !width.is_multiple_of(patch)
+                    || (height / patch).saturating_mul(width / patch) > most =>
+            {
+                Some(format!(
+                    "pixels are {height} x {width}, expected at most {most} whole patches of \
+                     {patch} x {patch}"
+                ))
+            }
+            _ => None,
+        }
+    }
 }
 
 impl TextHalf {
     pub(crate) fn new(
-        source: &mut FileSource<'_>,
+        source: &mut FolderSource<'_>,
         network: &NetworkConfig,
         tokenizer: TextTokenizer,
         backend: Backend,
@@ -76,22 +113,32 @@ impl TextHalf {
 
 impl ImageHalf {
     pub(crate) fn new(
-        source: &mut FileSource<'_>,
+        source: &mut FolderSource<'_>,
         network: &NetworkConfig,
+        preprocess: &PreprocessConfig,
         backend: Backend,
     ) -> Result<Self, ModelError> {
         let (tower, shared) = ImageRunner::new(source, network, backend)?;
-        let specific = Specific::new(source, "visual", shared.as_ref(), network.image.width())?;
+        let width = network.image.width();
+        let specific = Specific::new(source, "visual", shared.as_ref(), width)?;
+        let side = network.image.image_size();
+        let size = preprocess.size();
         Ok(Self {
             tower,
             specific,
-            network: network.image.clone(),
+            width,
+            input: match preprocess.patches() {
+                Some((patch, most)) => Input::Patches { patch, most },
+                None => size.map_or(Input::Size(side, side), |size| {
+                    Input::Size(size.height.get() as usize, size.width.get() as usize)
+                }),
+            },
         })
     }
 
     /// Elements of a specific embedding.
     pub(crate) fn specific_dim(&self) -> Result<Option<usize>, ModelError> {
-        self.specific.dim(self.network.width())
+        self.specific.dim(self.width)
     }
 
     /// Bytes of packed weights; 0 where the tower is not packed.
@@ -101,11 +148,8 @@ impl ImageHalf {
 
     /// One embedding per picture, in order.
     pub(crate) fn encode(&self, batch: &[Pixels]) -> Result<Vec<Encoded>, EncodeError> {
-        let side = self.network.image_size();
         for (position, pixels) in batch.iter().enumerate() {
-            if (pixels.height(), pixels.width()) != (side, side) {
-                let (height, width) = (pixels.height(), pixels.width());
-                let reason = format!("pixels are {height} x {width}, expected {side} x {side}");
+            if let Some(reason) = self.input.problem(pixels.height(), pixels.width()) {
                 return Err(EncodeError::BadInput { position, reason });
             }
         }

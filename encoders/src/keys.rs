@@ -3,6 +3,7 @@
 //! Null counts as missing in every file, as in transformers, which writes it for what was never set.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
@@ -17,12 +18,17 @@ pub(crate) fn parse(contents: &[u8], file: &Path) -> Result<Value, ModelError> {
 }
 
 /// An object inside a JSON file.
+#[derive(Clone)]
 pub(crate) struct Keys<'a> {
     file: &'a Path,
     prefix: String,
     values: &'a Map<String, Value>,
     /// The name of an object beside this one, and what it holds: its values win.
     overriding: Option<(String, &'a Map<String, Value>)>,
+    /// What is meant by keys that are not there.
+    defaults: Option<&'a Map<String, Value>>,
+    /// Whether an overriding object may leave out what the section says.
+    lenient: bool,
 }
 
 impl<'a> Keys<'a> {
@@ -34,6 +40,8 @@ impl<'a> Keys<'a> {
                 prefix: String::new(),
                 values,
                 overriding: None,
+                defaults: None,
+                lenient: false,
             }),
             None => Err(ModelError::BadValue {
                 file: PathBuf::from(file),
@@ -44,29 +52,51 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// An object inside this one.
-    ///
-    /// Where there is a `{key}_dict` beside it, as in files from before 2023, transformers lets its
-    /// values win. Here both must agree on every key that is read: which of two different values
-    /// the weights were trained with, nobody can tell.
-    pub(crate) fn section(&self, key: &str) -> Result<Keys<'a>, ModelError> {
-        let object = |key: &str| {
-            let expected = "an object";
-            let value = self.get(key, expected)?;
-            value.as_object().ok_or_else(|| self.bad(key, expected))
+    /// The same keys, where those that are not there mean what `defaults`, an object, says.
+    pub(crate) fn with_defaults(mut self, defaults: &'static Value) -> Self {
+        self.defaults = defaults.as_object();
+        self
+    }
+
+    /// The same keys, where a default does not count as said by an overriding object that leaves a
+    /// key out.
+    pub(crate) fn without_overridden_default(&self) -> Self {
+        Self {
+            lenient: true,
+            ..self.clone()
+        }
+    }
+
+    /// An object inside this one, or an empty one where it is not there.
+    pub(crate) fn section_or_empty(&self, key: &str) -> Result<Keys<'a>, ModelError> {
+        static EMPTY: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
+        let values = match set(self.values, key) {
+            Some(value) => value.as_object(),
+            None => Some(&*EMPTY),
         };
-        let overriding = format!("{key}_dict");
         Ok(Keys {
             file: self.file,
             prefix: self.path(key) + ".",
-            values: object(key)?,
-            overriding: if self.is_set(&overriding) {
-                let values = object(&overriding)?;
-                Some((self.path(&overriding), values))
-            } else {
-                None
-            },
+            values: values.ok_or_else(|| self.bad(key, "an object"))?,
+            overriding: None,
+            defaults: None,
+            lenient: false,
         })
+    }
+
+    /// An object inside this one.
+    ///
+    /// Where there is a `{key}_dict` beside it, as in files from before 2023, transformers lets its
+    /// values win, and where it leaves a key out, the default. Here both must agree on every key
+    /// that is read: which of two different values the weights were trained with, nobody can tell.
+    pub(crate) fn section(&self, key: &str) -> Result<Keys<'a>, ModelError> {
+        let mut section = self.section_or_empty(key)?;
+        let overriding = format!("{key}_dict");
+        if self.is_set(&overriding) {
+            let values = self.section_or_empty(&overriding)?.values;
+            section.overriding = Some((self.path(&overriding), values));
+        }
+        Ok(section)
     }
 
     /// Whether a key is there and not null.
@@ -130,6 +160,17 @@ impl<'a> Keys<'a> {
         numbers.ok_or_else(|| self.bad(key, expected))
     }
 
+    /// Three numbers, or one for all three.
+    pub(crate) fn triple(&self, key: &str) -> Result<[f64; 3], ModelError> {
+        let expected = "a number, or three, red first";
+        let numbers: Option<Vec<f64>> = match self.get(key, expected)? {
+            Value::Array(numbers) => numbers.iter().map(Value::as_f64).collect(),
+            number => number.as_f64().map(|number| vec![number; 3]),
+        };
+        let numbers = numbers.and_then(|numbers| numbers.try_into().ok());
+        numbers.ok_or_else(|| self.bad(key, expected))
+    }
+
     /// True or false.
     pub(crate) fn flag(&self, key: &str) -> Result<bool, ModelError> {
         let expected = "true or false";
@@ -161,11 +202,14 @@ impl<'a> Keys<'a> {
 
     /// A value of any kind that must be there.
     pub(crate) fn get(&self, key: &str, expected: &'static str) -> Result<&'a Value, ModelError> {
+        let default = self.defaults.and_then(|defaults| set(defaults, key));
         let value = set(self.values, key);
         let Some((name, values)) = &self.overriding else {
+            let value = value.or(default);
             return value.ok_or_else(|| self.missing(key, expected));
         };
-        match (value, set(values, key)) {
+        let default = default.filter(|_| !self.lenient || value.is_none());
+        match (value, set(values, key).or(default)) {
             (Some(value), Some(other)) if value != other => Err(ModelError::BadValue {
                 file: PathBuf::from(self.file),
                 key: format!("{name}.{key}"),

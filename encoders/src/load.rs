@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use embedding::Modality;
+use embedding::{Modality, Scoring};
 use memmap2::Mmap;
 
 use crate::{
     Card, ModelError, Precision, PrecisionChoice, PreprocessConfig, RunOptions, builtin,
     cpu::{Level, Plan},
-    folder::{Description, Files, SmallFiles, WEIGHTS},
+    folder::{Description, Files, FolderSource, Layout, SmallFiles},
     halves::{ImageHalf, TextHalf},
-    nn::{FileSource, ImageConfig, TransformerConfig, network::logits},
+    nn::{ImageConfig, TransformerConfig, network::logits},
     probes::Deviation,
     towers::Backend,
     weights::map_file,
@@ -31,6 +31,7 @@ const SMALL: usize = 8_000_000;
 
 /// The files of a model, read and checked but for the weights.
 pub(crate) struct Loader<'a> {
+    layout: Layout,
     weights: Weights<'a>,
     file: PathBuf,
     pub description: Description,
@@ -54,7 +55,8 @@ impl Loader<'static> {
     pub(crate) fn builtin() -> Result<Self, ModelError> {
         let files = builtin::files();
         Ok(Self {
-            file: files.folder.join(WEIGHTS),
+            layout: files.layout,
+            file: files.folder.join(files.layout.weights()),
             description: files.describe()?,
             weights: Weights::Borrowed(files.weights),
         })
@@ -64,18 +66,21 @@ impl Loader<'static> {
 impl Loader<'_> {
     /// Of a folder, called `name` where its card does not say; its weights are mapped.
     pub(crate) fn of(folder: &Path, name: &str, small: &SmallFiles) -> Result<Self, ModelError> {
-        let file = folder.join(WEIGHTS);
+        let file = folder.join(small.layout.weights());
         let weights = map_file(&file)?;
         let files = Files {
             folder: folder.to_owned(),
             name,
+            layout: small.layout,
             config: &small.config,
             preprocessor: &small.preprocessor,
             tokenizer: &small.tokenizer,
+            tokenizer_config: small.tokenizer_config.as_deref(),
             weights: &weights,
             card: small.card.as_deref(),
         };
         Ok(Self {
+            layout: small.layout,
             file,
             description: files.describe()?,
             weights: Weights::Mapped(weights),
@@ -98,18 +103,33 @@ impl Loader<'_> {
     }
 
     /// The tensors.
-    pub(crate) fn source(&self) -> Result<FileSource<'_>, ModelError> {
+    pub(crate) fn source(&self) -> Result<FolderSource<'_>, ModelError> {
         let bytes = match &self.weights {
             Weights::Mapped(map) => &map[..],
             Weights::Borrowed(bytes) => bytes,
         };
-        FileSource::new(bytes, &self.file)
+        FolderSource::new(self.layout, bytes, &self.file)
     }
 
-    /// Factor from cosines to logits.
-    pub(crate) fn logit_scale(&self) -> Result<f32, ModelError> {
-        let (scale, _) = logits(&mut self.source()?, &self.description.network)?;
-        Ok(scale.to_scalar::<f32>()?.exp())
+    /// How cosines become probabilities.
+    pub(crate) fn scoring(&self) -> Result<Scoring, ModelError> {
+        let (scale, bias) = logits(&mut self.source()?, &self.description.network)?;
+        let logit_scale = scale.to_scalar::<f32>()?.exp();
+        let scoring = match bias {
+            None => Scoring::Softmax { logit_scale },
+            Some(bias) => Scoring::Sigmoid {
+                logit_scale,
+                logit_bias: bias.to_scalar::<f32>()?,
+            },
+        };
+        if scoring.is_usable() {
+            return Ok(scoring);
+        }
+        Err(ModelError::Tensor {
+            file: self.file.clone(),
+            name: "logit_scale".to_owned(),
+            problem: format!("gives {scoring}, expected finite numbers"),
+        })
     }
 
     /// The text half, on some backend.
@@ -122,7 +142,12 @@ impl Loader<'_> {
 
     /// The image half, on some backend.
     pub(crate) fn image(&self, backend: Backend) -> Result<ImageHalf, ModelError> {
-        ImageHalf::new(&mut self.source()?, &self.description.network, backend)
+        let Description {
+            network,
+            preprocess,
+            ..
+        } = &self.description;
+        ImageHalf::new(&mut self.source()?, network, preprocess, backend)
     }
 
     /// The text half, as the options want it and its probes allow.

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use embedding::{EncodeError, Encoded, Encoder, Modality, Spaces};
+use embedding::{EncodeError, Encoded, Encoder, Modality, Scoring, Spaces};
 use serde::Serialize;
 
 use crate::{
@@ -17,19 +17,22 @@ use crate::{
 pub struct ModelInfo {
     /// Its name.
     pub name: String,
-    /// `"clip"` (text transformer, vision transformer) or `"diptych"` (text transformer, residual
-    /// convolution tower).
+    /// `"clip"`, `"siglip"` (`SigLIP`, and `SigLIP` 2 of one resolution), `"siglip2"` (its `NaFlex`), all
+    /// with two transformers, or `"diptych"` (text transformer, residual convolution tower).
     pub family: &'static str,
     /// The spaces that it fills.
     pub spaces: Spaces,
     /// Longest text in tokens, special ones included.
     pub context_length: usize,
-    /// Side of the square pictures that it sees, in pixels.
+    /// Side in pixels of the square pictures that it was trained on.
     pub image_size: usize,
+    /// Height and width in pixels of what pictures are made to; `None` where each keeps nearly its
+    /// own proportions.
+    pub input_size: Option<[usize; 2]>,
     /// Number of weights that were learned: neither running statistics nor position ids count.
     pub parameters: usize,
-    /// Factor from cosines to logits.
-    pub logit_scale: f32,
+    /// How cosines become probabilities.
+    pub scoring: Scoring,
     /// Where it runs.
     pub device: String,
     /// How the text tower runs.
@@ -113,7 +116,7 @@ impl Model {
     fn from_loader(loader: Loader<'_>, options: &RunOptions) -> Result<Self, ModelError> {
         let (text, text_run) = loader.chosen_text(options)?;
         let (image, image_run) = loader.chosen_image(options)?;
-        let (parameters, logit_scale) = (loader.source()?.parameters(), loader.logit_scale()?);
+        let (parameters, scoring) = (loader.source()?.file().parameters(), loader.scoring()?);
         let Description {
             network,
             preprocess,
@@ -127,15 +130,18 @@ impl Model {
             shared_dim: network.dim,
             specific_text_dim: text.specific_dim()?,
             specific_image_dim: image.specific_dim()?,
+            scoring: Some(scoring),
         };
+        let input = preprocess.size();
         let info = ModelInfo {
             name: card.name,
             family: family(&network),
             spaces: spaces.clone(),
             context_length: network.text.context_length,
             image_size: network.image.image_size(),
+            input_size: input.map(|size| [size.height, size.width].map(|side| side.get() as usize)),
             parameters,
-            logit_scale,
+            scoring,
             device: options.device.to_string(),
             text: TowerInfo::new(text_run, text.bytes()),
             image: TowerInfo::new(image_run, image.bytes()),
@@ -168,9 +174,9 @@ impl Model {
         &self.info.spaces
     }
 
-    /// Factor from cosines to logits.
-    pub fn logit_scale(&self) -> f32 {
-        self.info.logit_scale
+    /// How cosines of pictures and texts become probabilities.
+    pub fn scoring(&self) -> Scoring {
+        self.info.scoring
     }
 
     /// What the image tower wants to see of a picture.

@@ -5,7 +5,8 @@ use candle_core::Tensor;
 use crate::{
     ModelError,
     complement::Complement,
-    nn::{FileSource, Init, Source},
+    folder::FolderSource,
+    nn::{Init, Source},
 };
 
 /// Where the specific embeddings of one tower come from.
@@ -22,13 +23,13 @@ impl Specific {
     /// Takes `{tower}_specific_projection.weight` where the file has it. `shared` is the shared
     /// projection, `[dim, width]`, where there is one.
     pub(crate) fn new(
-        source: &mut FileSource<'_>,
+        source: &mut FolderSource<'_>,
         tower: &str,
         shared: Option<&Tensor>,
         width: usize,
     ) -> Result<Self, ModelError> {
         let name = format!("{tower}_specific_projection.weight");
-        if let Some(shape) = source.shape(&name) {
+        if let Some(shape) = source.file().shape(&name) {
             // As many rows as the file has, but at least one: an embedding has elements.
             let rows = shape.first().copied().unwrap_or_default().max(1);
             let shape = [rows, width];

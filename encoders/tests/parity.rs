@@ -1,15 +1,28 @@
-//! Equal to transformers: token ids, pixel values and embeddings of the checkpoints and pictures
-//! under `tests/reference/data`, which `tests/reference/make_reference.py` made.
+//! Equal to transformers and to `OpenCLIP`: token ids, pixel values and embeddings of the checkpoints
+//! and pictures under `tests/reference/data`, which `tests/reference/make_reference.py` made.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use embedding::{Embedding, Encoded, Modality, check_contract};
+use embedding::{Embedding, Encoded, Modality, Scoring, check_contract};
 use encoders::{DecodeLimits, Model, Picture, Pixels, decode};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-const CHECKPOINTS: [&str; 2] = ["quick_gelu_legacy_eos", "gelu_named_eos"];
+const CHECKPOINTS: [&str; 9] = [
+    // CLIP as OpenAI, LAION and DataComp publish it; and pictures of another size than it learned.
+    "quick_gelu_legacy_eos",
+    "gelu_named_eos",
+    "clip_interpolated",
+    // SigLIP, SigLIP 2 of one size, SigLIP 2 NaFlex.
+    "siglip",
+    "siglip2",
+    "siglip2_naflex",
+    // OpenCLIP's own form: shortest, longest with padding, squash; the last like CLIPA.
+    "open_clip_plain",
+    "open_clip_custom",
+    "open_clip_clipa",
+];
 
 /// Largest difference of an element of a unit embedding, from equal inputs to the tower.
 const MAX_ABS: f32 = 2e-6;
@@ -101,12 +114,19 @@ impl Case {
         Some(values.chunks_exact(length).map(<[f32]>::to_vec).collect())
     }
 
-    /// The pixel values that transformers hands to its image tower.
+    /// The pixel values that the reference hands to its image tower: all in one tensor, or one
+    /// tensor for each picture, `[3, height, width]`.
     fn pixels(&self) -> Vec<Pixels> {
-        let (shape, _) = &self.expected["image_pixels"];
-        let rows = self
-            .rows("image_pixels")
-            .expect("every checkpoint has them");
+        let Some((shape, _)) = self.expected.get("image_pixels") else {
+            let one = |name: &String| {
+                let name = format!("pixels/{name}");
+                let (shape, _) = &self.expected[&name];
+                let planes = self.rows(&name).expect("it is there");
+                Pixels::new(planes.concat(), shape[1], shape[2]).expect("they fill their shape")
+            };
+            return self.pictures().iter().map(one).collect();
+        };
+        let rows = self.rows("image_pixels").expect("it is there");
         let pixels = rows
             .into_iter()
             .map(|row| Pixels::new(row, shape[2], shape[3]));
@@ -285,14 +305,20 @@ fn both_encoders_keep_their_contract() {
 }
 
 #[test]
-fn the_scale_is_read() {
+fn how_cosines_become_probabilities_is_read() {
     for case in CHECKPOINTS.map(Case::load) {
-        let theirs = case.listing["logit_scale"].as_f64().expect("a number");
-        let ours = f64::from(case.model.logit_scale());
-        assert!(
-            (ours - theirs).abs() <= 1e-4,
-            "{}: {ours}, expected {theirs}",
-            case.name
-        );
+        let number = |key: &str| case.listing[key].as_f64().map(|x| x as f32);
+        let scale = number("logit_scale").expect("every checkpoint has one");
+        let scoring = case.model.scoring();
+        let what = format!("{}: {scoring}", case.name);
+        assert!((scoring.logit_scale() - scale).abs() <= 1e-4, "{what}");
+        match (scoring, number("logit_bias")) {
+            (Scoring::Softmax { .. }, None) => {}
+            (Scoring::Sigmoid { logit_bias, .. }, Some(bias)) => {
+                assert!((logit_bias - bias).abs() <= 1e-4, "{what}");
+            }
+            _ => panic!("{what}"),
+        }
+        assert_eq!(case.model.spaces().scoring, Some(scoring), "{what}");
     }
 }

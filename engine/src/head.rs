@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use embedding::{Embedding, Space};
+use embedding::{Embedding, Scoring, Space};
 use serde::{Deserialize, Serialize};
 
 use crate::{EngineError, Query, Score, index::dot};
@@ -18,8 +18,8 @@ pub struct Head {
     pub weights: Vec<f32>,
     /// Added to each logit, `[labels]`.
     pub bias: Vec<f32>,
-    /// Factor of the dot products, already exponentiated.
-    pub logit_scale: f32,
+    /// How logits become probabilities.
+    pub scoring: Scoring,
 }
 
 /// What a head says about one label.
@@ -29,7 +29,7 @@ pub struct Prediction {
     pub label: String,
     /// Cosine of the query with the label's weights.
     pub score: Score,
-    /// Softmax over all labels of the head.
+    /// How probable the label is, as the head's scoring says.
     pub probability: f64,
 }
 
@@ -44,7 +44,7 @@ impl Head {
         space: Space,
         labels: Vec<String>,
         prompts: &[Vec<Embedding>],
-        logit_scale: f32,
+        scoring: Scoring,
     ) -> Result<Self, EngineError> {
         if prompts.len() != labels.len() {
             return Err(bad(format!(
@@ -69,14 +69,14 @@ impl Head {
             labels,
             weights,
             bias,
-            logit_scale,
+            scoring,
         };
         head.check()?;
         Ok(head)
     }
 
-    /// The labels, most probable first; equal ones in the order of the head. The probabilities sum
-    /// to 1.
+    /// The labels, most probable first; equal ones in the order of the head. Whether the
+    /// probabilities sum to 1 is up to the scoring.
     ///
     /// # Errors
     /// When the query comes from another space, or the head's parts do not fit together.
@@ -99,9 +99,9 @@ impl Head {
         let logits: Vec<f64> = dots
             .iter()
             .zip(&self.bias)
-            .map(|((dot, _), bias)| f64::from(self.logit_scale * dot) + f64::from(*bias))
+            .map(|((dot, _), bias)| self.scoring.logit(*dot) + f64::from(*bias))
             .collect();
-        let probabilities = softmax(&logits);
+        let probabilities = self.scoring.probabilities(&logits);
         let mut predictions: Vec<Prediction> = self
             .labels
             .iter()
@@ -122,7 +122,7 @@ impl Head {
             labels,
             weights,
             bias,
-            logit_scale,
+            scoring,
         } = self;
         if labels.is_empty() {
             return Err(bad("it has no labels".into()));
@@ -146,9 +146,9 @@ impl Head {
         if !weights.iter().chain(bias).all(|x| x.is_finite()) {
             return Err(bad("a weight is not finite".into()));
         }
-        if !(logit_scale.is_finite() && *logit_scale > 0.0) {
+        if !scoring.is_usable() {
             return Err(bad(format!(
-                "logit_scale is {logit_scale}, expected a positive number"
+                "its scoring is {scoring}, expected finite numbers and a scale above 0"
             )));
         }
         Ok(())
@@ -167,13 +167,6 @@ fn class_mean(label: &str, prompts: &[Embedding], dim: usize) -> Result<Embeddin
     }
     let opposed = |_| bad(format!("the prompts of {label:?} cancel each other out"));
     Embedding::normalized(sum).map_err(opposed)
-}
-
-fn softmax(logits: &[f64]) -> Vec<f64> {
-    let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let powers: Vec<f64> = logits.iter().map(|logit| (logit - max).exp()).collect();
-    let sum: f64 = powers.iter().sum();
-    powers.iter().map(|power| power / sum).collect()
 }
 
 fn bad(reason: String) -> EngineError {
@@ -205,7 +198,7 @@ mod tests {
             space(1),
             labels.iter().map(|&l| l.into()).collect(),
             prompts,
-            10.0,
+            Scoring::Softmax { logit_scale: 10.0 },
         )
     }
 
@@ -231,6 +224,31 @@ mod tests {
     }
 
     #[test]
+    fn under_a_sigmoid_a_label_is_as_probable_whatever_the_others_are() {
+        let scoring = Scoring::Sigmoid {
+            logit_scale: 10.0,
+            logit_bias: -7.0,
+        };
+        let probability = |labels: &[&str], prompts: &[Vec<Embedding>]| {
+            let mut head = head(labels, prompts).expect("a head");
+            head.scoring = scoring;
+            let query = Query {
+                embedding: unit(3.0, 4.0),
+                space: space(1),
+            };
+            let predictions = head.predict(&query).expect("the spaces are equal");
+            assert!(predictions.is_sorted_by(|a, b| a.probability >= b.probability));
+            let up = predictions.iter().find(|p| p.label == "up");
+            up.expect("it is a label").probability
+        };
+        let (up, right) = (vec![unit(0.0, 1.0)], vec![unit(1.0, 0.0)]);
+        let alone = probability(&["up"], std::slice::from_ref(&up));
+        assert!((alone - 1.0 / (1.0 + (-1.0_f64).exp())).abs() < 1e-5);
+        let beside = probability(&["right", "up"], &[right, up]);
+        assert_eq!(alone.to_bits(), beside.to_bits());
+    }
+
+    #[test]
     fn labels_and_prompts_that_do_not_fit_are_refused() {
         let up = vec![unit(0.0, 1.0)];
         let three = Embedding::normalized(vec![1.0; 3]).expect("has a direction");
@@ -241,7 +259,9 @@ mod tests {
         assert!(head(&["a"], &[vec![]]).is_err());
         assert!(head(&["a"], &[vec![three]]).is_err());
         assert!(head(&["a"], &[vec![unit(0.0, 1.0), unit(0.0, -1.0)]]).is_err());
-        assert!(Head::zero_shot(space(1), vec!["a".into()], &[up], f32::NAN).is_err());
+        let logit_scale = f32::NAN;
+        let scoring = Scoring::Softmax { logit_scale };
+        assert!(Head::zero_shot(space(1), vec!["a".into()], &[up], scoring).is_err());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use embedding::{Embedding, Space};
+use embedding::{Embedding, Scoring, Space};
 
 use crate::{EngineError, Head};
 
@@ -77,11 +77,11 @@ impl Prompts {
         self,
         space: Space,
         embeddings: &[Embedding],
-        logit_scale: f32,
+        scoring: Scoring,
     ) -> Result<Head, EngineError> {
         let rows = embeddings.chunks(self.templates.len());
         let per_label: Vec<_> = rows.map(<[Embedding]>::to_vec).collect();
-        Head::zero_shot(space, self.labels, &per_label, logit_scale)
+        Head::zero_shot(space, self.labels, &per_label, scoring)
     }
 }
 

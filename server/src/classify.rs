@@ -38,10 +38,10 @@ pub(crate) async fn classify(
     let encoded = encode_one(state, content).await?.encoded;
     let embeddings = encode_prompts(state, prompts.texts()).await?;
     let space = state.model.spaces.shared();
-    let logit_scale = state.model.logit_scale;
+    let scoring = state.model.scoring;
     block("classifying", move || {
         let failed = |e| ApiError::engine("classifying", e);
-        let head = prompts.head(space.clone(), &embeddings, logit_scale);
+        let head = prompts.head(space.clone(), &embeddings, scoring);
         head.map_err(failed)?
             .predict(&Query {
                 embedding: encoded.shared,

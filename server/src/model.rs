@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use embedding::{Encoder, Spaces};
+use embedding::{Encoder, Scoring, Spaces};
 use encoders::{Model, Picture, Pixels};
 use serde_json::Value;
 
@@ -15,8 +15,8 @@ pub struct ModelHandle {
     pub info: Value,
     /// The spaces that both towers fill.
     pub spaces: Spaces,
-    /// Factor on cosines before the softmax of a classification.
-    pub logit_scale: f32,
+    /// How the cosines of a classification become probabilities.
+    pub scoring: Scoring,
     /// Words in.
     pub text: Arc<dyn Encoder<String>>,
     /// Prepared pictures in.
@@ -31,7 +31,7 @@ impl From<Model> for ModelHandle {
             // A card that cannot be told as JSON is shown as `null`; the towers work all the same.
             info: serde_json::to_value(model.info()).unwrap_or_default(),
             spaces: model.spaces().clone(),
-            logit_scale: model.logit_scale(),
+            scoring: model.scoring(),
             text: model.text(),
             image: model.image(),
             prepare: Arc::new(move |picture| model.prepare(picture)),

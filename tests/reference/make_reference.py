@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What transformers makes of tiny random CLIP checkpoints, and a check of exported folders.
+"""What transformers and OpenCLIP make of tiny random checkpoints, and a check of exported folders.
 
     pip install -r requirements.txt
     python make_reference.py make                       # writes data/, seeded
@@ -24,8 +24,10 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+import families
 import pictures
 import tokenizer
+from rows import specific, unit
 
 SEED = 20240607
 DATA = pathlib.Path(__file__).parent / "data"
@@ -119,20 +121,6 @@ def randomize(model, seed):
         parameter.data.copy_(values)
 
 
-def unit(rows):
-    rows = rows.astype(np.float64)
-    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
-
-
-def specific(pooled, projection):
-    """The unit part of `pooled` [n, hidden] outside of the rows of `projection` [dim, hidden]."""
-    weights = projection.detach().double().numpy()
-    if np.linalg.matrix_rank(weights) == weights.shape[1]:
-        return None
-    pooled = pooled.astype(np.float64)
-    return unit(pooled - pooled @ np.linalg.pinv(weights) @ weights)
-
-
 @torch.no_grad()
 def encode(model, tokens, images):
     """Outputs per text (lists of ids) and per picture ([n, 3, h, w]); one text at a time, so that
@@ -200,6 +188,7 @@ def make():
             "pictures": list(decoded),
         }
         (folder / "expected.json").write_text(json.dumps(listing, indent=1) + "\n")
+    families.make(DATA, decoded, TEXTS, SEED + len(CHECKPOINTS))
 
 
 def check_export(folder, result, tolerance):

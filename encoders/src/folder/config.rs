@@ -1,9 +1,11 @@
 //! `config.json`: the sizes of a network, read and written.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
+use super::{SUPPORTED, siglip};
 use crate::{
     ModelError,
     keys::Keys,
@@ -19,27 +21,75 @@ const LEGACY_END: u32 = 2;
 /// What a folder can be written of.
 const ONLY_CLIP: &str = "towers as in CLIP: no others are written";
 
+/// What transformers 5.23 takes for keys of `text_config` that are not there.
+static CLIP_TEXT: LazyLock<Value> = LazyLock::new(|| {
+    json!({
+        "vocab_size": 49408,
+        "hidden_size": 512,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 8,
+        "max_position_embeddings": 77,
+        "hidden_act": "quick_gelu",
+        "layer_norm_eps": 1e-5,
+        "eos_token_id": 49407,
+    })
+});
+
+/// The same for `vision_config`.
+static CLIP_VISION: LazyLock<Value> = LazyLock::new(|| {
+    json!({
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "num_channels": 3,
+        "image_size": 224,
+        "patch_size": 32,
+        "hidden_act": "quick_gelu",
+        "layer_norm_eps": 1e-5,
+    })
+});
+
+/// The same for the outermost keys.
+static CLIP: LazyLock<Value> = LazyLock::new(|| json!({ "projection_dim": 512 }));
+
 /// Reads the contents of a `config.json`; `file` is for messages.
 pub(super) fn read(value: &Value, file: &Path) -> Result<NetworkConfig, ModelError> {
     let root = Keys::root(file, value)?;
-    let families = "\"clip\" or \"diptych\"";
-    let text = root.section("text_config");
-    let image = root.section("vision_config");
-    let image = match root.text("model_type", "\"clip\" or \"diptych\"")? {
-        "clip" => vit(&image?)?,
-        "diptych" => residual(&image?)?,
-        _ => return Err(root.bad("model_type", families)),
-    };
+    match root.text("model_type", SUPPORTED)? {
+        "clip" => clip(root),
+        "siglip" => siglip::fixed(&root),
+        "siglip2" => siglip::naflex(&root),
+        "diptych" => diptych(&root),
+        _ => Err(root.bad("model_type", SUPPORTED)),
+    }
+}
+
+fn clip(root: Keys<'_>) -> Result<NetworkConfig, ModelError> {
+    let image = root.section("vision_config")?.with_defaults(&CLIP_VISION);
+    let (image_size, patch_size) = square_patches(&image)?;
+    let text = root.section("text_config")?.with_defaults(&CLIP_TEXT);
+    let tower = VitConfig::clip(image_size, patch_size, transformer(&image)?);
     Ok(NetworkConfig {
-        dim: root.count("projection_dim")?,
-        text: text_tower(&text?)?,
-        image,
+        text: text_tower(&text)?,
+        image: ImageConfig::Vit(tower),
         logit_bias: false,
+        dim: root.with_defaults(&CLIP).count("projection_dim")?,
+    })
+}
+
+fn diptych(root: &Keys<'_>) -> Result<NetworkConfig, ModelError> {
+    Ok(NetworkConfig {
+        image: residual(&root.section("vision_config")?)?,
+        text: text_tower(&root.section("text_config")?)?,
+        logit_bias: false,
+        dim: root.count("projection_dim")?,
     })
 }
 
 fn text_tower(keys: &Keys<'_>) -> Result<TextConfig, ModelError> {
-    let end = keys.id("eos_token_id")?;
+    let end = keys.without_overridden_default().id("eos_token_id")?;
     Ok(TextConfig {
         vocabulary: keys.count("vocab_size")?,
         context_length: keys.count("max_position_embeddings")?,
@@ -54,21 +104,16 @@ fn text_tower(keys: &Keys<'_>) -> Result<TextConfig, ModelError> {
     })
 }
 
-fn vit(keys: &Keys<'_>) -> Result<ImageConfig, ModelError> {
+/// Sides of the picture and of a patch, in pixels.
+pub(super) fn square_patches(keys: &Keys<'_>) -> Result<(usize, usize), ModelError> {
     let (image_size, patch_size) = (keys.count("image_size")?, keys.count("patch_size")?);
     if patch_size > image_size {
         return Err(keys.bad("patch_size", "at most image_size"));
     }
-    // Older files leave it out; the shape of the patches says the same.
-    if keys.is_set("num_channels") && keys.count("num_channels")? != 3 {
+    if keys.count("num_channels")? != 3 {
         return Err(keys.bad("num_channels", "3"));
     }
-    let transformer = transformer(keys)?;
-    Ok(ImageConfig::Vit(VitConfig::clip(
-        image_size,
-        patch_size,
-        transformer,
-    )))
+    Ok((image_size, patch_size))
 }
 
 fn residual(keys: &Keys<'_>) -> Result<ImageConfig, ModelError> {
@@ -86,12 +131,10 @@ fn residual(keys: &Keys<'_>) -> Result<ImageConfig, ModelError> {
     }))
 }
 
-fn transformer(keys: &Keys<'_>) -> Result<TransformerConfig, ModelError> {
+/// The sizes of a transformer, by the names that CLIP and `SigLIP` share.
+pub(super) fn transformer(keys: &Keys<'_>) -> Result<TransformerConfig, ModelError> {
     let activations = "\"quick_gelu\", \"gelu\" or \"gelu_pytorch_tanh\"";
-    let name = keys.text(
-        "hidden_act",
-        "\"quick_gelu\", \"gelu\" or \"gelu_pytorch_tanh\"",
-    )?;
+    let name = keys.text("hidden_act", activations)?;
     let activation =
         Activation::from_name(name).ok_or_else(|| keys.bad("hidden_act", activations))?;
     let (width, heads) = (

@@ -1,31 +1,75 @@
 //! Model folders: the only hand-over between training and serving.
 //!
 //! A folder is a Hugging Face checkpoint: `config.json`, `preprocessor_config.json`,
-//! `tokenizer.json` and `model.safetensors`. Ours may add a `diptych.json` (see [`Card`]), which
-//! others ignore. Nothing else in the project reads or writes these files.
+//! `tokenizer.json` and `model.safetensors`, for `SigLIP` also `tokenizer_config.json`. Or it is one of
+//! `OpenCLIP`: `open_clip_config.json`, `open_clip_model.safetensors` and `tokenizer.json`. Ours may
+//! add a `diptych.json` (see [`Card`]), which others ignore. Nothing else in the project reads or
+//! writes these files.
 
 mod config;
+mod open_clip;
+mod siglip;
+mod small;
+mod source;
+mod tokenizer;
 mod write;
 
 use std::path::{Path, PathBuf};
 
 use embedding::Fingerprint;
-use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use small::SmallFiles;
+pub(crate) use source::FolderSource;
+use tokenizer::Rules;
 pub(crate) use write::write_card;
 pub use write::{Export, Stored};
 
 use crate::{
     ModelError, PreprocessConfig, Probes, TextTokenizer, keys,
-    nn::{ImageConfig, NetworkConfig, Pooling},
+    keys::Keys,
+    nn::{ImageConfig, NetworkConfig, Pooling, Sizing, VitPooling},
 };
 
-pub(crate) const CONFIG: &str = "config.json";
-pub(crate) const PREPROCESSOR: &str = "preprocessor_config.json";
-pub(crate) const TOKENIZER: &str = "tokenizer.json";
-pub(crate) const WEIGHTS: &str = "model.safetensors";
+const CONFIG: &str = "config.json";
+const PREPROCESSOR: &str = "preprocessor_config.json";
+const TOKENIZER: &str = "tokenizer.json";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const WEIGHTS: &str = "model.safetensors";
+const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
+const OPEN_CLIP_WEIGHTS: &str = "open_clip_model.safetensors";
 const CARD: &str = "diptych.json";
+
+/// Every family, for messages.
+const SUPPORTED: &str = "\"clip\" (CLIP of OpenAI, LAION and DataComp), \"siglip\" (SigLIP, and SigLIP 2 \
+                         of one resolution), \"siglip2\" (SigLIP 2 NaFlex) or \"diptych\"; or a folder \
+                         in the form of OpenCLIP, with open_clip_config.json";
+
+/// Whose form a folder has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// That of transformers.
+    Transformers,
+    /// That of `OpenCLIP`.
+    OpenClip,
+}
+
+impl Layout {
+    fn config(self) -> &'static str {
+        match self {
+            Self::Transformers => CONFIG,
+            Self::OpenClip => OPEN_CLIP_CONFIG,
+        }
+    }
+
+    /// Name of the file that holds the weights.
+    pub(crate) fn weights(self) -> &'static str {
+        match self {
+            Self::Transformers => WEIGHTS,
+            Self::OpenClip => OPEN_CLIP_WEIGHTS,
+        }
+    }
+}
 
 /// `diptych.json`: what people want to know of a model. Nothing in it changes an embedding.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -50,9 +94,12 @@ pub(crate) struct Files<'a> {
     pub folder: PathBuf,
     /// What the model is called where it has no card.
     pub name: &'a str,
+    pub layout: Layout,
     pub config: &'a [u8],
+    /// Empty in the form of `OpenCLIP`.
     pub preprocessor: &'a [u8],
     pub tokenizer: &'a [u8],
+    pub tokenizer_config: Option<&'a [u8]>,
     pub weights: &'a [u8],
     pub card: Option<&'a [u8]>,
 }
@@ -66,51 +113,25 @@ pub(crate) struct Description {
     pub fingerprint: Fingerprint,
 }
 
-/// The small files of a folder, owned; the weights are mapped apart.
-pub(crate) struct SmallFiles {
-    pub config: Vec<u8>,
-    pub preprocessor: Vec<u8>,
-    pub tokenizer: Vec<u8>,
-    pub card: Option<Vec<u8>>,
-}
-
-impl SmallFiles {
-    pub(crate) fn read(folder: &Path) -> Result<Self, ModelError> {
-        let card = folder.join(CARD);
-        Ok(Self {
-            config: fs::read(folder.join(CONFIG))?,
-            preprocessor: fs::read(folder.join(PREPROCESSOR))?,
-            tokenizer: fs::read(folder.join(TOKENIZER))?,
-            card: if card.exists() {
-                Some(fs::read(card)?)
-            } else {
-                None
-            },
-        })
-    }
-}
-
 impl Files<'_> {
     /// Reads everything but the weights.
     pub(crate) fn describe(&self) -> Result<Description, ModelError> {
-        let file = self.folder.join(CONFIG);
-        let network = config::read(&keys::parse(self.config, &file)?, &file)?;
-        let file = self.folder.join(PREPROCESSOR);
-        let preprocess = PreprocessConfig::from_json(self.preprocessor, &file)?;
-        let side = network.image.image_size();
-        let size = preprocess.size();
-        if (size.width.get() as usize, size.height.get() as usize) != (side, side) {
-            return Err(ModelError::BadValue {
-                file,
-                key: "size".to_owned(),
-                value: format!("made for {} x {} pixels", size.width, size.height),
-                expected: format!("the {side} x {side} that {CONFIG} says"),
-            });
-        }
+        let (network, preprocess, rules) = match self.layout {
+            Layout::Transformers => self.transformers()?,
+            Layout::OpenClip => {
+                let file = self.folder.join(OPEN_CLIP_CONFIG);
+                let config = keys::parse(self.config, &file)?;
+                let (name, value) = self.tokenizer_config()?;
+                let keys = Keys::root(&name, &value)?;
+                let keys = self.tokenizer_config.map(|_| &keys);
+                let read = open_clip::read(&config, &file, keys)?;
+                (read.network, read.preprocess, read.rules)
+            }
+        };
         let file = self.folder.join(TOKENIZER);
         let context = network.text.context_length;
-        let tokenizer = TextTokenizer::from_json(self.tokenizer, &file, context)?;
-        check_tokenizer(&tokenizer, &network, &file)?;
+        let tokenizer = TextTokenizer::with_rules(self.tokenizer, &file, context, &rules)?;
+        check_tokenizer(&tokenizer, &network, &file, self.layout)?;
         let card = if let Some(contents) = self.card {
             let file = self.folder.join(CARD);
             parse_card(contents, file)?
@@ -121,27 +142,57 @@ impl Files<'_> {
             }
         };
         Ok(Description {
+            fingerprint: self.fingerprint(&network),
             network,
             preprocess,
             tokenizer,
             card,
-            fingerprint: self.fingerprint(),
         })
     }
 
+    fn transformers(&self) -> Result<(NetworkConfig, PreprocessConfig, Rules), ModelError> {
+        let file = self.folder.join(CONFIG);
+        let network = config::read(&keys::parse(self.config, &file)?, &file)?;
+        let file = self.folder.join(PREPROCESSOR);
+        let preprocess = PreprocessConfig::from_json(self.preprocessor, &file)?;
+        check_size(&network.image, &preprocess, file)?;
+        let rules = if is_siglip(&network) {
+            let (name, value) = self.tokenizer_config()?;
+            let keys = Keys::root(&name, &value)?;
+            let naflex = preprocess.patches().is_some();
+            tokenizer::siglip(&keys, naflex, network.text.context_length)?
+        } else {
+            Rules::default()
+        };
+        Ok((network, preprocess, rules))
+    }
+
+    /// The name and contents of `tokenizer_config.json`; an empty object where there is none.
+    fn tokenizer_config(&self) -> Result<(PathBuf, serde_json::Value), ModelError> {
+        let file = self.folder.join(TOKENIZER_CONFIG);
+        let value = keys::parse(self.tokenizer_config.unwrap_or(b"{}"), &file)?;
+        Ok((file, value))
+    }
+
     /// A hash over everything that changes an embedding.
-    fn fingerprint(&self) -> Fingerprint {
+    fn fingerprint(&self, network: &NetworkConfig) -> Fingerprint {
         let mut hash = blake3::Hasher::new();
-        for (name, contents) in [
-            (CONFIG, self.config),
-            (PREPROCESSOR, self.preprocessor),
-            (TOKENIZER, self.tokenizer),
-            (WEIGHTS, self.weights),
-        ] {
+        let mut add = |name: &str, contents: &[u8]| {
             hash.update(name.as_bytes());
             hash.update(&(contents.len() as u64).to_le_bytes());
             hash.update_rayon(contents);
+        };
+        add(self.layout.config(), self.config);
+        if self.layout == Layout::Transformers {
+            add(PREPROCESSOR, self.preprocessor);
         }
+        add(TOKENIZER, self.tokenizer);
+        // CLIP in the form of transformers does not look at it.
+        let read = self.layout == Layout::OpenClip || is_siglip(network);
+        if let Some(contents) = self.tokenizer_config.filter(|_| read) {
+            add(TOKENIZER_CONFIG, contents);
+        }
+        add(self.layout.weights(), self.weights);
         let mut fingerprint = [0; 16];
         fingerprint.copy_from_slice(&hash.finalize().as_bytes()[..16]);
         Fingerprint(fingerprint)
@@ -162,13 +213,84 @@ pub(crate) fn read_card(folder: &Path) -> Result<Option<Card>, ModelError> {
     parse_card(&fs::read(&file)?, file).map(Some)
 }
 
+/// Refuses preprocessing that makes what the tower cannot take. A vision transformer takes other
+/// sizes than the one that its positions were learned for: they are interpolated then, as
+/// transformers does when asked to. It is the folder that asks here, by saying two sizes.
+fn check_size(
+    image: &ImageConfig,
+    preprocess: &PreprocessConfig,
+    file: PathBuf,
+) -> Result<(), ModelError> {
+    let bad = |key: &str, value: String, expected: String| {
+        let key = key.to_owned();
+        Err(ModelError::BadValue {
+            file,
+            key,
+            value,
+            expected,
+        })
+    };
+    let sides = preprocess
+        .size()
+        .map(|size| (size.height.get() as usize, size.width.get() as usize));
+    let (height, width) = sides.unwrap_or_default();
+    let value = format!("made for {width} x {height} pixels");
+    match (image, preprocess.patches()) {
+        (ImageConfig::Vit(vit), Some((patch, _))) if vit.sizing == Sizing::Native => {
+            if patch != vit.patch_size {
+                let expected = format!("{} as {CONFIG} says", vit.patch_size);
+                return bad("patch_size", patch.to_string(), expected);
+            }
+        }
+        (ImageConfig::Vit(vit), None) if vit.sizing == Sizing::Fixed => {
+            let patch = vit.patch_size;
+            if height < patch || width < patch {
+                return bad(
+                    "size",
+                    value,
+                    format!("at least one patch of {patch} x {patch}"),
+                );
+            }
+        }
+        (ImageConfig::Residual(config), None) => {
+            let side = config.image_size;
+            if (height, width) != (side, side) {
+                let expected = format!("the {side} x {side} that {CONFIG} says");
+                return bad("size", value, expected);
+            }
+        }
+        (_, patches) => {
+            let kind = |naflex| {
+                if naflex {
+                    "of whole patches"
+                } else {
+                    "of one size"
+                }
+            };
+            let (made, wanted) = (kind(patches.is_some()), kind(patches.is_none()));
+            let expected = format!("a processor that makes pictures {wanted}");
+            return bad(
+                "image_processor_type",
+                format!("for pictures {made}"),
+                expected,
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Refuses a tokenizer that gives no ids, ids the text tower does not have, or not the token that
 /// is pooled.
 fn check_tokenizer(
     tokenizer: &TextTokenizer,
     network: &NetworkConfig,
     file: &Path,
+    layout: Layout,
 ) -> Result<(), ModelError> {
+    let (config, end_key) = match layout {
+        Layout::Transformers => (CONFIG, "eos_token_id"),
+        Layout::OpenClip => (OPEN_CLIP_CONFIG, "eos_id"),
+    };
     let vocabulary = network.text.vocabulary;
     let problem = |problem: String| ModelError::Tokenizer {
         file: file.to_owned(),
@@ -176,7 +298,7 @@ fn check_tokenizer(
     };
     let within = |id: Option<u32>| match id.filter(|id| *id as usize >= vocabulary) {
         Some(id) => Err(problem(format!(
-            "it gives id {id}, but {CONFIG} has vocab_size {vocabulary}"
+            "it gives id {id}, but {config} has vocab_size {vocabulary}"
         ))),
         None => Ok(()),
     };
@@ -192,19 +314,25 @@ fn check_tokenizer(
             && !ids.contains(&end)
         {
             return Err(problem(format!(
-                "it does not add id {end}, the eos_token_id of {CONFIG}, to {text:?}"
+                "it does not add id {end}, the {end_key} of {config}, to {text:?}"
             )));
         }
     }
     Ok(())
 }
 
-/// `"clip"` or `"diptych"`.
+/// `"clip"`, `"siglip"`, `"siglip2"` (`NaFlex`) or `"diptych"`.
 pub(crate) fn family(network: &NetworkConfig) -> &'static str {
-    match network.image {
+    match &network.image {
+        ImageConfig::Vit(vit) if vit.sizing == Sizing::Native => "siglip2",
+        ImageConfig::Vit(vit) if vit.pooling == VitPooling::AttentionHead => "siglip",
         ImageConfig::Vit(_) => "clip",
         ImageConfig::Residual(_) => "diptych",
     }
+}
+
+fn is_siglip(network: &NetworkConfig) -> bool {
+    family(network).starts_with("siglip")
 }
 
 #[cfg(test)]

@@ -43,10 +43,18 @@ impl Export<'_> {
     /// the probes of [`crate::check`] to its card.
     ///
     /// # Errors
-    /// When a file cannot be written, or the pooled token has the id 2, which in `config.json` means
-    /// another; then nothing is written.
+    /// When a file cannot be written; or when `config.json` or `preprocessor_config.json` cannot say
+    /// what is to be written, as where the pooled token has the id 2, which there means another;
+    /// then nothing is written.
     pub fn write(&self, folder: &Path) -> Result<(), ModelError> {
         let config = config::write(self.network, self.start, &folder.join(CONFIG))?;
+        let preprocess = self.preprocess.to_json();
+        let preprocess = preprocess.ok_or_else(|| ModelError::BadValue {
+            file: folder.join(PREPROCESSOR),
+            key: "size".to_owned(),
+            value: "of OpenCLIP's own kind".to_owned(),
+            expected: "what transformers can do".to_owned(),
+        })?;
         fs::create_dir_all(folder)?;
         let mut stored = Vec::new();
         for (name, tensor) in &self.tensors {
@@ -80,7 +88,7 @@ impl Export<'_> {
         let bytes = safetensors::serialize(views, Some(metadata)).map_err(weights)?;
         fs::write(&file, bytes)?;
         fs::write(folder.join(TOKENIZER), self.tokenizer)?;
-        fs::write(folder.join(PREPROCESSOR), self.preprocess.to_json())?;
+        fs::write(folder.join(PREPROCESSOR), preprocess)?;
         write_json(folder, CONFIG, &config)?;
         write_card(folder, &self.card)?;
         // The folder says itself what it should compute.

@@ -82,7 +82,9 @@ impl Source for FileSource<'_> {
         let Ok(view) = self.tensors.tensor(name) else {
             return Err(error(format!("is missing, expected shape {shape:?}")));
         };
-        if view.shape() != shape {
+        // SigLIP stores its scale and bias as vectors of one element.
+        let scalar = shape.is_empty() && view.shape() == [1];
+        if view.shape() != shape && !scalar {
             return Err(error(format!(
                 "has shape {:?}, expected {shape:?}",
                 view.shape()

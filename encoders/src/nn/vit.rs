@@ -37,6 +37,10 @@ pub enum Sizing {
 
 /// The sizes of a vision transformer.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a part that a family has or has not"
+)]
 pub struct VitConfig {
     /// Side in pixels of the square pictures that the positions were learned for.
     pub image_size: usize,

@@ -1,9 +1,12 @@
 //! What a model wants to see: resize, crop, rescale, normalize.
 //!
-//! Equal to transformers' `CLIPImageProcessor` on Pillow, step by step; but only the pixels that
-//! survive the crop are ever computed.
+//! Equal to transformers' image processors on Pillow and to `OpenCLIP`'s transforms, step by step; but
+//! only the pixels that survive the crop are ever computed. The processors on torchvision (those
+//! without `Pil` in their names) resize by rules of their own, which differ by a gray level here
+//! and there.
 
 mod json;
+mod open_clip;
 
 use std::num::NonZeroU32;
 
@@ -34,8 +37,29 @@ impl Size {
 pub enum ResizeTo {
     /// The shorter side to this many pixels, the other in proportion, rounded down.
     ShortestEdge(NonZeroU32),
+    /// The longer side, measured by this size, to it, the other in proportion, rounded to the
+    /// nearest: the picture fits inside. Ties go to even numbers, as in Python.
+    Inside(Size),
     /// Exactly this, whatever the proportions.
     Exact(Size),
+    /// As many whole patches as `max_patches` allows, nearly in proportion.
+    Patches {
+        /// Side of a square patch in pixels.
+        patch: NonZeroU32,
+        /// Most patches of a picture.
+        max_patches: NonZeroU32,
+    },
+}
+
+/// Where a picture lies that has an odd number of rows or columns more or less than the crop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Centering {
+    /// One more is lost, or filled up, below and on the right (lost) or above and on the left
+    /// (filled up): transformers.
+    Floor,
+    /// What is lost above and on the left is rounded to the even number, and more is filled up
+    /// below and on the right: torchvision.
+    Even,
 }
 
 /// A resize and its filter.
@@ -82,12 +106,16 @@ impl Normalization {
 #[derive(Debug, Clone, PartialEq)]
 pub struct PreprocessConfig {
     resize: Option<Resize>,
-    /// Centered; what lies outside of the picture is black.
+    /// Centered; what lies outside of the picture is filled up.
     crop: Option<Size>,
+    centering: Centering,
+    /// Gray level of what is filled up.
+    fill: u8,
     /// Factor on gray levels; `None` leaves them at 0 to 255.
     rescale: Option<f64>,
     normalization: Option<Normalization>,
-    output: Size,
+    /// `None` where each picture has a size of its own.
+    output: Option<Size>,
 }
 
 impl PreprocessConfig {
@@ -99,9 +127,11 @@ impl PreprocessConfig {
                 filter,
             }),
             crop: Some(Size::square(side)),
+            centering: Centering::Floor,
+            fill: 0,
             rescale: Some(1.0 / 255.0),
             normalization: Some(normalization),
-            output: Size::square(side),
+            output: Some(Size::square(side)),
         }
     }
 
@@ -113,15 +143,29 @@ impl PreprocessConfig {
                 filter,
             }),
             crop: None,
+            centering: Centering::Floor,
+            fill: 0,
             rescale: Some(1.0 / 255.0),
             normalization: Some(normalization),
-            output: Size::square(side),
+            output: Some(Size::square(side)),
         }
     }
 
-    /// Size of the pixels that [`PreprocessConfig::prepare`] makes.
-    pub fn size(&self) -> Size {
+    /// Size of the pixels that [`PreprocessConfig::prepare`] makes; `None` where it follows each
+    /// picture, in whole patches.
+    pub fn size(&self) -> Option<Size> {
         self.output
+    }
+
+    /// Side of a patch in pixels and most patches of a picture, where pictures are resized to whole
+    /// patches.
+    pub fn patches(&self) -> Option<(usize, usize)> {
+        match self.resize?.to {
+            ResizeTo::Patches { patch, max_patches } => {
+                Some((patch.get() as usize, max_patches.get() as usize))
+            }
+            _ => None,
+        }
     }
 
     /// The value that each gray level becomes, per channel: `[3, 256]`, red first.
@@ -146,8 +190,14 @@ impl PreprocessConfig {
     /// The pixels of one picture, shape `[3, height, width]`.
     pub fn prepare(&self, picture: &Picture) -> Pixels {
         let (width, height, filter) = self.resized(picture);
-        let (out_width, out_height) = (self.output.width.get(), self.output.height.get());
-        let (left, top) = (offset(width, out_width), offset(height, out_height));
+        let (out_width, out_height) = match self.output {
+            Some(size) => (size.width.get(), size.height.get()),
+            None => (width, height),
+        };
+        let (left, top) = (
+            self.centering.offset(width, out_width),
+            self.centering.offset(height, out_height),
+        );
         // The part of the output that shows the picture; around it is padding.
         let window = Window {
             left: left.max(0) as u32,
@@ -161,7 +211,7 @@ impl PreprocessConfig {
         let plane = out_width * out_height;
         let mut values = Vec::with_capacity(3 * plane);
         for level in &levels {
-            values.resize(values.len() + plane, level[0]);
+            values.resize(values.len() + plane, level[usize::from(self.fill)]);
         }
         let (pad_left, pad_top) = ((-left).max(0) as usize, (-top).max(0) as usize);
         let window_width = window.width as usize;
@@ -186,6 +236,10 @@ impl PreprocessConfig {
         };
         let (width, height) = match resize.to {
             ResizeTo::Exact(size) => (size.width.get(), size.height.get()),
+            ResizeTo::Inside(size) => inside(size, width, height),
+            ResizeTo::Patches { patch, max_patches } => {
+                whole_patches(patch.get(), max_patches.get(), width, height)
+            }
             ResizeTo::ShortestEdge(edge) => {
                 let long = |long: u32, short: u32| {
                     (u64::from(edge.get()) * u64::from(long) / u64::from(short)) as u32
@@ -201,9 +255,46 @@ impl PreprocessConfig {
     }
 }
 
-/// Where a centered crop of `crop` starts within `side`; negative when it is larger.
-fn offset(side: u32, crop: u32) -> i64 {
-    (i64::from(side) - i64::from(crop)).div_euclid(2)
+impl Centering {
+    /// Where a centered crop of `crop` starts within `side`; negative when it is larger.
+    fn offset(self, side: u32, crop: u32) -> i64 {
+        let over = i64::from(side) - i64::from(crop);
+        match self {
+            Self::Floor => over.div_euclid(2),
+            Self::Even if over < 0 => over / 2,
+            Self::Even => over / 2 + i64::from(over % 4 == 3),
+        }
+    }
+}
+
+/// Width and height of a picture made to fit inside of `size`, as `OpenCLIP` computes them.
+fn inside(size: Size, width: u32, height: u32) -> (u32, u32) {
+    let (width, height) = (f64::from(width), f64::from(height));
+    let ratio = (height / f64::from(size.height.get())).max(width / f64::from(size.width.get()));
+    // A thread would lose its short side altogether; there OpenCLIP fails.
+    let side = |side: f64| ((side / ratio).round_ties_even() as u32).max(1);
+    (side(width), side(height))
+}
+
+/// Width and height of a picture in whole patches, at most `max_patches` of them: the largest scale
+/// of a binary search that ends as that of transformers' `Siglip2ImageProcessor` does.
+fn whole_patches(patch: u32, max_patches: u32, width: u32, height: u32) -> (u32, u32) {
+    const PRECISION: f64 = 1e-5;
+    let (mut low, mut high) = (PRECISION / 10.0, 100.0);
+    let count = |scale: f64, side: u32| {
+        let patches = (f64::from(side) * scale / f64::from(patch)).ceil();
+        patches.max(1.0)
+    };
+    while high - low >= PRECISION {
+        let scale = f64::midpoint(low, high);
+        if count(scale, width) * count(scale, height) <= f64::from(max_patches) {
+            low = scale;
+        } else {
+            high = scale;
+        }
+    }
+    let side = |side: u32| count(low, side) as u32 * patch;
+    (side(width), side(height))
 }
 
 #[cfg(test)]

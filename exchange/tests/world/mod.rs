@@ -20,6 +20,7 @@ pub const SPACES: Spaces = Spaces {
     shared_dim: 16,
     specific_text_dim: Some(8),
     specific_image_dim: Some(12),
+    scoring: None,
 };
 
 pub struct World {

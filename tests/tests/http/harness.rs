@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use embedding::{EncodeError, Encoded, Encoder, HashEncoder, Modality, Spaces};
+use embedding::{EncodeError, Encoded, Encoder, HashEncoder, Modality, Scoring, Spaces};
 use encoders::{Picture, Pixels};
 use engine::{Engine, EngineConfig};
 use serde_json::Value;
@@ -263,7 +263,7 @@ fn model(gate: &Gate, prepare_gate: &Gate) -> ModelHandle {
     ModelHandle {
         info: serde_json::json!({ "name": "hash" }),
         spaces: spaces(),
-        logit_scale: 10.0,
+        scoring: Scoring::Softmax { logit_scale: 10.0 },
         text: Arc::new(Texts {
             hash: HashEncoder::new(Modality::Text, DIM),
             gate: gate.clone(),

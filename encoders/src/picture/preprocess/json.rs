@@ -5,13 +5,16 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Normalization, PreprocessConfig, Resize, ResizeTo, Size};
+use super::{Centering, Normalization, PreprocessConfig, Resize, ResizeTo, Size};
 use crate::ModelError;
 use crate::keys::{self, Keys};
 use crate::picture::resize::Filter;
 
 /// Largest side that a configuration may ask for.
 const MAX_SIDE: u64 = 16_384;
+
+/// Most patches that a configuration may ask for.
+const MAX_PATCHES: u64 = 1 << 16;
 
 /// Keys that do not change the pixels, or only as another key here says.
 const HARMLESS: [&str; 8] = [
@@ -25,7 +28,7 @@ const HARMLESS: [&str; 8] = [
     "processor_class",
 ];
 
-const READ: [&str; 11] = [
+const READ: [&str; 13] = [
     "crop_size",
     "do_center_crop",
     "do_convert_rgb",
@@ -34,6 +37,8 @@ const READ: [&str; 11] = [
     "do_resize",
     "image_mean",
     "image_std",
+    "max_num_patches",
+    "patch_size",
     "resample",
     "rescale_factor",
     "size",
@@ -44,6 +49,7 @@ const READ: [&str; 11] = [
 enum Family {
     Clip,
     Siglip,
+    Naflex,
 }
 
 impl PreprocessConfig {
@@ -61,6 +67,14 @@ impl PreprocessConfig {
         let family = reader.family()?;
         if !reader.flag("do_convert_rgb", Some(true))? && family == Family::Clip {
             return Err(reader.0.bad("do_convert_rgb", "true (towers take RGB)"));
+        }
+        if family == Family::Naflex {
+            return reader.naflex();
+        }
+        for key in ["patch_size", "max_num_patches"] {
+            if reader.0.is_set(key) {
+                return Err(reader.0.bad(key, "no such key for this processor"));
+            }
         }
         let resize = if reader.flag("do_resize", None)? {
             Some(Resize {
@@ -82,31 +96,30 @@ impl PreprocessConfig {
             let expected = "true unless `size` is an exact height and width";
             return Err(reader.0.bad("do_center_crop", expected));
         };
-        let rescale = if reader.flag("do_rescale", Some(true))? {
-            Some(reader.rescale_factor()?)
-        } else {
-            None
-        };
-        let normalization = if reader.flag("do_normalize", None)? {
-            Some(reader.normalization()?)
-        } else {
-            None
-        };
+        let (rescale, normalization) = reader.levels()?;
         Ok(Self {
             resize,
             crop,
+            centering: Centering::Floor,
+            fill: 0,
             rescale,
             normalization,
-            output,
+            output: Some(output),
         })
     }
 
     /// The contents of a `preprocessor_config.json` that [`PreprocessConfig::from_json`] and
-    /// transformers read back as the same preprocessing.
-    pub fn to_json(&self) -> String {
+    /// transformers read back as the same preprocessing; `None` where only `OpenCLIP` knows it.
+    pub fn to_json(&self) -> Option<String> {
+        if self.centering == Centering::Even || self.fill != 0 {
+            return None;
+        }
         let size = |size: &Size| json!({"height": size.height, "width": size.width});
         let mut keys = json!({
-            "image_processor_type": "CLIPImageProcessor",
+            "image_processor_type": match self.patches() {
+                Some(_) => "Siglip2ImageProcessor",
+                None => "CLIPImageProcessor",
+            },
             "do_convert_rgb": true,
             "do_resize": self.resize.is_some(),
             "do_center_crop": self.crop.is_some(),
@@ -115,10 +128,15 @@ impl PreprocessConfig {
         });
         if let Some(resize) = &self.resize {
             keys["resample"] = json!(resize.filter as u8);
-            keys["size"] = match &resize.to {
-                ResizeTo::ShortestEdge(edge) => json!({"shortest_edge": edge}),
-                ResizeTo::Exact(exact) => size(exact),
-            };
+            match &resize.to {
+                ResizeTo::ShortestEdge(edge) => keys["size"] = json!({"shortest_edge": edge}),
+                ResizeTo::Exact(exact) => keys["size"] = size(exact),
+                ResizeTo::Inside(_) => return None,
+                ResizeTo::Patches { patch, max_patches } => {
+                    keys["patch_size"] = json!(patch);
+                    keys["max_num_patches"] = json!(max_patches);
+                }
+            }
         }
         if let Some(crop) = &self.crop {
             keys["crop_size"] = size(crop);
@@ -130,7 +148,7 @@ impl PreprocessConfig {
             keys["image_mean"] = json!(normalization.mean);
             keys["image_std"] = json!(normalization.std);
         }
-        format!("{keys:#}\n")
+        Some(format!("{keys:#}\n"))
     }
 }
 
@@ -158,7 +176,7 @@ impl Reader<'_> {
     }
 
     fn family(&self) -> Result<Family, ModelError> {
-        const EXPECTED: &str = "CLIPImageProcessor or SiglipImageProcessor";
+        const EXPECTED: &str = "CLIPImageProcessor, SiglipImageProcessor or Siglip2ImageProcessor";
         let old = "feature_extractor_type";
         let key = if self.0.is_set("image_processor_type") || !self.0.is_set(old) {
             "image_processor_type"
@@ -173,8 +191,60 @@ impl Reader<'_> {
             "SiglipImageProcessor" | "SiglipImageProcessorFast" | "SiglipImageProcessorPil" => {
                 Ok(Family::Siglip)
             }
+            "Siglip2ImageProcessor" | "Siglip2ImageProcessorFast" | "Siglip2ImageProcessorPil" => {
+                Ok(Family::Naflex)
+            }
             _ => Err(self.0.bad(key, EXPECTED)),
         }
+    }
+
+    /// `Siglip2ImageProcessor`: pictures of whole patches.
+    fn naflex(&self) -> Result<PreprocessConfig, ModelError> {
+        let refused = ["size", "crop_size"].into_iter().find(|k| self.0.is_set(k));
+        if let Some(key) = refused {
+            return Err(self.0.bad(key, "no such key for Siglip2ImageProcessor"));
+        }
+        for (key, needed) in [("do_resize", true), ("do_center_crop", false)] {
+            if self.flag(key, Some(needed))? != needed {
+                return Err(self.0.bad(key, if needed { "true" } else { "false" }));
+            }
+        }
+        let count = |key: &str, most: u64| {
+            let number = self.0.count(key)? as u64;
+            let number = u32::try_from(number).ok().filter(|_| number <= most);
+            let number = number.and_then(NonZeroU32::new);
+            number.ok_or_else(|| self.0.bad(key, &format!("1 to {most}")))
+        };
+        let patch = count("patch_size", MAX_SIDE)?;
+        let pixels = u64::from(patch.get()).pow(2);
+        let max_patches = count("max_num_patches", MAX_PATCHES.min(MAX_SIDE.pow(2) / pixels))?;
+        let (rescale, normalization) = self.levels()?;
+        Ok(PreprocessConfig {
+            resize: Some(Resize {
+                filter: self.filter()?,
+                to: ResizeTo::Patches { patch, max_patches },
+            }),
+            crop: None,
+            centering: Centering::Floor,
+            fill: 0,
+            rescale,
+            normalization,
+            output: None,
+        })
+    }
+
+    fn levels(&self) -> Result<(Option<f64>, Option<Normalization>), ModelError> {
+        let rescale = if self.flag("do_rescale", Some(true))? {
+            Some(self.rescale_factor()?)
+        } else {
+            None
+        };
+        let normalization = if self.flag("do_normalize", None)? {
+            Some(self.normalization()?)
+        } else {
+            None
+        };
+        Ok((rescale, normalization))
     }
 
     fn filter(&self) -> Result<Filter, ModelError> {
@@ -191,7 +261,7 @@ impl Reader<'_> {
         if let Some(edge) = side(value) {
             return Ok(match family {
                 Family::Clip => ResizeTo::ShortestEdge(edge),
-                Family::Siglip => ResizeTo::Exact(Size::square(edge)),
+                Family::Siglip | Family::Naflex => ResizeTo::Exact(Size::square(edge)),
             });
         }
         let keys = set_keys(value).ok_or_else(bad)?;
@@ -223,17 +293,7 @@ impl Reader<'_> {
     }
 
     fn normalization(&self) -> Result<Normalization, ModelError> {
-        let triple = |key| {
-            let expected = "a number, or three, red first";
-            let value = self.0.get(key, expected)?;
-            let values: Option<Vec<f64>> = match value {
-                Value::Array(values) => values.iter().map(Value::as_f64).collect(),
-                value => value.as_f64().map(|v| vec![v; 3]),
-            };
-            let triple = values.and_then(|v| <[f64; 3]>::try_from(v).ok());
-            triple.ok_or_else(|| self.0.bad(key, expected))
-        };
-        let (mean, std) = (triple("image_mean")?, triple("image_std")?);
+        let (mean, std) = (self.0.triple("image_mean")?, self.0.triple("image_std")?);
         Normalization::new(mean, std)
             .ok_or_else(|| self.0.bad("image_std", "three finite numbers above zero"))
     }

@@ -131,12 +131,70 @@ fn a_siglip_file_squashes() {
 }
 
 #[test]
+fn a_naflex_file_keeps_proportions_in_whole_patches() {
+    let keys = json!({
+        "image_processor_type": "Siglip2ImageProcessor", "patch_size": 16, "max_num_patches": 256,
+        "do_resize": true, "resample": 2, "do_rescale": true, "rescale_factor": 1.0 / 255.0,
+        "do_normalize": true, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
+    });
+    let config = parse(&keys).expect("a file of SigLIP 2");
+    assert_eq!((config.size(), config.patches()), (None, Some((16, 256))));
+    // Found with transformers.
+    for ((width, height), expected) in [
+        ((640, 480), (288, 224)),
+        ((480, 640), (224, 288)),
+        ((10, 10), (256, 256)),
+        ((5000, 7), (4096, 16)),
+        ((1, 1), (112, 112)),
+    ] {
+        assert_eq!(
+            whole_patches(16, 256, width, height),
+            expected,
+            "{width} x {height}"
+        );
+    }
+    let written = config.to_json().expect("transformers knows it");
+    let read = PreprocessConfig::from_json(written.as_bytes(), Path::new(FILE));
+    assert_eq!(read.expect("our own file"), config);
+    let mut wrong = keys.clone();
+    wrong["max_num_patches"] = json!(1 << 30);
+    let error = parse(&wrong)
+        .expect_err("more than fits into memory")
+        .to_string();
+    assert!(
+        error.contains("key `max_num_patches` is 1073741824"),
+        "{error}"
+    );
+}
+
+/// `torchvision` rounds half of an odd rest to the even number, and pads below and on the right.
+#[test]
+fn a_center_is_where_each_library_sees_it() {
+    for (over, floor, even) in [
+        (0, 0, 0),
+        (1, 0, 0),
+        (2, 1, 1),
+        (3, 1, 2),
+        (5, 2, 2),
+        (7, 3, 4),
+    ] {
+        assert_eq!(Centering::Floor.offset(10 + over, 10), floor, "{over}");
+        assert_eq!(Centering::Even.offset(10 + over, 10), even, "{over}");
+    }
+    for (under, floor, even) in [(1, -1, 0), (2, -1, -1), (3, -2, -1)] {
+        assert_eq!(Centering::Floor.offset(10, 10 + under), floor, "{under}");
+        assert_eq!(Centering::Even.offset(10, 10 + under), even, "{under}");
+    }
+}
+
+#[test]
 fn what_is_written_is_read_back() {
     for config in [
         PreprocessConfig::shortest_edge(side(32), Filter::Bicubic, Normalization::CLIP),
         PreprocessConfig::squash(side(24), Filter::Bilinear, Normalization::HALF),
     ] {
-        let read = PreprocessConfig::from_json(config.to_json().as_bytes(), Path::new(FILE));
+        let written = config.to_json().expect("transformers knows it");
+        let read = PreprocessConfig::from_json(written.as_bytes(), Path::new(FILE));
         assert_eq!(read.expect("our own file"), config);
     }
 }

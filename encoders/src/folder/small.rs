@@ -1,0 +1,102 @@
+//! Which files a folder has, and what is said when one is missing.
+
+use std::path::Path;
+
+use fs_err as fs;
+
+use super::{
+    CARD, CONFIG, Layout, OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, PREPROCESSOR, SUPPORTED, TOKENIZER,
+    TOKENIZER_CONFIG, WEIGHTS,
+};
+use crate::ModelError;
+
+/// The small files of a folder, owned; the weights are mapped apart.
+pub(crate) struct SmallFiles {
+    pub layout: Layout,
+    pub config: Vec<u8>,
+    /// Empty in the form of `OpenCLIP`.
+    pub preprocessor: Vec<u8>,
+    pub tokenizer: Vec<u8>,
+    pub tokenizer_config: Option<Vec<u8>>,
+    pub card: Option<Vec<u8>>,
+}
+
+impl SmallFiles {
+    pub(crate) fn read(folder: &Path) -> Result<Self, ModelError> {
+        fs::metadata(folder)?;
+        let has = |name: &str| folder.join(name).is_file();
+        // Folders on the hub often have both forms; ours of transformers came first.
+        let layout = match (has(CONFIG), has(OPEN_CLIP_CONFIG)) {
+            (true, false) => Layout::Transformers,
+            (true, true) if has(WEIGHTS) || !has(OPEN_CLIP_WEIGHTS) => Layout::Transformers,
+            (_, true) => Layout::OpenClip,
+            (false, false) => {
+                return Err(ModelError::NoModel {
+                    folder: folder.to_owned(),
+                    supported: SUPPORTED,
+                });
+            }
+        };
+        let required = |name: &str| {
+            if has(name) {
+                Ok(fs::read(folder.join(name))?)
+            } else {
+                Err(missing(folder, name))
+            }
+        };
+        let optional = |name: &str| has(name).then(|| fs::read(folder.join(name))).transpose();
+        let files = Self {
+            layout,
+            config: required(layout.config())?,
+            preprocessor: match layout {
+                Layout::Transformers => required(PREPROCESSOR)?,
+                Layout::OpenClip => Vec::new(),
+            },
+            tokenizer: required(TOKENIZER)?,
+            tokenizer_config: optional(TOKENIZER_CONFIG)?,
+            card: optional(CARD)?,
+        };
+        if has(layout.weights()) {
+            Ok(files)
+        } else {
+            Err(missing(folder, layout.weights()))
+        }
+    }
+}
+
+/// What to do about a file that is not there depends on what is.
+fn missing(folder: &Path, name: &str) -> ModelError {
+    let has = |name: &str| folder.join(name).is_file();
+    let index = format!("{name}.index.json");
+    let hint = if name == TOKENIZER {
+        let sources = [
+            "vocab.json",
+            "merges.txt",
+            "vocab.txt",
+            "spiece.model",
+            "tokenizer.model",
+        ];
+        let there: Vec<&str> = sources.into_iter().filter(|name| has(name)).collect();
+        let there = match there.as_slice() {
+            [] => "there are no files of a tokenizer at all".to_owned(),
+            names => format!("there is {}, which is not read", names.join(" and ")),
+        };
+        format!(
+            "{there}; transformers makes one: \
+             AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+        )
+    } else if has(&index) {
+        format!("there is {index}: weights in several files are not read")
+    } else if let Some(pickled) = ["pytorch_model.bin", "open_clip_pytorch_model.bin"]
+        .into_iter()
+        .find(|name| has(name))
+    {
+        format!("there is {pickled}: only safetensors are read, since that can run code")
+    } else {
+        "the folder is not complete".to_owned()
+    };
+    ModelError::MissingFile {
+        file: folder.join(name),
+        hint,
+    }
+}

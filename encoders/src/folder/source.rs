@@ -1,0 +1,45 @@
+//! The tensors of a folder, in whichever form it has.
+
+use std::path::Path;
+
+use candle_core::Tensor;
+
+use super::{Layout, open_clip::names::OpenClipSource};
+use crate::{
+    ModelError,
+    nn::{FileSource, Init, Source},
+};
+
+/// Gives the tensors of a folder by the names of transformers.
+pub(crate) enum FolderSource<'a> {
+    Transformers(FileSource<'a>),
+    OpenClip(OpenClipSource<'a>),
+}
+
+impl<'a> FolderSource<'a> {
+    /// Reads the header of the weights; `file` is for messages.
+    pub(crate) fn new(layout: Layout, bytes: &'a [u8], file: &Path) -> Result<Self, ModelError> {
+        let tensors = FileSource::new(bytes, file)?;
+        Ok(match layout {
+            Layout::Transformers => Self::Transformers(tensors),
+            Layout::OpenClip => Self::OpenClip(OpenClipSource::new(tensors)),
+        })
+    }
+
+    /// The tensors by the names of the file.
+    pub(crate) fn file(&self) -> &FileSource<'a> {
+        match self {
+            Self::Transformers(tensors) => tensors,
+            Self::OpenClip(tensors) => tensors.file(),
+        }
+    }
+}
+
+impl Source for FolderSource<'_> {
+    fn tensor(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Tensor, ModelError> {
+        match self {
+            Self::Transformers(tensors) => tensors.tensor(name, shape, init),
+            Self::OpenClip(tensors) => tensors.tensor(name, shape, init),
+        }
+    }
+}
