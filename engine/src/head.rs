@@ -116,7 +116,8 @@ impl Head {
         Ok(predictions)
     }
 
-    fn check(&self) -> Result<(), EngineError> {
+    /// Whether its parts fit together.
+    pub(crate) fn check(&self) -> Result<(), EngineError> {
         let Self {
             space,
             labels,
@@ -169,7 +170,7 @@ fn class_mean(label: &str, prompts: &[Embedding], dim: usize) -> Result<Embeddin
     Embedding::normalized(sum).map_err(opposed)
 }
 
-fn softmax(logits: &[f64]) -> Vec<f64> {
+pub(crate) fn softmax(logits: &[f64]) -> Vec<f64> {
     let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let powers: Vec<f64> = logits.iter().map(|logit| (logit - max).exp()).collect();
     let sum: f64 = powers.iter().sum();
