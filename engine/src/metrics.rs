@@ -6,7 +6,8 @@ mod interval;
 mod tests;
 
 pub use classes::{
-    ACC1, ACC5, Confusion, MEAN_PER_CLASS_RECALL, confusions, mean_per_class_recall,
+    ACC1, ACC5, Confusion, MEAN_PER_CLASS_RECALL, Verdict, confusions, mean_per_class_recall,
+    verdict,
 };
 pub use interval::{Interval, RESAMPLES, bootstrap, student, wilson};
 

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{Logistic, Options, Samples};
-use crate::{Draws, EngineError};
+use crate::{Draws, EngineError, metrics::verdict};
 
 /// Values of `C` that are compared.
 pub const GRID: [f64; 8] = [0.01, 0.1, 1.0, 10.0, 100.0, 1e3, 1e4, 1e5];
@@ -87,10 +87,9 @@ pub fn choose(samples: &Samples<'_>, seed: u64) -> Result<Choice, EngineError> {
             let fit = Logistic::fit(&learned, &options, near.as_ref())?;
             for i in &held_out {
                 let probabilities = fit.probabilities(samples.row(*i));
-                let own = probabilities[samples.labels[*i]];
-                let above = probabilities.iter().filter(|p| **p >= own).count();
-                *right += usize::from(above == 1);
-                *loss -= own.max(f64::MIN_POSITIVE).ln();
+                let label = samples.labels[*i];
+                *right += usize::from(verdict(&probabilities, label).rank == 0);
+                *loss -= probabilities[label].max(f64::MIN_POSITIVE).ln();
             }
             near = Some(fit);
         }

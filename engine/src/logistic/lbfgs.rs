@@ -50,9 +50,10 @@ pub(super) fn minimize(
             break false;
         }
         let direction = direction(&gradient, &memory);
-        let first = match memory.is_empty() {
-            true => (1.0 / dot(&gradient, &gradient).sqrt()).min(1.0),
-            false => 1.0,
+        let first = if memory.is_empty() {
+            (1.0 / dot(&gradient, &gradient).sqrt()).min(1.0)
+        } else {
+            1.0
         };
         let from = From {
             at: &at,
@@ -111,7 +112,9 @@ fn direction(gradient: &[f64], memory: &VecDeque<Pair>) -> Vec<f64> {
     }
     if let Some(last) = memory.back() {
         let scale = last.curvature / dot(&last.change, &last.change);
-        direction.iter_mut().for_each(|d| *d *= scale);
+        for d in &mut direction {
+            *d *= scale;
+        }
     }
     for (pair, part) in memory.iter().zip(parts.into_iter().rev()) {
         let back = dot(&pair.change, &direction) / pair.curvature;

@@ -124,7 +124,9 @@ impl<'a> Objective<'a> {
             *out = (*out - most).exp();
             sum += *out;
         }
-        out.iter_mut().for_each(|out| *out /= sum);
+        for out in &mut *out {
+            *out /= sum;
+        }
         out[label] -= 1.0;
         sum.ln() - own
     }

@@ -11,6 +11,36 @@ pub const ACC5: &str = "acc5";
 /// Name of [`mean_per_class_recall`].
 pub const MEAN_PER_CLASS_RECALL: &str = "mean_per_class_recall";
 
+/// What some scores say about a thing whose class is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// The class with the highest score; where its own class has no higher one than another, the
+    /// other.
+    pub predicted: usize,
+    /// Place of its own class among all, from 0; ties count against it.
+    pub rank: usize,
+}
+
+/// Compares the scores of all classes with the one of `label`. `CLIP_benchmark` leaves the order
+/// of ties open.
+///
+/// # Panics
+/// When there is no score for the label.
+pub fn verdict(scores: &[f64], label: usize) -> Verdict {
+    let own = scores[label];
+    let others = scores
+        .iter()
+        .enumerate()
+        .filter(|(class, _)| *class != label);
+    let others = others.filter(|(_, score)| **score >= own);
+    let rank = others.clone().count();
+    let best = others.max_by(|(_, a), (_, b)| a.total_cmp(b));
+    Verdict {
+        predicted: best.map_or(label, |(class, _)| class),
+        rank,
+    }
+}
+
 /// Part of each class that was told right, averaged over the classes that occur: what scikit-learn
 /// calls balanced accuracy. `weights` says how often each one counts. None at all give 0.
 ///

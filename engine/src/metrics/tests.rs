@@ -196,3 +196,15 @@ fn the_median_place_counts_from_one_and_a_query_without_an_answer_is_last() {
     assert!(median(&[], &[]).is_infinite());
     assert!((mean_reciprocal_rank(&[Some(0), Some(3), None]) - 1.25 / 3.0).abs() < 1e-12);
 }
+
+#[test]
+fn a_class_is_told_right_only_when_it_is_ahead_of_all_others() {
+    let verdict = |scores: &[f64], label| {
+        let Verdict { predicted, rank } = verdict(scores, label);
+        (predicted, rank)
+    };
+    assert_eq!(verdict(&[0.1, 0.7, 0.2], 1), (1, 0));
+    assert_eq!(verdict(&[0.1, 0.7, 0.2], 0), (1, 2));
+    assert_eq!(verdict(&[0.5, 0.5], 0), (1, 1));
+    assert_eq!(verdict(&[0.5, 0.5], 1), (0, 1));
+}
