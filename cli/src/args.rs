@@ -5,8 +5,8 @@
 mod eval;
 
 pub use eval::{
-    AspectArg, ClassFolderArgs, EvalCommand, EvalDemoArgs, EvalIndexArgs, EvalOptions,
-    EvalRetrievalArgs, FewShotArgs, LinearProbeArgs, ProbeArgs, ZeroShotArgs,
+    AspectArg, EvalCommand, EvalDemoArgs, EvalIndexArgs, EvalOptions, EvalRetrievalArgs,
+    FewShotArgs, LinearProbeArgs, ProbeArgs, ZeroShotArgs,
 };
 
 use std::{net::IpAddr, num::NonZeroUsize, path::PathBuf};

@@ -1,7 +1,6 @@
 //! `diptych classify`: which of some labels fits.
 
 use anyhow::{Context, Result, bail};
-use encoders::Model;
 use engine::{Prompts, Query};
 use serde::Serialize;
 

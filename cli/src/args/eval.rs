@@ -82,8 +82,7 @@ pub struct ZeroShotArgs {
     #[command(flatten)]
     pub data: ClassFolderArgs,
     /// Wordings that the names are put into and averaged over: a file with one a line, each with one
-    /// `{}`; or `clip`, the 80 that CLIP was measured with on ImageNet [default: the bare name and
-    /// "a photo of {}"]
+    /// `{}`; or `clip`, the 80 of CLIP's own prompt ensemble [default: `{}` and `a photo of {}`]
     #[arg(long, value_name = "FILE")]
     pub templates: Option<PathBuf>,
     /// What all measurements have in common.

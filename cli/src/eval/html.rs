@@ -78,12 +78,12 @@ impl Page {
         if rows.is_empty() {
             return;
         }
-        let header: String = header
-            .iter()
-            .map(|cell| format!("<th>{}</th>", escape(cell)))
-            .collect();
         self.heading(heading);
-        let _ = write!(self.html, "<table><tr>{header}</tr>");
+        self.html.push_str("<table><tr>");
+        for cell in header {
+            let _ = write!(self.html, "<th>{}</th>", escape(cell));
+        }
+        self.html.push_str("</tr>\n");
         self.cells(rows);
         self.html.push_str("</table>\n");
     }
@@ -118,21 +118,17 @@ impl Page {
         for card in cards {
             let name = card.picture.file_name().unwrap_or_default();
             let name = escape(&name.to_string_lossy());
-            let picture = thumbnail(card.picture).map_or_else(String::new, |uri| {
-                format!("<img alt=\"{name}\" src=\"{uri}\">")
-            });
-            let lines: String = card
-                .lines
-                .iter()
-                .map(|line| format!("{}<br>", escape(line)))
-                .collect();
-            let _ = writeln!(
-                self.html,
-                "<figure title=\"{}\">{picture}<figcaption><b>{}</b>{lines}<small>{name}</small>\
-                 </figcaption></figure>",
-                escape(&card.picture.display().to_string()),
-                escape(&card.title),
-            );
+            let path = escape(&card.picture.display().to_string());
+            let _ = write!(self.html, "<figure title=\"{path}\">");
+            if let Some(uri) = thumbnail(card.picture) {
+                let _ = write!(self.html, "<img alt=\"{name}\" src=\"{uri}\">");
+            }
+            let title = escape(&card.title);
+            let _ = write!(self.html, "<figcaption><b>{title}</b>");
+            for line in &card.lines {
+                let _ = write!(self.html, "{}<br>", escape(line));
+            }
+            let _ = writeln!(self.html, "<small>{name}</small></figcaption></figure>");
         }
         self.html.push_str("</div>\n");
     }

@@ -45,6 +45,19 @@ impl<'a> Judged<'a> {
     fn is_right(&self) -> bool {
         self.verdict.rank == 0
     }
+
+    fn card(&self, labels: &[String]) -> Card<'a> {
+        let mut lines = vec![format!("{:.1} percent sure", 100.0 * self.sure)];
+        if !self.is_right() {
+            let (own, place) = (&labels[self.label], self.verdict.rank + 1);
+            lines.push(format!("is {own}, at place {place}"));
+        }
+        Card {
+            picture: self.path,
+            title: labels[self.verdict.predicted].clone(),
+            lines,
+        }
+    }
 }
 
 /// What a report says about classes.
@@ -148,19 +161,7 @@ pub fn show(page: &mut Page, judged: &[Judged<'_>], labels: &[String], details: 
     sorted.sort_by(|a, b| b.sure.total_cmp(&a.sure));
     for (heading, right) in [("Surest and wrong", false), ("Surest and right", true)] {
         let cases = sorted.iter().filter(|j| j.is_right() == right);
-        let card = |j: &&Judged<'_>| {
-            let own = &labels[j.label];
-            let mut lines = vec![format!("{:.1} percent sure", 100.0 * j.sure)];
-            if !right {
-                lines.push(format!("is {own}, at place {}", j.verdict.rank + 1));
-            }
-            Card {
-                picture: j.path,
-                title: labels[j.verdict.predicted].clone(),
-                lines,
-            }
-        };
-        let cards: Vec<Card<'_>> = cases.take(MOST_CARDS).map(card).collect();
+        let cards: Vec<Card<'_>> = cases.take(MOST_CARDS).map(|j| j.card(labels)).collect();
         page.cards(heading, &cards);
     }
     let confused = details.confusions.iter();

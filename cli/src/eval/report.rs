@@ -71,14 +71,6 @@ pub struct Report<T> {
 }
 
 impl Figure {
-    /// A figure without an interval.
-    pub fn bare(value: f64) -> Self {
-        Self {
-            value,
-            interval: None,
-        }
-    }
-
     /// A proportion, of so many.
     pub fn proportion(hits: usize, of: usize) -> Self {
         Self {
@@ -223,7 +215,11 @@ mod tests {
     #[test]
     fn a_figure_without_an_interval_has_no_ends_in_json() {
         let json = |figure| serde_json::to_string(&figure).expect("plain");
-        assert_eq!(json(Figure::bare(0.5)), r#"{"value":0.5}"#);
+        let bare = Figure {
+            value: 0.5,
+            interval: None,
+        };
+        assert_eq!(json(bare), r#"{"value":0.5}"#);
         assert!(json(Figure::proportion(1, 2)).contains(r#""low":0.09"#));
     }
 }

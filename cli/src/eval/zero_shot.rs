@@ -18,7 +18,7 @@ use crate::{
     home,
 };
 
-/// The wordings that CLIP was measured with on ImageNet (Radford et al. 2021, section 3.1.4).
+/// CLIP's own prompt ensemble (Radford et al. 2021, section 3.1.4).
 const CLIP_TEMPLATES: &str = include_str!("clip_templates.txt");
 /// What names them.
 const CLIP: &str = "clip";
