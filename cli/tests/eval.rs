@@ -165,7 +165,10 @@ fn zero_shot_tells_drawings_apart_and_shows_them() {
     assert!(html.contains("heart &lt;b&gt;&amp;&quot;") && !html.contains("heart <b>"));
     assert!(html.contains("<img alt=\"0.png\" src=\"data:image/png;base64,"));
     assert!(html.contains("Surest and right") && html.contains("broken.png"));
-    assert!(!html.contains("://") && !html.contains("<script"), "nothing is loaded");
+    assert!(
+        !html.contains("://") && !html.contains("<script"),
+        "nothing is loaded"
+    );
 
     let clip = world.json(&[
         "eval",
@@ -270,9 +273,9 @@ fn captions_in_a_table_in_lines_and_in_a_folder_give_the_same_figures() {
         fs_err::write(folder.join(format!("{i}.png")), drawing(emoji)).expect("written");
         fs_err::write(folder.join(format!("{i}.txt")), format!("{one}\n{other}\n"))
             .expect("written");
-        csv += &format!("{i}.png,{one}\n{i}.png,\"{other}\"\n");
+        csv.extend([format!("{i}.png,{one}\n"), format!("{i}.png,\"{other}\"\n")]);
         let row = serde_json::json!({"image": format!("{i}.png"), "text": [one, other]});
-        lines += &format!("{row}\n");
+        lines.extend([row.to_string(), "\n".to_owned()]);
     }
     csv += "missing.png,nothing\n";
     fs_err::write(folder.join("all.csv"), csv).expect("written");

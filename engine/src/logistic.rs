@@ -88,7 +88,7 @@ impl Options {
         Self {
             c,
             tolerance: 1e-6,
-            max_steps: 2000,
+            max_steps: 3000,
         }
     }
 }
