@@ -2,6 +2,13 @@
 //!
 //! Over 400 lines only with its tests: one list of all commands and options, which must fit together.
 
+mod eval;
+
+pub use eval::{
+    AspectArg, EvalCommand, EvalDemoArgs, EvalIndexArgs, EvalOptions, EvalRetrievalArgs,
+    FewShotArgs, LinearProbeArgs, ProbeArgs, ZeroShotArgs,
+};
+
 use std::{ffi::OsString, net::IpAddr, num::NonZeroUsize, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
@@ -97,7 +104,7 @@ pub enum Command {
     Export(ExportArgs),
     /// Put embeddings out of files into a collection
     Import(ImportArgs),
-    /// Measure a model
+    /// Measure a model, or a collection's index
     #[command(subcommand)]
     Eval(EvalCommand),
     /// Look at a model
@@ -406,21 +413,6 @@ pub enum ModalityArg {
     Image,
     /// Texts.
     Text,
-}
-
-/// What `eval` measures.
-#[derive(Debug, Subcommand)]
-pub enum EvalCommand {
-    /// Recall on the bundled gallery of emoji, pictures against their names
-    Demo(EvalDemoArgs),
-}
-
-/// Options of `eval demo`.
-#[derive(Debug, Args)]
-pub struct EvalDemoArgs {
-    /// Print the figures as JSON
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// What `model` shows.

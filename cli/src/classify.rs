@@ -1,15 +1,12 @@
 //! `diptych classify`: which of some labels fits.
 
 use anyhow::{Context, Result, bail};
-use embedding::Embedding;
-use encoders::Model;
 use engine::{Prompts, Query};
 use serde::Serialize;
 
 use crate::{
     args::{ClassifyArgs, Places},
     home, inputs, output,
-    pipeline::BATCH,
 };
 
 #[derive(Debug, Serialize)]
@@ -41,7 +38,8 @@ pub fn run(places: &Places, args: &ClassifyArgs) -> Result<()> {
     };
     let space = model.spaces().shared();
     let templates = prompts.templates().to_vec();
-    let embeddings = encode(prompts.texts(), &model)?;
+    let embeddings = inputs::shared_of_texts(prompts.texts(), &model, |_| ());
+    let embeddings = embeddings.context("a label cannot be encoded")?;
     let head = prompts.head(space.clone(), &embeddings, model.scoring())?;
     let predictions = head.predict(&Query {
         embedding: encoded.shared,
@@ -77,16 +75,4 @@ pub fn run(places: &Places, args: &ClassifyArgs) -> Result<()> {
 /// What stands between the commas, without the blanks around it.
 fn labels(given: &[String]) -> Vec<String> {
     given.iter().map(|label| label.trim().to_owned()).collect()
-}
-
-fn encode(texts: &[String], model: &Model) -> Result<Vec<Embedding>> {
-    let mut embeddings = Vec::with_capacity(texts.len());
-    for batch in texts.chunks(BATCH) {
-        let encoded = model
-            .text()
-            .encode(batch)
-            .context("a label cannot be encoded")?;
-        embeddings.extend(encoded.into_iter().map(|encoded| encoded.shared));
-    }
-    Ok(embeddings)
 }

@@ -3,9 +3,11 @@
 use std::{io::Read, path::Path};
 
 use anyhow::{Context, Result};
-use embedding::Encoded;
-use encoders::{DecodeLimits, Model, Pixels};
+use embedding::{Embedding, Encoded};
+use encoders::{DecodeLimits, Model, Picture, Pixels};
 use thiserror::Error;
+
+use crate::pipeline::BATCH;
 
 /// Why a file cannot be read as a picture.
 #[derive(Debug, Error)]
@@ -51,14 +53,44 @@ pub fn read(path: &Path, limits: &DecodeLimits) -> Result<Vec<u8>, FileError> {
 /// Reads, decodes and prepares a picture.
 ///
 /// # Errors
-/// When the file cannot be read or is no picture.
+/// When the file cannot be read or is no picture; the message names it.
 pub fn pixels(path: &Path, model: &Model) -> Result<Pixels> {
+    prepare(path, model).with_context(|| format!("{} cannot be used", path.display()))
+}
+
+/// The same, with an error that says the reason alone.
+///
+/// # Errors
+/// When the file cannot be read or is no picture.
+pub fn prepare(path: &Path, model: &Model) -> Result<Pixels> {
+    Ok(model.prepare(&decode(path)?))
+}
+
+/// Reads and decodes a picture.
+///
+/// # Errors
+/// When the file cannot be read or is no picture.
+pub fn decode(path: &Path) -> Result<Picture> {
     let limits = DecodeLimits::default();
-    let prepared = || -> Result<Pixels> {
-        let picture = encoders::decode(&read(path, &limits)?, &limits)?;
-        Ok(model.prepare(&picture))
-    };
-    prepared().with_context(|| format!("{} cannot be used", path.display()))
+    Ok(encoders::decode(&read(path, &limits)?, &limits)?)
+}
+
+/// Shared embeddings of texts, in their order; `done` hears of how many each batch had.
+///
+/// # Errors
+/// When the model cannot use one of them.
+pub fn shared_of_texts(
+    texts: &[String],
+    model: &Model,
+    done: impl Fn(usize),
+) -> Result<Vec<Embedding>> {
+    let mut embeddings = Vec::with_capacity(texts.len());
+    for batch in texts.chunks(BATCH) {
+        let encoded = model.text().encode(batch)?;
+        embeddings.extend(encoded.into_iter().map(|encoded| encoded.shared));
+        done(batch.len());
+    }
+    Ok(embeddings)
 }
 
 /// Encodes a picture.

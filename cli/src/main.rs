@@ -32,7 +32,7 @@ use anyhow::Result;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-use crate::args::{Cli, Command, EvalCommand, ModelCommand};
+use crate::args::{Cli, Command, ModelCommand};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -61,7 +61,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Classify(args) => classify::run(places, args)?,
         Command::Embed(args) => embed::run(places, args)?,
         Command::Snapshot(command) => snapshot::run(places, command)?,
-        Command::Eval(EvalCommand::Demo(args)) => eval::run(places, args)?,
+        Command::Eval(command) => eval::run(places, command)?,
         Command::Model(ModelCommand::Info(args)) => model::info(places, args)?,
         Command::Model(ModelCommand::Check(args)) => return model::check(places, args),
     }

@@ -115,7 +115,16 @@ pub fn find(paths: &[PathBuf]) -> Result<Found> {
     Ok(found)
 }
 
-fn is_shown(entry: &DirEntry) -> bool {
+/// Whether the name of a file is that of a picture, of a format that is read or not.
+pub fn is_named_like_a_picture(path: &Path) -> bool {
+    let Some(ending) = path.extension().map(OsStr::to_ascii_lowercase) else {
+        return false;
+    };
+    READ.iter().chain(&NOT_READ).any(|known| ending == *known)
+}
+
+/// Whether an entry is not hidden, or was named itself.
+pub fn is_shown(entry: &DirEntry) -> bool {
     entry.depth() == 0 || !entry.file_name().as_encoded_bytes().starts_with(b".")
 }
 

@@ -81,26 +81,11 @@ impl Head {
     /// # Errors
     /// When the query comes from another space, or the head's parts do not fit together.
     pub fn predict(&self, query: &Query) -> Result<Vec<Prediction>, EngineError> {
-        self.check()?;
-        if !self.space.meets(&query.space) || query.embedding.dim() != self.space.dim {
-            let got = match query.embedding.dim() {
-                dim if dim == query.space.dim => query.space.to_string(),
-                dim => format!("{}, with dim {dim}", query.space),
-            };
-            return Err(EngineError::AnotherSpace {
-                expected: self.space.to_string(),
-                got,
-            });
-        }
+        self.check_query(query)?;
         let rows = self.weights.chunks_exact(self.space.dim);
-        let dots: Vec<(f32, f32)> = rows
-            .map(|row| (dot(query.embedding.as_slice(), row), dot(row, row).sqrt()))
-            .collect();
-        let logits: Vec<f64> = dots
-            .iter()
-            .zip(&self.bias)
-            .map(|((dot, _), bias)| self.scoring.logit(*dot) + f64::from(*bias))
-            .collect();
+        let lengths = rows.map(|row| dot(row, row).sqrt());
+        let dots: Vec<(f32, f32)> = self.dots(query).zip(lengths).collect();
+        let logits = self.logits(dots.iter().map(|(dot, _)| *dot));
         let probabilities = self.scoring.probabilities(&logits);
         let mut predictions: Vec<Prediction> = self
             .labels
@@ -116,7 +101,43 @@ impl Head {
         Ok(predictions)
     }
 
-    fn check(&self) -> Result<(), EngineError> {
+    /// The probability of each label, in the order of the head. Whether they sum to 1 is up to the
+    /// scoring.
+    ///
+    /// # Errors
+    /// As for [`Head::predict`].
+    pub fn probabilities(&self, query: &Query) -> Result<Vec<f64>, EngineError> {
+        self.check_query(query)?;
+        Ok(self.scoring.probabilities(&self.logits(self.dots(query))))
+    }
+
+    fn dots(&self, query: &Query) -> impl Iterator<Item = f32> {
+        let rows = self.weights.chunks_exact(self.space.dim);
+        rows.map(|row| dot(query.embedding.as_slice(), row))
+    }
+
+    fn logits(&self, dots: impl Iterator<Item = f32>) -> Vec<f64> {
+        let logit = |(dot, bias): (f32, &f32)| self.scoring.logit(dot) + f64::from(*bias);
+        dots.zip(&self.bias).map(logit).collect()
+    }
+
+    fn check_query(&self, query: &Query) -> Result<(), EngineError> {
+        self.check()?;
+        if self.space.meets(&query.space) && query.embedding.dim() == self.space.dim {
+            return Ok(());
+        }
+        let got = match query.embedding.dim() {
+            dim if dim == query.space.dim => query.space.to_string(),
+            dim => format!("{}, with dim {dim}", query.space),
+        };
+        Err(EngineError::AnotherSpace {
+            expected: self.space.to_string(),
+            got,
+        })
+    }
+
+    /// Whether its parts fit together.
+    pub(crate) fn check(&self) -> Result<(), EngineError> {
         let Self {
             space,
             labels,
@@ -221,6 +242,12 @@ mod tests {
         assert!((predictions[0].probability - expected).abs() < 1e-5);
         let sum: f64 = predictions.iter().map(|p| p.probability).sum();
         assert!((sum - 1.0).abs() < 1e-12);
+        let in_order = head.probabilities(&query).expect("the spaces are equal");
+        let sorted = [predictions[0].probability, predictions[1].probability];
+        assert_eq!(
+            in_order, sorted,
+            "the most probable label is the first one here"
+        );
     }
 
     #[test]

@@ -41,7 +41,7 @@
 //! `confidence` says how sure a hit is; `audit` repeats a share of the searches exactly and keeps
 //! recall above its target; [`Collection::snapshot`] and [`Engine::restore`] (`snapshot`) keep a
 //! collection as it was at one moment.
-//! [`Head`], [`Prompts`] and [`metrics`] stand beside.
+//! [`Head`], [`Prompts`], [`logistic`] and [`metrics`] stand beside.
 
 mod audit;
 mod background;
@@ -54,6 +54,7 @@ mod collection;
 mod column;
 mod confidence;
 mod config;
+mod draws;
 mod engine;
 mod error;
 mod filter;
@@ -66,6 +67,7 @@ pub mod index;
 mod indexing;
 mod item;
 mod loading;
+pub mod logistic;
 mod marks;
 pub mod metrics;
 mod prompts;
@@ -91,6 +93,7 @@ pub use change::{Change, Durability, ItemWrite, Outcome, PayloadChange, WriteOpt
 pub use collection::Collection;
 pub use confidence::{CalibrationKind, CalibrationReport, DirectionReport};
 pub use config::{EngineConfig, GraphBuilder, HnswParams};
+pub use draws::Draws;
 pub use engine::Engine;
 pub use error::EngineError;
 pub use filter::{

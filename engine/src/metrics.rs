@@ -1,4 +1,15 @@
-//! Figures of retrieval quality, named as in `CLIP_benchmark`.
+//! Figures of retrieval and of classification, named as in `CLIP_benchmark`, and how sure they are.
+
+mod classes;
+mod interval;
+#[cfg(test)]
+mod tests;
+
+pub use classes::{
+    ACC1, ACC5, Confusion, MEAN_PER_CLASS_RECALL, Verdict, confusions, mean_per_class_recall,
+    verdict,
+};
+pub use interval::{Interval, RESAMPLES, bootstrap, student, wilson};
 
 use embedding::Embedding;
 use rayon::prelude::*;
@@ -33,23 +44,34 @@ pub fn recall_at_k(
     relevant: impl Fn(usize) -> Vec<usize> + Sync,
     ks: &[usize],
 ) -> Vec<f64> {
-    let ranks: Vec<Option<usize>> = queries
-        .par_iter()
-        .enumerate()
-        .map(|(i, query)| {
-            let score = |item: &Embedding| {
-                assert_eq!(
-                    query.dim(),
-                    item.dim(),
-                    "embeddings of different dims never meet"
-                );
-                dot(query.as_slice(), item.as_slice())
-            };
-            let scores: Vec<f32> = gallery.iter().map(score).collect();
-            rank(&scores, &relevant(i))
-        })
-        .collect();
+    let ranks = ranks(queries, gallery, relevant);
     recall_of_ranks(&ranks, ks)
+}
+
+/// The [`rank`] of each query's best relevant item in the gallery.
+///
+/// # Panics
+/// When dims differ, or a relevant position is outside the gallery.
+pub fn ranks(
+    queries: &[Embedding],
+    gallery: &[Embedding],
+    relevant: impl Fn(usize) -> Vec<usize> + Sync,
+) -> Vec<Option<usize>> {
+    let rank_of = |(i, query): (usize, &Embedding)| rank(&scores(query, gallery), &relevant(i));
+    queries.par_iter().enumerate().map(rank_of).collect()
+}
+
+/// Cosine of the query with each of the gallery.
+///
+/// # Panics
+/// When dims differ.
+pub fn scores(query: &Embedding, gallery: &[Embedding]) -> Vec<f32> {
+    let score = |item: &Embedding| {
+        let (ours, theirs) = (query.dim(), item.dim());
+        assert_eq!(ours, theirs, "embeddings of different dims never meet");
+        dot(query.as_slice(), item.as_slice())
+    };
+    gallery.iter().map(score).collect()
 }
 
 /// Position of the best relevant item, from 0, when everything is sorted by score and ties count
@@ -76,6 +98,45 @@ pub fn recall_of_ranks(ranks: &[Option<usize>], ks: &[usize]) -> Vec<f64> {
     ks.iter()
         .map(|k| hits(k) as f64 / ranks.len().max(1) as f64)
         .collect()
+}
+
+/// Median of the places of the best relevant items, counted from 1; between the two middle ones
+/// where they are even in number. `weights` says how often each query counts. A query without a
+/// relevant item comes after all others, so that the median can be infinite.
+///
+/// # Panics
+/// When the lists differ in length.
+pub fn median_rank(ranks: &[Option<usize>], weights: &[u32]) -> f64 {
+    assert_eq!(ranks.len(), weights.len(), "a weight for each");
+    let place = |rank: &Option<usize>| rank.map_or(f64::INFINITY, |rank| rank as f64 + 1.0);
+    let mut places: Vec<(f64, u32)> = ranks
+        .iter()
+        .map(place)
+        .zip(weights.iter().copied())
+        .collect();
+    places.sort_unstable_by(|(a, _), (b, _)| a.total_cmp(b));
+    let all: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
+    let at = |wanted: u64| {
+        let mut passed = 0;
+        let mut after = places.iter().map(|(place, weight)| {
+            passed += u64::from(*weight);
+            (*place, passed)
+        });
+        let found = after.find(|(_, passed)| *passed > wanted);
+        found.map_or(f64::INFINITY, |(place, _)| place)
+    };
+    f64::midpoint(at(all.saturating_sub(1) / 2), at(all / 2))
+}
+
+/// Mean of one over the place of the best relevant item, counted from 1; a query without one adds 0.
+pub fn mean_reciprocal_rank(ranks: &[Option<usize>]) -> f64 {
+    let sum: f64 = ranks.iter().flatten().map(|rank| reciprocal(*rank)).sum();
+    sum / ranks.len().max(1) as f64
+}
+
+/// One over a place, which [`rank`] counts from 0.
+pub fn reciprocal(rank: usize) -> f64 {
+    1.0 / (rank as f64 + 1.0)
 }
 
 /// Area under the ROC curve: how often one of `positive` is above one of `negative`, with ties as
@@ -110,62 +171,4 @@ pub fn calibration_error(predicted: &[(f64, bool)]) -> f64 {
         .map(|(expected, seen)| f64::abs(expected - seen))
         .sum();
     off / predicted.len().max(1) as f64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_query_counts_when_any_relevant_item_is_among_the_first_k() {
-        let unit = |x: f32, y: f32| Embedding::normalized(vec![x, y]).expect("has a direction");
-        let gallery = [
-            unit(1.0, 0.0),
-            unit(1.0, 1.0),
-            unit(0.0, 1.0),
-            unit(-1.0, 0.0),
-        ];
-        let queries = [
-            unit(1.0, 0.1),
-            unit(1.0, 0.1),
-            unit(0.0, 1.0),
-            unit(0.0, 1.0),
-        ];
-        let relevant = |query| [vec![0], vec![2, 3], vec![2, 0], vec![]][query as usize].clone();
-        let recall = recall_at_k(&queries, &gallery, |i| relevant(i as u8), &[1, 2, 3, 100]);
-        assert_eq!(recall, [0.5, 0.5, 0.75, 0.75]);
-        assert_eq!(recall_at_k(&[], &gallery, |_| vec![], &[1]), [0.0]);
-    }
-
-    #[test]
-    fn ties_count_against_the_query() {
-        assert_eq!(rank(&[1.0, 1.0, 1.0, 0.5], &[0]), Some(2));
-        assert_eq!(rank(&[1.0, 1.0, 1.0, 0.5], &[0, 1, 1]), Some(1));
-        assert_eq!(rank(&[1.0, 2.0], &[1]), Some(0));
-        assert_eq!(rank(&[1.0], &[]), None);
-    }
-
-    #[test]
-    fn the_area_under_the_curve_counts_pairs_in_the_right_order_and_ties_as_halves() {
-        let close = |a: f64, b: f64| (a - b).abs() < 1e-12;
-        assert!(close(roc_auc(&[2.0, 3.0], &[0.0, 1.0]), 1.0));
-        assert!(close(roc_auc(&[0.0], &[1.0, 2.0]), 0.0));
-        assert!(close(roc_auc(&[1.0, 3.0], &[1.0, 2.0]), 0.625));
-        assert!(close(roc_auc(&[1.0], &[]), 0.5));
-    }
-
-    #[test]
-    fn a_probability_that_comes_true_as_often_as_it_says_has_no_error() {
-        let good = [(0.25, true), (0.25, false), (0.25, false), (0.25, false)];
-        assert!(calibration_error(&good).abs() < 1e-12);
-        let bad = [(1.0, false), (1.0, true), (0.0, false), (0.0, false)];
-        assert!((calibration_error(&bad) - 0.25).abs() < 1e-12);
-        assert!(calibration_error(&[]).abs() < 1e-12);
-    }
-
-    #[test]
-    fn names_are_those_of_clip_benchmark() {
-        assert_eq!(image_retrieval_recall(5), "image_retrieval_recall@5");
-        assert_eq!(text_retrieval_recall(1), "text_retrieval_recall@1");
-    }
 }

@@ -1,6 +1,8 @@
 //! The ways of a search under a filter, one by one, to compare them with each other and with what
 //! the plan chooses. Benches and those who wonder about a plan ask here; searches do not.
 
+use embedding::{Aspect, Modality};
+
 use crate::{Collection, EngineError, Plan, Score, SearchRequest, ShardPlan, searching};
 
 /// What one way finds.
@@ -24,5 +26,17 @@ impl Collection {
         plan: Option<Plan>,
     ) -> Result<Way, EngineError> {
         searching::by_plan(self, request, plan)
+    }
+
+    /// Rows of the modality in this aspect that searches reach by a graph, dead ones too; all others
+    /// are compared exactly.
+    pub fn graph_rows(&self, modality: Modality, aspect: Aspect) -> usize {
+        let state = self.state.read();
+        let shards = state.shards();
+        let sealed = shards
+            .filter(|(key, _)| (key.modality, key.aspect) == (modality, aspect))
+            .map(|(_, shard)| &shard.view.sealed)
+            .filter(|sealed| sealed.graph().is_some());
+        sealed.map(|sealed| sealed.len()).sum()
     }
 }

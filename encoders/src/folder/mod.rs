@@ -210,7 +210,7 @@ pub(crate) fn read_card(folder: &Path) -> Result<Option<Card>, ModelError> {
     if !file.exists() {
         return Ok(None);
     }
-    parse_card(&fs::read(&file)?, file).map(Some)
+    parse_card(&fs_err::read(&file)?, file).map(Some)
 }
 
 /// Refuses preprocessing that makes what the tower cannot take. A vision transformer takes other

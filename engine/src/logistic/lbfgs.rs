@@ -1,0 +1,192 @@
+//! The least value of a smooth convex function: limited-memory BFGS (Nocedal and Wright 2006,
+//! algorithms 7.4 and 7.5).
+
+use std::collections::VecDeque;
+
+use super::Options;
+
+/// Steps that the shape of the function is told from.
+const MEMORY: usize = 10;
+/// A step must gain this part of what the slope promises (Wolfe's first condition).
+const GAIN: f64 = 1e-4;
+/// A step must leave at most this part of the slope (Wolfe's second condition).
+const SLOPE_LEFT: f64 = 0.9;
+/// Lengths that are tried for a step.
+const MOST_LENGTHS: usize = 40;
+/// Difference of two values, relative to them, that may be rounding.
+const ROUNDING: f64 = 1e-13;
+
+/// Where a search ended.
+pub(super) struct Minimum {
+    pub(super) at: Vec<f64>,
+    pub(super) steps: usize,
+    pub(super) converged: bool,
+}
+
+/// A step and how it changed the gradient.
+struct Pair {
+    step: Vec<f64>,
+    change: Vec<f64>,
+    /// Their dot product.
+    curvature: f64,
+}
+
+/// Follows `evaluate` down from `at`; it gives the value, and writes the gradient.
+pub(super) fn minimize(
+    mut at: Vec<f64>,
+    options: &Options,
+    mut evaluate: impl FnMut(&[f64], &mut [f64]) -> f64,
+) -> Minimum {
+    let mut gradient = vec![0.0; at.len()];
+    let mut value = evaluate(&at, &mut gradient);
+    let mut memory: VecDeque<Pair> = VecDeque::with_capacity(MEMORY);
+    let mut steps = 0;
+    let converged = loop {
+        let largest = gradient.iter().fold(0.0, |most: f64, g| most.max(g.abs()));
+        if largest <= options.tolerance {
+            break true;
+        }
+        if steps == options.max_steps {
+            break false;
+        }
+        let direction = direction(&gradient, &memory);
+        let first = if memory.is_empty() {
+            (1.0 / dot(&gradient, &gradient).sqrt()).min(1.0)
+        } else {
+            1.0
+        };
+        let from = From {
+            at: &at,
+            value,
+            slope: dot(&gradient, &direction),
+            direction: &direction,
+        };
+        let Some(next) = from.walk(first, &mut evaluate) else {
+            if memory.is_empty() {
+                // Not even straight down: values are as low as rounding lets them be told apart.
+                break false;
+            }
+            memory.clear();
+            continue;
+        };
+        let step: Vec<f64> = next.at.iter().zip(&at).map(|(a, b)| a - b).collect();
+        let change: Vec<f64> = next
+            .gradient
+            .iter()
+            .zip(&gradient)
+            .map(|(a, b)| a - b)
+            .collect();
+        let curvature = dot(&step, &change);
+        if curvature > 0.0 {
+            if memory.len() == MEMORY {
+                memory.pop_front();
+            }
+            memory.push_back(Pair {
+                step,
+                change,
+                curvature,
+            });
+        }
+        Next {
+            at,
+            gradient,
+            value,
+        } = next;
+        steps += 1;
+    };
+    Minimum {
+        at,
+        steps,
+        converged,
+    }
+}
+
+/// Where to go: down the gradient, as far in each direction as the last steps say.
+fn direction(gradient: &[f64], memory: &VecDeque<Pair>) -> Vec<f64> {
+    let mut direction: Vec<f64> = gradient.iter().map(|g| -g).collect();
+    let mut parts = Vec::with_capacity(memory.len());
+    for pair in memory.iter().rev() {
+        let part = dot(&pair.step, &direction) / pair.curvature;
+        add(-part, &pair.change, &mut direction);
+        parts.push(part);
+    }
+    if let Some(last) = memory.back() {
+        let scale = last.curvature / dot(&last.change, &last.change);
+        for d in &mut direction {
+            *d *= scale;
+        }
+    }
+    for (pair, part) in memory.iter().zip(parts.into_iter().rev()) {
+        let back = dot(&pair.change, &direction) / pair.curvature;
+        add(part - back, &pair.step, &mut direction);
+    }
+    direction
+}
+
+/// Where a step begins.
+struct From<'a> {
+    at: &'a [f64],
+    value: f64,
+    slope: f64,
+    direction: &'a [f64],
+}
+
+/// Where it ends.
+struct Next {
+    at: Vec<f64>,
+    gradient: Vec<f64>,
+    value: f64,
+}
+
+impl From<'_> {
+    /// A step whose length meets Wolfe's conditions, found by bisection; near the minimum, where
+    /// values no longer differ by more than rounding, by the slopes alone (Hager and Zhang 2005,
+    /// equation 4.1).
+    fn walk(
+        &self,
+        first: f64,
+        evaluate: &mut impl FnMut(&[f64], &mut [f64]) -> f64,
+    ) -> Option<Next> {
+        if self.slope >= 0.0 {
+            return None;
+        }
+        let (mut low, mut high, mut length) = (0.0, f64::INFINITY, first);
+        let mut gradient = vec![0.0; self.at.len()];
+        for _ in 0..MOST_LENGTHS {
+            let mut at = self.at.to_vec();
+            add(length, self.direction, &mut at);
+            let value = evaluate(&at, &mut gradient);
+            let slope = dot(&gradient, self.direction);
+            let gains = value <= self.value + GAIN * length * self.slope;
+            let is_level = value <= self.value + ROUNDING * self.value.abs();
+            let gains = gains || (is_level && slope <= (2.0 * GAIN - 1.0) * self.slope);
+            if !gains {
+                high = length;
+            } else if slope < SLOPE_LEFT * self.slope {
+                low = length;
+            } else {
+                return Some(Next {
+                    at,
+                    gradient,
+                    value,
+                });
+            }
+            length = if high.is_finite() {
+                f64::midpoint(low, high)
+            } else {
+                2.0 * low
+            };
+        }
+        None
+    }
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+fn add(factor: f64, from: &[f64], to: &mut [f64]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to += factor * from;
+    }
+}
