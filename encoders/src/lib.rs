@@ -17,6 +17,10 @@ mod complement;
 mod cpu;
 mod error;
 mod folder;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
+mod ingest;
 mod keys;
 mod model;
 pub mod nn;
@@ -27,6 +31,7 @@ mod weights;
 
 pub use error::{ModelError, PictureError};
 pub use folder::{Card, Export, Precision};
+pub use ingest::{Done, encode_all};
 pub use model::{Model, ModelInfo};
 pub use picture::*;
 pub use tokenize::TextTokenizer;

@@ -79,7 +79,7 @@ impl Model {
         Self::from_files(&builtin::files())
     }
 
-    fn from_files(files: &Files<'_>) -> Result<Self, ModelError> {
+    pub(crate) fn from_files(files: &Files<'_>) -> Result<Self, ModelError> {
         let Description {
             network,
             preprocess,

@@ -169,7 +169,7 @@ pub fn gif(width: u16, height: u16, frames: usize) -> Vec<u8> {
 }
 
 /// A RIFF chunk that says another size than it has.
-fn riff(name: &[u8; 4], size: u32, data: &[u8]) -> Vec<u8> {
+fn riff(name: [u8; 4], size: u32, data: &[u8]) -> Vec<u8> {
     let mut bytes = [&name[..], &size.to_le_bytes(), data].concat();
     bytes.resize(bytes.len().next_multiple_of(2), 0);
     bytes
@@ -177,11 +177,11 @@ fn riff(name: &[u8; 4], size: u32, data: &[u8]) -> Vec<u8> {
 
 fn riff_file(chunks: &[u8]) -> Vec<u8> {
     let body = [b"WEBP", chunks].concat();
-    riff(b"RIFF", body.len() as u32, &body)
+    riff(*b"RIFF", body.len() as u32, &body)
 }
 
 /// A WebP of one chunk.
-pub fn webp_of(name: &[u8; 4], data: &[u8]) -> Vec<u8> {
+pub fn webp_of(name: [u8; 4], data: &[u8]) -> Vec<u8> {
     riff_file(&riff(name, data.len() as u32, data))
 }
 
@@ -197,20 +197,20 @@ fn lossless_stream() -> Vec<u8> {
 fn webp_head(flags: u8, canvas: (u32, u32)) -> Vec<u8> {
     let side = |side: u32| (side - 1).to_le_bytes()[..3].to_vec();
     let head = [vec![flags, 0, 0, 0], side(canvas.0), side(canvas.1)].concat();
-    riff(b"VP8X", 10, &head)
+    riff(*b"VP8X", 10, &head)
 }
 
 /// An animation of frames of 64 x 64.
 pub fn webp_animation(canvas: (u32, u32), frames: usize) -> Vec<u8> {
     let head = [0, 0, 0, 0, 0, 0, 63, 0, 0, 63, 0, 0, 100, 0, 0, 0];
     let frame = [&head[..], &lossless_stream()].concat();
-    let frame = riff(b"ANMF", frame.len() as u32, &frame);
-    let start = [webp_head(2, canvas), riff(b"ANIM", 6, &[0; 6])].concat();
+    let frame = riff(*b"ANMF", frame.len() as u32, &frame);
+    let start = [webp_head(2, canvas), riff(*b"ANIM", 6, &[0; 6])].concat();
     riff_file(&[start, frame.repeat(frames)].concat())
 }
 
 /// A lossless picture, and a chunk of this size without data.
-pub fn webp_extended(name: &[u8; 4], flag: u8, size: u32) -> Vec<u8> {
+pub fn webp_extended(name: [u8; 4], flag: u8, size: u32) -> Vec<u8> {
     let chunk = riff(name, size, &[0; 8]);
     riff_file(&[webp_head(flag, (64, 64)), lossless_stream(), chunk].concat())
 }

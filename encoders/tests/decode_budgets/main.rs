@@ -1,6 +1,11 @@
 //! What hostile pictures may cost: each is refused, or decoded where Pillow decodes it, within 50 ms and
 //! 50 MB on an idle machine. `--nocapture` shows the figures.
 
+#![allow(
+    clippy::print_stdout,
+    reason = "the figures are what some run this for"
+)]
+
 mod files;
 
 use std::{
@@ -15,7 +20,7 @@ use files::Zeros;
 /// Memory beside the bytes of the file.
 const MAX_BYTES: isize = 50 << 20;
 /// 50 ms on an idle machine; tests share theirs, and are built without optimization.
-const MAX_TIME: Duration = Duration::from_millis(50 * 20);
+const MAX_TIME: Duration = Duration::from_secs(1);
 
 /// Counts what each thread has allocated.
 struct Counting;
@@ -115,13 +120,13 @@ fn a_picture_of_too_many_pixels_is_refused_by_its_head() {
     );
     refused(
         "WebP of 16,384 x 16,384",
-        &files::webp_of(b"VP8L", b"\x2f\xff\xff\xff\x0f\0\0\0"),
+        &files::webp_of(*b"VP8L", b"\x2f\xff\xff\xff\x0f\0\0\0"),
         too_many,
     );
     let lossy = b"\x10\0\0\x9d\x01\x2a\xff\x3f\xff\x3f\0\0";
     refused(
         "lossy WebP of 16,383 x 16,383",
-        &files::webp_of(b"VP8 ", lossy),
+        &files::webp_of(*b"VP8 ", lossy),
         too_many,
     );
     let too_long = "a side may have at most 65535";
@@ -248,17 +253,17 @@ fn thousands_of_scans_are_refused() {
 
 #[test]
 fn sizes_inside_of_files_are_not_believed() {
+    /// Tags of strips, and of the first thing that is said of tiles instead.
+    const STRIPS: [u16; 3] = [273, 278, 279];
+    const TILES: u16 = 322;
     for (name, kind, flag) in [
         ("EXIF", b"EXIF", 0x08),
         ("alpha", b"ALPH", 0x10),
         ("a profile", b"ICCP", 0x20),
     ] {
-        let bytes = files::webp_extended(kind, flag, u32::MAX - 1);
+        let bytes = files::webp_extended(*kind, flag, u32::MAX - 1);
         let _ = cheaply(&format!("WebP with 4 GB of {name}"), &bytes);
     }
-    /// Tags of strips, and of the first thing that is said of tiles instead.
-    const STRIPS: [u16; 3] = [273, 278, 279];
-    const TILES: u16 = 322;
     let one = files::strips(16, 16);
     let with = |changes: &[(u16, u16, u32, u32)]| {
         let mut entries: Vec<_> = one.clone();

@@ -45,7 +45,7 @@ pub(super) fn flat(dc: i16, quantizer: u16, out: &mut [u8], stride: usize) {
 #[target_feature(enable = "avx2")]
 fn block_avx2(coefficients: &[i16; 64], quantizer: &[u16; 64], out: &mut [u8], stride: usize) {
     block_with(coefficients, quantizer, out, stride, |rows| {
-        transpose_avx2(rows)
+        transpose_avx2(rows);
     });
 }
 
