@@ -112,6 +112,12 @@ fn read(bytes: &[u8], limits: &DecodeLimits) -> Result<Raw, PictureError> {
     }
     let unknown = || PictureError::UnknownFormat { expected: FORMATS };
     let guessed = image::guess_format(bytes).map_err(|_| unknown())?;
+    if guessed == ImageFormat::Avif {
+        return Err(undecodable(
+            "AVIF",
+            "AVIF is not read yet, convert the picture to JPEG, PNG or WebP",
+        ));
+    }
     let format = format_name(guessed).ok_or_else(unknown)?;
     // A decoder that panics on hostile bytes must cost this picture only.
     catch_unwind(AssertUnwindSafe(|| read_as(guessed, format, bytes, limits)))

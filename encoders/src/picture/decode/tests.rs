@@ -342,6 +342,14 @@ fn what_is_no_picture_is_told_what_is_read() {
     }
 }
 
+#[test]
+fn avif_is_recognized_and_refused_with_what_to_do() {
+    let bytes = b"\0\0\0\x1cftypavif\0\0\0\0mif1avif";
+    let error = decode(bytes, &LIMITS).expect_err("it is not read");
+    assert_eq!(error.to_string(), "the AVIF data cannot be decoded");
+    assert!(cause(&error).contains("convert the picture"), "{error:?}");
+}
+
 /// A decoder that panics is caught, so what is seen here is that damage costs an error or a picture
 /// within the budget, not more.
 #[test]
