@@ -137,3 +137,45 @@ pub(super) fn extended(bits: u32, n: u32) -> i32 {
         value
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stuffed_bytes_are_one_and_behind_a_marker_are_zeros() {
+        // Long enough for the quick way, with stuffing in it, and a marker.
+        let mut data: Vec<u8> = (1..40).collect();
+        data.extend([0xff, 0, 0x81, 0xff, 0, 0xff, 0xd9, 0x55]);
+        let expected: Vec<u8> = (1..40).chain([0xff, 0x81, 0xff]).collect();
+        for width in [1, 3, 7, 8, 13, 16] {
+            let mut bits = Bits::new(&data, 0);
+            let total = 8 * expected.len() as u32;
+            let mut read = 0;
+            while read + width <= total {
+                let value = bits.take(width);
+                let by_bit = (read..read + width).fold(0, |value, at| {
+                    let byte = u32::from(expected[at as usize / 8]);
+                    value << 1 | byte >> (7 - at % 8) & 1
+                });
+                assert_eq!(value, by_bit, "{width} bits at {read}");
+                read += width;
+            }
+            assert!(!bits.short());
+            if read < total {
+                bits.take(total - read);
+            }
+            assert!(!bits.short());
+            assert_eq!(bits.take(5), 0);
+            assert!(bits.short());
+            assert_eq!(bits.drop_rest(), data.len() - 3);
+        }
+    }
+
+    #[test]
+    fn the_upper_half_of_a_size_is_positive() {
+        let numbers: Vec<i32> = (0..8).map(|bits| extended(bits, 3)).collect();
+        assert_eq!(numbers, [-7, -6, -5, -4, 4, 5, 6, 7]);
+        assert_eq!(extended(0, 0), 0);
+    }
+}

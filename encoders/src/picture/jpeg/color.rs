@@ -1,7 +1,8 @@
 //! Components to gray or RGB, as libjpeg converts them and Pillow converts CMYK.
 
+use super::Meaning;
+use super::frame::{Component, Frame};
 use super::upsample::Upsampler;
-use super::{Component, Frame, Meaning};
 
 /// Fractional bits of the factors.
 const BITS: u32 = 16;

@@ -186,3 +186,52 @@ fn pass<const SHIFT: u32>(rows: &mut [Lane; 8]) {
         rows[7][x] = rounded(e0.wrapping_sub(o0));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers that follow from `seed`.
+    fn random(seed: u64) -> impl FnMut() -> u64 {
+        let mut state = seed;
+        move || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            state >> 33
+        }
+    }
+
+    #[test]
+    fn vector_instructions_give_the_samples_of_the_plain_form() {
+        let mut next = random(3);
+        for round in 0..2000 {
+            // Sparse and full blocks, small and absurd numbers, in rows that are wider than a block.
+            let reach = [8, 300, 1 << 16][round % 3];
+            let mut coefficients = [0_i16; 64];
+            for value in coefficients.iter_mut().take(1 + round % 64) {
+                *value = (next() % reach) as i16;
+            }
+            let quantizer = std::array::from_fn(|_| (next() % reach + 1) as u16);
+            for stride in [8, 11, 16] {
+                let mut plain = vec![7; 7 * stride + 8];
+                let mut best = plain.clone();
+                block_any(&coefficients, &quantizer, &mut plain, stride);
+                block(&coefficients, &quantizer, &mut best, stride);
+                assert_eq!(plain, best, "round {round}, stride {stride}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_with_one_coefficient_is_flat() {
+        for dc in [-3000, -1024, -5, -4, -3, 0, 3, 4, 5, 12, 1023, 3000] {
+            let mut coefficients = [0; 64];
+            coefficients[0] = dc;
+            let (mut whole, mut quick) = ([0; 64], [0; 64]);
+            block(&coefficients, &[2; 64], &mut whole, 8);
+            flat(dc, 2, &mut quick, 8);
+            assert_eq!(whole, quick, "{dc}");
+        }
+    }
+}

@@ -1,9 +1,10 @@
 //! Entropy-coded scans: numbers to coefficients, and those of sequential files to samples at once.
 
 use super::bits::Bits;
+use super::frame::{Component, Frame};
 use super::huffman::Huffman;
 use super::segments::{self, EXPECTED_RESTART};
-use super::{Component, Frame, JpegError, idct};
+use super::{JpegError, idct};
 
 /// From zigzag order to rows. A damaged run can lead 16 places too far.
 pub(super) const NATURAL: [u8; 80] = [

@@ -2,7 +2,7 @@
 //! of the nearest and one quarter of the next, along each axis that is halved; rounded once, up and
 //! down in turns.
 
-use super::Component;
+use super::frame::Component;
 
 /// One row of a component in full size. Made for each row of the picture from the top.
 pub(super) struct Upsampler {
