@@ -42,7 +42,8 @@ impl Head {
     /// How many bytes the pixels need at least, packed as well as the method can.
     pub(super) fn least_bytes(&self) -> u64 {
         let most_per_byte = match self.compression {
-            Some(CompressionMethod::None) => 1,
+            // Colors may be subsampled.
+            Some(CompressionMethod::None) => 2,
             Some(CompressionMethod::PackBits) => 64,
             Some(CompressionMethod::Deflate | CompressionMethod::OldDeflate) => 1032,
             // Twelve bits for the longest string of the table.
