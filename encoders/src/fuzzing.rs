@@ -26,6 +26,7 @@ pub const TARGETS: [(&str, Target); 3] = [
 /// # Panics
 /// When there is none.
 pub fn target(name: &str) -> Target {
+    own_panics_abort();
     let found = TARGETS.iter().find(|(of, _)| *of == name);
     found.expect("a target of this name").1
 }
@@ -47,7 +48,6 @@ fn picture(bytes: &[u8]) {
         max_pixels: 1 << 18,
         max_side: 1 << 14,
     };
-    own_panics_abort();
     match (decode(bytes, &limits), decode_rgba(bytes, &limits)) {
         (Ok(rgb), Ok(rgba)) => {
             let (width, height) = (rgb.width(), rgb.height());
@@ -66,8 +66,8 @@ fn picture(bytes: &[u8]) {
     }
 }
 
-/// A decoder from outside may panic, which costs its picture only. One of ours must not, even where that
-/// would be caught.
+/// A decoder or tokenizer from outside may panic, which is caught and costs its picture or text only. Code of
+/// ours must not, even where that would be caught.
 fn own_panics_abort() {
     static SET: Once = Once::new();
     SET.call_once(|| {
