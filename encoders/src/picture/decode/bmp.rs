@@ -23,7 +23,8 @@ pub(super) fn least_bytes(bytes: &[u8]) -> Option<(u64, (u32, u32))> {
     };
     let row = (u64::from(width) * u64::from(bits)).div_ceil(8);
     let least = if UNCOMPRESSED.contains(&compression) {
-        row * u64::from(height)
+        // Any sides may stand there; they are checked later.
+        row.saturating_mul(u64::from(height))
     } else {
         0
     };
