@@ -1,14 +1,15 @@
 //! Pictures from files into a store, beside what the tower alone and the preparation alone can do.
 //!
-//! Each round does the three in turns on all cores: prepared pixels through the image tower, in batches; files
-//! read, decoded, resized and normalized; and everything, with durable upserts, as `diptych index` does it.
+//! Each round does the three in turns on all cores: prepared pixels through the image tower, in
+//! batches; files read, decoded, resized and normalized; and everything, with durable upserts, as
+//! `diptych index` does it.
 //!
 //! ```sh
 //! cargo bench -p benches --bench ingest_photos -- --model FOLDER --photos FOLDER --json FILE
 //! ```
 //!
-//! Without a model it takes the built-in one, without photos it makes some. `--test` does little, to see that
-//! it works.
+//! Without a model it takes the built-in one, without photos it makes some. `--test` does little,
+//! to see that it works.
 
 #![allow(clippy::print_stdout, reason = "the table is what this program is for")]
 
@@ -58,8 +59,9 @@ struct Arguments {
     /// How often all of it is done
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// For each line of the input prepare all photos as CLIP wants them, on this thread, and say how long it
-    /// took; for a line with the name of a file tell its pixels. For a comparison that takes turns
+    /// For each line of the input prepare all photos as CLIP wants them, on this thread, and say
+    /// how long it took; for a line with the name of a file tell its pixels. For a comparison that
+    /// takes turns
     #[arg(long, hide = true)]
     turns: bool,
     /// Write the figures there, too

@@ -7,8 +7,8 @@ use encoders::{Model, Pixels};
 /// How many inputs go to a text tower, or items to a store, at once.
 pub const BATCH: usize = 32;
 
-/// Prepares and encodes every input on all cores; calls `take` with each input's index and embeddings,
-/// some at a time, on this thread and in the order in which they are ready.
+/// Prepares and encodes every input on all cores; calls `take` with each input's index and
+/// embeddings, some at a time, on this thread and in the order in which they are ready.
 ///
 /// # Errors
 /// The first error of `prepare`, the tower or `take`; nothing is taken after it.

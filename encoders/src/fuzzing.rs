@@ -1,6 +1,6 @@
-//! What the fuzz targets in `fuzz/` call, and no part of the API: each takes bytes as a file or a client
-//! might give them, and panics where that would be wrong. The tests run all of them on the corpus that
-//! is kept.
+//! What the fuzz targets in `fuzz/` call, and no part of the API: each takes bytes as a file or a
+//! client might give them, and panics where that would be wrong. The tests run all of them on the
+//! corpus that is kept.
 
 use std::{fs, io::Cursor, panic, path::Path, path::PathBuf, process, sync::LazyLock, sync::Once};
 
@@ -66,8 +66,8 @@ fn picture(bytes: &[u8]) {
     }
 }
 
-/// A decoder or tokenizer from outside may panic, which is caught and costs its picture or text only. Code of
-/// ours must not, even where that would be caught.
+/// A decoder or tokenizer from outside may panic, which is caught and costs its picture or text
+/// only. Code of ours must not, even where that would be caught.
 fn own_panics_abort() {
     static SET: Once = Once::new();
     SET.call_once(|| {

@@ -1,7 +1,8 @@
 //! Many pictures through an image tower, from whatever they are read from, with every core busy.
 //!
 //! Each core has a worker that prepares a few inputs and encodes them, alone: no core waits for
-//! another, and none has two things to do. What they have done is taken by the caller's thread meanwhile.
+//! another, and none has two things to do. What they have done is taken by the caller's thread
+//! meanwhile.
 
 use std::{
     num::NonZeroUsize,
@@ -36,15 +37,15 @@ pub struct Done<T> {
     pub encoded: Option<Encoded>,
 }
 
-/// Calls `prepare` on every input and encodes the pixels that come of it, on all cores; calls `take`
-/// with what is done, on this thread, in the order in which it is ready. Every input is taken once. An input
-/// without pixels is only taken.
+/// Calls `prepare` on every input and encodes the pixels that come of it, on all cores; calls
+/// `take` with what is done, on this thread, in the order in which it is ready. Every input is
+/// taken once. An input without pixels is only taken.
 ///
 /// At most a few pictures per core are in memory at a time.
 ///
 /// # Errors
-/// The first error of `prepare`, of the tower or of `take`. The workers stop then, and what they have at
-/// hand is lost.
+/// The first error of `prepare`, of the tower or of `take`. The workers stop then, and what they
+/// have at hand is lost.
 pub fn encode_all<I: Sync, T: Send, E: From<EncodeError> + Send>(
     inputs: &[I],
     tower: &dyn Encoder<Pixels>,

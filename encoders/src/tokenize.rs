@@ -98,8 +98,8 @@ fn caught<T>(work: impl FnOnce() -> T) -> tokenizers::Result<T> {
 mod tests {
     use super::*;
 
-    /// The tokenizers crate expects that what it has already taken for JSON is JSON: a line break within a
-    /// name, among the decoders, was a panic.
+    /// The tokenizers crate expects that what it has already taken for JSON is JSON: a line break
+    /// within a name, among the decoders, was a panic.
     #[test]
     fn a_file_that_is_no_json_deep_inside_is_refused() {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("builtin/tokenizer.json");

@@ -58,15 +58,15 @@ impl Default for DecodeLimits {
 ///
 /// Gray is replicated, a palette looked up, alpha dropped (not blended), 16-bit color reduced to
 /// its high byte and 16-bit gray clipped to 255, the screen around the first frame of a GIF filled
-/// from its palette: all as Pillow's `convert("RGB")` does it, and transformers up to version 4 with
-/// it. (Version 5 blends transparency onto white.) Lossless formats give Pillow's bytes, but for a GIF
-/// whose first frame reaches beyond its screen: that is cut here, where Pillow enlarges the screen.
-/// So does JPEG, whose decoder here is that of libjpeg-turbo to the last bit; lossy WebP may differ by a
-/// few gray levels.
+/// from its palette: all as Pillow's `convert("RGB")` does it, and transformers up to version 4
+/// with it. (Version 5 blends transparency onto white.) Lossless formats give Pillow's bytes, but
+/// for a GIF whose first frame reaches beyond its screen: that is cut here, where Pillow enlarges
+/// the screen. So does JPEG, whose decoder here is that of libjpeg-turbo to the last bit; lossy
+/// WebP may differ by a few gray levels.
 ///
 /// # Errors
-/// When the picture is over the budget, in no known format, or broken; also a TIFF of floating-point
-/// colors or with JPEG inside.
+/// When the picture is over the budget, in no known format, or broken; also a TIFF of
+/// floating-point colors or with JPEG inside.
 pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Picture, PictureError> {
     let raw = read(bytes, limits)?;
     let rgb = convert::to_rgb(raw.color, raw.data).ok_or_else(|| unsupported_color(raw.format))?;

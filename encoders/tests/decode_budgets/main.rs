@@ -1,5 +1,5 @@
-//! What hostile pictures may cost: each is refused, or decoded where Pillow decodes it, within 50 ms and
-//! 50 MB on an idle machine. `--nocapture` shows the figures.
+//! What hostile pictures may cost: each is refused, or decoded where Pillow decodes it, within 50
+//! ms and 50 MB on an idle machine. `--nocapture` shows the figures.
 
 #![allow(
     clippy::print_stdout,

@@ -160,8 +160,8 @@ fn a_frame_of_an_animation_cannot_hide_a_larger_stream() {
     assert_eq!(webp::streams(&bytes), [(16_383, 16_383)]);
 }
 
-/// Pillow 13 gives these samples for such a file, whatever the frame says of blending and the file of
-/// its background.
+/// Pillow 13 gives these samples for such a file, whatever the frame says of blending and the file
+/// of its background.
 #[test]
 fn the_first_frame_of_an_animated_webp_lies_on_transparent_black() {
     let frame = [

@@ -1,5 +1,5 @@
-//! How large the streams inside a WebP file are, whatever its canvas says, and the first frame of an
-//! animation by itself.
+//! How large the streams inside a WebP file are, whatever its canvas says, and the first frame of
+//! an animation by itself.
 
 use std::ops::Range;
 
@@ -84,8 +84,8 @@ impl Animation {
         })
     }
 
-    /// Writes the decoded frame, `rgba` of these `sides`, to its place on the canvas, `[h, w, 4]`, as
-    /// it is: no blending, since there is nothing below. False where it does not fit.
+    /// Writes the decoded frame, `rgba` of these `sides`, to its place on the canvas, `[h, w, 4]`,
+    /// as it is: no blending, since there is nothing below. False where it does not fit.
     pub(super) fn paste(&self, sides: (u32, u32), rgba: &[u8], canvas: &mut [u8]) -> bool {
         let fits =
             |start: u32, side: u32, all: u32| start.checked_add(side).is_some_and(|end| end <= all);

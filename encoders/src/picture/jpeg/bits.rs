@@ -5,7 +5,8 @@ pub(super) struct Bits<'a> {
     data: &'a [u8],
     /// The next byte that is not in the buffer.
     at: usize,
-    /// `count` bits, at the upper end. What is below them is either zero or the start of what comes next.
+    /// `count` bits, at the upper end. What is below them is either zero or the start of what comes
+    /// next.
     buffer: u64,
     count: u32,
     /// How many of them, the last ones, stand behind the marker.

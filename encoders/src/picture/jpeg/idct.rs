@@ -206,7 +206,8 @@ mod tests {
     fn vector_instructions_give_the_samples_of_the_plain_form() {
         let mut next = random(3);
         for round in 0..2000 {
-            // Sparse and full blocks, small and absurd numbers, in rows that are wider than a block.
+            // Sparse and full blocks, small and absurd numbers, in rows that are wider than a
+            // block.
             let reach = [8, 300, 1 << 16][round % 3];
             let mut coefficients = [0_i16; 64];
             for value in coefficients.iter_mut().take(1 + round % 64) {

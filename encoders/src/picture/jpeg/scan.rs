@@ -287,7 +287,8 @@ fn first_bits(bits: &mut Bits<'_>, ac: &Huffman, band: Band, block: &mut [i16; 6
     0
 }
 
-/// A later scan of a band: one bit more of each coefficient that is not zero, and new ones of one bit.
+/// A later scan of a band: one bit more of each coefficient that is not zero, and new ones of one
+/// bit.
 #[inline(always)]
 #[allow(
     clippy::inline_always,

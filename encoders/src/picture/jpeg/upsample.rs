@@ -92,8 +92,8 @@ impl Upsampler {
     }
 }
 
-/// Twice as many samples from at least two `sums`; even ones rounded with `EVEN`, odd ones with `ODD`,
-/// all shifted by `SHIFT`.
+/// Twice as many samples from at least two `sums`; even ones rounded with `EVEN`, odd ones with
+/// `ODD`, all shifted by `SHIFT`.
 #[inline]
 fn across<const EVEN: u16, const ODD: u16, const SHIFT: u32>(sums: &[u16], out: &mut [u8]) {
     let pairs = out.as_chunks_mut::<2>().0;
