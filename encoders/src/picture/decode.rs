@@ -61,8 +61,7 @@ impl Default for DecodeLimits {
 /// from its palette: all as Pillow's `convert("RGB")` does it, and transformers up to version 4
 /// with it. (Version 5 blends transparency onto white.) Lossless formats give Pillow's bytes, but
 /// for a GIF whose first frame reaches beyond its screen: that is cut here, where Pillow enlarges
-/// the screen. So does JPEG, whose decoder here is that of libjpeg-turbo to the last bit; lossy
-/// WebP may differ by a few gray levels.
+/// the screen. So does JPEG; lossy WebP may differ by a few gray levels.
 ///
 /// # Errors
 /// When the picture is over the budget, in no known format, or broken; also a TIFF of
