@@ -52,42 +52,6 @@ pub(super) fn decode(
     data: &[u8],
     at: usize,
 ) -> Result<usize, JpegError> {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("bmi2") {
-        // SAFETY: the processor has the instructions that the function is compiled for.
-        #[allow(unsafe_code)]
-        return unsafe { decode_bmi2(frame, parts, band, restart_interval, data, at) };
-    }
-    decode_any(frame, parts, band, restart_interval, data, at)
-}
-
-/// With shifts by any number of bits in one instruction.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "bmi2")]
-fn decode_bmi2(
-    frame: &mut Frame,
-    parts: &[Part<'_>],
-    band: Band,
-    restart_interval: usize,
-    data: &[u8],
-    at: usize,
-) -> Result<usize, JpegError> {
-    decode_any(frame, parts, band, restart_interval, data, at)
-}
-
-#[inline(always)]
-#[allow(
-    clippy::inline_always,
-    reason = "compiled once per set of instructions"
-)]
-fn decode_any(
-    frame: &mut Frame,
-    parts: &[Part<'_>],
-    band: Band,
-    restart_interval: usize,
-    data: &[u8],
-    at: usize,
-) -> Result<usize, JpegError> {
     let (across, down) = match parts {
         [part] => {
             let component = &frame.components[part.component];
@@ -175,11 +139,7 @@ fn restart<'a>(state: &mut State<'a>, data: &'a [u8], expected: u8) {
 }
 
 /// One block of a sequential file.
-#[inline(always)]
-#[allow(
-    clippy::inline_always,
-    reason = "compiled once per set of instructions"
-)]
+#[inline]
 fn sequential(
     state: &mut State<'_>,
     number: usize,
@@ -229,11 +189,6 @@ fn sequential(
 }
 
 /// What one scan of a progressive file says of one block.
-#[inline(always)]
-#[allow(
-    clippy::inline_always,
-    reason = "compiled once per set of instructions"
-)]
 fn progressive(
     state: &mut State<'_>,
     number: usize,
@@ -264,11 +219,7 @@ fn progressive(
 }
 
 /// The first scan of a band; returns how many blocks after this have nothing in it.
-#[inline(always)]
-#[allow(
-    clippy::inline_always,
-    reason = "compiled once per set of instructions"
-)]
+#[inline]
 fn first_bits(bits: &mut Bits<'_>, ac: &Huffman, band: Band, block: &mut [i16; 64]) -> u32 {
     let mut at = band.first;
     while at <= band.last {
@@ -289,11 +240,7 @@ fn first_bits(bits: &mut Bits<'_>, ac: &Huffman, band: Band, block: &mut [i16; 6
 
 /// A later scan of a band: one bit more of each coefficient that is not zero, and new ones of one
 /// bit.
-#[inline(always)]
-#[allow(
-    clippy::inline_always,
-    reason = "compiled once per set of instructions"
-)]
+#[inline]
 fn more_bits(
     bits: &mut Bits<'_>,
     ended: &mut u32,
