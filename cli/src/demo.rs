@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    mem,
     net::{Ipv4Addr, SocketAddr},
     path::Path,
     sync::Arc,
@@ -213,23 +214,29 @@ fn index_pictures(
 ) -> Result<()> {
     let bar = output::progress("encoding pictures", pictures.len());
     let draw = |entry: &&Entry| draw(entry, folder, model);
-    pipeline::in_batches(pictures, draw, |rows, pixels| {
-        let encoded = model.image().encode(&pixels)?;
-        bar.inc(rows.len() as u64);
-        let items = rows.into_iter().zip(encoded).map(|(row, encoded)| {
+    let mut waiting = Vec::with_capacity(BATCH);
+    let commit = |waiting: &mut Vec<Item>| -> Result<()> {
+        bar.inc(waiting.len() as u64);
+        keep(collection, mem::take(waiting))
+    };
+    pipeline::pictures(pictures, model, draw, |some| {
+        for (row, encoded) in some {
             let entry = pictures[row];
             let source = folder.join(file_name(entry)).to_string_lossy().into_owned();
             let content_hash = Some(hash_of(entry.svg));
             let item = item(entry.codepoints.clone(), Modality::Image, encoded, entry)?;
-            Ok(Item {
+            waiting.push(Item {
                 source: Some(source),
                 content_hash,
                 ..item
-            })
-        });
-        keep(collection, items.collect::<Result<_>>()?)?;
-        Ok(())
+            });
+        }
+        if waiting.len() < BATCH {
+            return Ok(());
+        }
+        commit(&mut waiting)
     })?;
+    commit(&mut waiting)?;
     bar.finish_and_clear();
     Ok(())
 }

@@ -68,8 +68,8 @@ fn texts(texts: &[String], model: &Model) -> Result<Vec<Embedded>> {
 fn pictures(files: &[PathBuf], model: &Model) -> Result<Vec<Embedded>> {
     let mut items: Vec<Option<Embedded>> = files.iter().map(|_| None).collect();
     let prepare = |file: &PathBuf| inputs::pixels(file, model);
-    pipeline::in_batches(files, prepare, |rows, pixels| {
-        for (row, encoded) in rows.into_iter().zip(model.image().encode(&pixels)?) {
+    pipeline::pictures(files, model, prepare, |some| {
+        for (row, encoded) in some {
             items[row] = Some(of(
                 files[row].display().to_string(),
                 Modality::Image,

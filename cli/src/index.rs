@@ -5,6 +5,8 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    error::Error,
+    mem,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -12,8 +14,8 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use embedding::Modality;
-use encoders::{DecodeLimits, Model, Pixels};
+use embedding::{Encoded, Modality};
+use encoders::{DecodeLimits, Done, Model, Pixels};
 use engine::{Collection, EngineError, Item, ItemId, Payload};
 use indicatif::ProgressBar;
 use serde::Serialize;
@@ -22,7 +24,7 @@ use crate::{
     args::{IndexArgs, Places},
     home::{self, Home},
     inputs, output,
-    pipeline::{self, BATCH},
+    pipeline::BATCH,
     serve,
     walk::{self, Failure},
 };
@@ -39,19 +41,11 @@ struct Report {
     seconds: f64,
 }
 
-/// What became of one file.
+/// What is known of one file beside its pixels.
 enum Outcome {
     Unchanged,
-    Prepared(Prepared),
+    Prepared { id: ItemId, hash: [u8; 32] },
     Failed(Failure),
-}
-
-/// A picture that waits for the tower.
-struct Prepared {
-    id: ItemId,
-    path: PathBuf,
-    hash: [u8; 32],
-    pixels: Pixels,
 }
 
 /// Indexes, and says at the end what could not be. The exit code is a failure only when there
@@ -79,7 +73,7 @@ pub fn run(places: &Places, args: &IndexArgs) -> Result<ExitCode> {
     let name = args.collection.clone();
     let mut job = Job {
         collection: &collection,
-        model: &model,
+        files: &found.files,
         waiting: Vec::new(),
         bar,
         report: Report {
@@ -88,10 +82,11 @@ pub fn run(places: &Places, args: &IndexArgs) -> Result<ExitCode> {
             ..Report::default()
         },
     };
-    pipeline::for_each(
+    encoders::encode_all(
         &found.files,
-        |path| look(path, &known, &model),
-        |_, outcome| job.take(outcome),
+        model.image().as_ref(),
+        |path| Ok(look(path, &known, &model)),
+        |done| job.take(done),
     )?;
     let mut report = job.finish()?;
     if args.prune {
@@ -122,32 +117,32 @@ fn known(collection: &Arc<Collection>) -> Result<HashMap<ItemId, [u8; 32]>> {
     Ok(known)
 }
 
-fn look(path: &Path, known: &HashMap<ItemId, [u8; 32]>, model: &Model) -> Outcome {
+fn look(
+    path: &Path,
+    known: &HashMap<ItemId, [u8; 32]>,
+    model: &Model,
+) -> (Outcome, Option<Pixels>) {
+    match prepare(path, known, model) {
+        Ok(looked_at) => looked_at,
+        Err(error) => (Outcome::Failed(Failure::new(path, error.as_ref())), None),
+    }
+}
+
+fn prepare(
+    path: &Path,
+    known: &HashMap<ItemId, [u8; 32]>,
+    model: &Model,
+) -> Result<(Outcome, Option<Pixels>), Box<dyn Error + Send + Sync>> {
     let limits = DecodeLimits::default();
-    let bytes = match inputs::read(path, &limits) {
-        Ok(bytes) => bytes,
-        Err(error) => return Outcome::Failed(Failure::new(path, &error)),
-    };
+    let bytes = inputs::read(path, &limits)?;
     let hash = *blake3::hash(&bytes).as_bytes();
-    let id = match id(path) {
-        Ok(id) => id,
-        Err(error) => return Outcome::Failed(Failure::new(path, &error)),
-    };
+    let id = id(path)?;
     if known.get(&id) == Some(&hash) {
-        return Outcome::Unchanged;
+        return Ok((Outcome::Unchanged, None));
     }
-    match encoders::decode(&bytes, &limits) {
-        Ok(picture) => {
-            let pixels = model.prepare(&picture);
-            Outcome::Prepared(Prepared {
-                id,
-                path: path.to_owned(),
-                hash,
-                pixels,
-            })
-        }
-        Err(error) => Outcome::Failed(Failure::new(path, &error)),
-    }
+    let picture = encoders::decode(&bytes, &limits)?;
+    let pixels = model.prepare(&picture);
+    Ok((Outcome::Prepared { id, hash }, Some(pixels)))
 }
 
 /// The path itself where it can be an id, its hash otherwise.
@@ -164,58 +159,39 @@ fn id(path: &Path) -> Result<ItemId, EngineError> {
 
 struct Job<'a> {
     collection: &'a Arc<Collection>,
-    model: &'a Model,
-    waiting: Vec<Prepared>,
+    files: &'a [PathBuf],
+    waiting: Vec<Item>,
     bar: ProgressBar,
     report: Report,
 }
 
 impl Job<'_> {
-    fn take(&mut self, outcome: Outcome) -> Result<()> {
-        match outcome {
-            Outcome::Unchanged => {
-                self.report.unchanged += 1;
-                self.bar.inc(1);
-            }
-            Outcome::Failed(failure) => {
-                self.report.failed.push(failure);
-                self.bar.inc(1);
-            }
-            Outcome::Prepared(prepared) => {
-                self.waiting.push(prepared);
-                if self.waiting.len() == BATCH {
-                    self.commit()?;
+    fn take(&mut self, done: Vec<Done<Outcome>>) -> Result<()> {
+        for Done {
+            index,
+            note,
+            encoded,
+        } in done
+        {
+            match (note, encoded) {
+                (Outcome::Prepared { id, hash }, Some(encoded)) => {
+                    self.waiting
+                        .push(item(id, hash, &self.files[index], encoded));
+                    continue;
                 }
+                (Outcome::Failed(failure), _) => self.report.failed.push(failure),
+                (Outcome::Unchanged | Outcome::Prepared { .. }, _) => self.report.unchanged += 1,
             }
+            self.bar.inc(1);
         }
-        Ok(())
+        if self.waiting.len() < BATCH {
+            return Ok(());
+        }
+        self.commit()
     }
 
     fn commit(&mut self) -> Result<()> {
-        let mut pixels = Vec::with_capacity(self.waiting.len());
-        let mut items = Vec::with_capacity(self.waiting.len());
-        for Prepared {
-            id,
-            path,
-            hash,
-            pixels: picture,
-        } in self.waiting.drain(..)
-        {
-            pixels.push(picture);
-            items.push((id, path, hash));
-        }
-        let encoded = self.model.image().encode(&pixels)?;
-        let item = |((id, path, hash), encoded): ((ItemId, PathBuf, _), embedding::Encoded)| Item {
-            id,
-            modality: Modality::Image,
-            shared: encoded.shared,
-            specific: encoded.specific,
-            payload: payload(&path),
-            source: Some(path.to_string_lossy().into_owned()),
-            content_hash: Some(hash),
-            text: None,
-        };
-        let items: Vec<Item> = items.into_iter().zip(encoded).map(item).collect();
+        let items = mem::take(&mut self.waiting);
         let count = items.len() as u64;
         let upserted = self
             .collection
@@ -231,6 +207,19 @@ impl Job<'_> {
         self.commit()?;
         self.bar.finish_and_clear();
         Ok(self.report)
+    }
+}
+
+fn item(id: ItemId, hash: [u8; 32], path: &Path, encoded: Encoded) -> Item {
+    Item {
+        id,
+        modality: Modality::Image,
+        shared: encoded.shared,
+        specific: encoded.specific,
+        payload: payload(path),
+        source: Some(path.to_string_lossy().into_owned()),
+        content_hash: Some(hash),
+        text: None,
     }
 }
 

@@ -18,7 +18,11 @@ mod complement;
 mod cpu;
 mod error;
 mod folder;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod halves;
+mod ingest;
 mod keys;
 mod load;
 mod model;
@@ -34,6 +38,7 @@ mod weights;
 pub use check::{CheckRow, check, check_builtin, has_probes, wants_probes, write_probes};
 pub use error::{ModelError, PictureError};
 pub use folder::{Card, Export, Stored};
+pub use ingest::{Done, encode_all};
 pub use model::{Model, ModelInfo, TowerInfo};
 pub use picture::*;
 pub use probes::{Deviation, Probes};

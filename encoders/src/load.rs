@@ -53,9 +53,14 @@ pub(crate) struct Chosen {
 impl Loader<'static> {
     /// Of the built-in model.
     pub(crate) fn builtin() -> Result<Self, ModelError> {
-        let files = builtin::files();
+        Self::of_files(&builtin::files())
+    }
+}
+
+impl<'a> Loader<'a> {
+    /// Of files in memory.
+    pub(crate) fn of_files(files: &Files<'a>) -> Result<Self, ModelError> {
         Ok(Self {
-            layout: files.layout,
             file: files.folder.join(files.layout.weights()),
             description: files.describe()?,
             weights: Weights::Borrowed(files.weights),

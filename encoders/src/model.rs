@@ -113,7 +113,7 @@ impl Model {
         Self::from_loader(Loader::builtin()?, options)
     }
 
-    fn from_loader(loader: Loader<'_>, options: &RunOptions) -> Result<Self, ModelError> {
+    pub(crate) fn from_loader(loader: Loader<'_>, options: &RunOptions) -> Result<Self, ModelError> {
         let (text, text_run) = loader.chosen_text(options)?;
         let (image, image_run) = loader.chosen_image(options)?;
         let (parameters, scoring) = (loader.source()?.file().parameters(), loader.scoring()?);

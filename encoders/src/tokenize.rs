@@ -1,7 +1,9 @@
 //! Words to token ids, by a `tokenizer.json`.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use serde::de::IgnoredAny;
 use tokenizers::{
     NormalizerWrapper, PaddingDirection, PaddingParams, PaddingStrategy, PostProcessor, Tokenizer,
     TruncationDirection, TruncationParams, TruncationStrategy,
@@ -85,7 +87,13 @@ impl TextTokenizer {
             file: PathBuf::from(file),
             problem: source.to_string(),
         };
-        let mut tokenizer = Tokenizer::from_bytes(contents).map_err(error)?;
+        // The reader panics on some damage within, and must not end the process.
+        serde_json::from_slice::<IgnoredAny>(contents).map_err(|source| ModelError::Json {
+            file: PathBuf::from(file),
+            source,
+        })?;
+        let read = caught(|| Tokenizer::from_bytes(contents));
+        let mut tokenizer = read.and_then(|read| read).map_err(error)?;
         let id_of = |tokenizer: &Tokenizer, token: &str| {
             let id = tokenizer.token_to_id(token);
             id.ok_or_else(|| error(format!("it has no token {token:?}").into()))
@@ -161,7 +169,7 @@ impl TextTokenizer {
     /// # Errors
     /// When the tokenizer's rules fail on this text; the reason is in words.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
-        match self.tokenizer.encode_fast(text, true) {
+        match caught(|| self.tokenizer.encode_fast(text, true)).and_then(|encoded| encoded) {
             Ok(encoding) => {
                 let zero = |id: &u32| if Some(*id) == self.zeroed { 0 } else { *id };
                 Ok(encoding.get_ids().iter().map(zero).collect())
@@ -215,11 +223,27 @@ fn template(
         Ok(Err(problem)) => Err(error(problem.into())),
         Err(problem) => Err(error(problem.into())),
     }
+/// Runs code from outside that panics on some damage.
+fn caught<T>(work: impl FnOnce() -> T) -> tokenizers::Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| "the tokenizer gave up".into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The tokenizers crate expects that what it has already taken for JSON is JSON: a line break
+    /// within a name, among the decoders, was a panic.
+    #[test]
+    fn a_file_that_is_no_json_deep_inside_is_refused() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("builtin/tokenizer.json");
+        let contents = fs_err::read_to_string(&file).expect("it is committed");
+        let at = contents.rfind("\"decoder\"").expect("it has one");
+        let quote = at + contents[at..].find("\"type\"").expect("of some type") + 1;
+        let damaged = [&contents[..quote], "\n", &contents[quote..]].concat();
+        let error = TextTokenizer::from_json(damaged.as_bytes(), &file, 77).expect_err("damaged");
+        assert!(matches!(error, ModelError::Json { .. }), "{error}");
+    }
 
     /// The tokenizers crate subtracts the template from the length without looking: a panic in a
     /// debug build, texts of any length in a release build.

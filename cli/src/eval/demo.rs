@@ -115,9 +115,9 @@ fn encode_pictures(entries: &[Entry], model: &Model) -> Result<Vec<Embedding>> {
     let bar = output::progress("encoding pictures", entries.len());
     let draw = |entry: &Entry| gallery::pixels(entry, model).map(|(_, pixels)| pixels);
     let mut embeddings: Vec<Option<Embedding>> = vec![None; entries.len()];
-    pipeline::in_batches(entries, draw, |rows, pixels| {
-        bar.inc(rows.len() as u64);
-        for (row, encoded) in rows.into_iter().zip(model.image().encode(&pixels)?) {
+    pipeline::pictures(entries, model, draw, |some| {
+        bar.inc(some.len() as u64);
+        for (row, encoded) in some {
             embeddings[row] = Some(encoded.shared);
         }
         Ok(())

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use embedding::{Embedding, Encoded};
 use encoders::Model;
 
-use crate::{inputs, output, pipeline, walk::Failure};
+use crate::{inputs, output, walk::Failure};
 
 /// Pictures that could be encoded.
 pub struct Pictures<T> {
@@ -29,26 +29,19 @@ pub fn pictures<T>(
     let bar = output::progress("encoding pictures", paths.len());
     let mut rows: Vec<Option<T>> = paths.iter().map(|_| None).collect();
     let mut unread = Vec::new();
-    let prepare = |path: &&Path| {
-        Ok(inputs::prepare(path, model).map_err(|error| Failure::new(path, error.as_ref())))
+    let prepare = |path: &&Path| -> Result<_> {
+        Ok(match inputs::prepare(path, model) {
+            Ok(pixels) => (None, Some(pixels)),
+            Err(error) => (Some(Failure::new(path, error.as_ref())), None),
+        })
     };
-    pipeline::in_batches(paths, prepare, |places, prepared| {
-        bar.inc(places.len() as u64);
-        let (mut readable, mut pixels) = (Vec::new(), Vec::new());
-        for (place, prepared) in places.into_iter().zip(prepared) {
-            match prepared {
-                Ok(picture) => {
-                    readable.push(place);
-                    pixels.push(picture);
-                }
-                Err(failure) => unread.push((place, failure)),
+    encoders::encode_all(paths, model.image().as_ref(), prepare, |done| {
+        bar.inc(done.len() as u64);
+        for one in done {
+            if let Some(encoded) = one.encoded {
+                rows[one.index] = Some(keep(encoded)?);
             }
-        }
-        if pixels.is_empty() {
-            return Ok(());
-        }
-        for (place, encoded) in readable.into_iter().zip(model.image().encode(&pixels)?) {
-            rows[place] = Some(keep(encoded)?);
+            unread.extend(one.note.map(|failure| (one.index, failure)));
         }
         Ok(())
     })?;

@@ -3,7 +3,10 @@
 //! The header is read first and the budget checked against it; only then are pixels allocated.
 //! Of an animation one frame is decoded. Colors become RGB as Pillow's `convert("RGB")` does it.
 
+mod bmp;
 mod gif;
+mod png;
+mod tiff;
 mod webp;
 
 use std::io::Cursor;
@@ -11,15 +14,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::codecs::bmp::BmpDecoder;
 use image::codecs::gif::GifDecoder;
-use image::codecs::jpeg::JpegDecoder;
-use image::codecs::png::PngDecoder;
 use image::codecs::tiff::TiffDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageBuffer, ImageDecoder, ImageFormat, ImageResult, Limits};
-use tiff::tags::{CompressionMethod, Tag};
+use thiserror::Error;
 
 use super::convert;
+use super::jpeg::Jpeg;
 use super::rgb::Picture;
 use super::rgba::RgbaPicture;
 use crate::PictureError;
@@ -27,8 +29,8 @@ use crate::PictureError;
 /// What is read.
 const FORMATS: &str = "JPEG, PNG, WebP, GIF, BMP or TIFF";
 
-/// Memory that a decoder may use beside the pixels themselves (profiles, tables, strips).
-const SCRATCH_BYTES: u64 = 64 << 20;
+/// Memory that a decoder may use beside the pixels themselves (tables, strips, metadata).
+const SCRATCH_BYTES: usize = 32 << 20;
 
 /// What a picture may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,15 +58,14 @@ impl Default for DecodeLimits {
 ///
 /// Gray is replicated, a palette looked up, alpha dropped (not blended), 16-bit color reduced to
 /// its high byte and 16-bit gray clipped to 255, the screen around the first frame of a GIF filled
-/// from its palette: all as Pillow's `convert("RGB")` does it, and transformers up to version 4 with
-/// it. (Version 5 blends transparency onto white.) Lossless formats give Pillow's bytes, but for a GIF
-/// whose first frame reaches beyond its screen: that is cut here, where Pillow enlarges the screen.
-/// JPEG and lossy WebP may differ by a few gray levels, since the inverse transform and the chroma
-/// upsampling are up to the decoder.
+/// from its palette: all as Pillow's `convert("RGB")` does it, and transformers up to version 4
+/// with it. (Version 5 blends transparency onto white.) Lossless formats give Pillow's bytes, but
+/// for a GIF whose first frame reaches beyond its screen: that is cut here, where Pillow enlarges
+/// the screen. So does JPEG; lossy WebP may differ by a few gray levels.
 ///
 /// # Errors
-/// When the picture is over the budget, in no known format, or broken; also a TIFF of floating-point
-/// colors or with JPEG inside.
+/// When the picture is over the budget, in no known format, or broken; also a TIFF of
+/// floating-point colors or with JPEG inside.
 pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Picture, PictureError> {
     let raw = read(bytes, limits)?;
     let rgb = convert::to_rgb(raw.color, raw.data).ok_or_else(|| unsupported_color(raw.format))?;
@@ -110,6 +111,12 @@ fn read(bytes: &[u8], limits: &DecodeLimits) -> Result<Raw, PictureError> {
     }
     let unknown = || PictureError::UnknownFormat { expected: FORMATS };
     let guessed = image::guess_format(bytes).map_err(|_| unknown())?;
+    if guessed == ImageFormat::Avif {
+        return Err(undecodable(
+            "AVIF",
+            "AVIF is not read yet, convert the picture to JPEG, PNG or WebP",
+        ));
+    }
     let format = format_name(guessed).ok_or_else(unknown)?;
     // A decoder that panics on hostile bytes must cost this picture only.
     catch_unwind(AssertUnwindSafe(|| read_as(guessed, format, bytes, limits)))
@@ -122,26 +129,47 @@ fn read_as(
     bytes: &[u8],
     limits: &DecodeLimits,
 ) -> Result<Raw, PictureError> {
-    let broken = |source: image::ImageError| undecodable(format, source);
     match guessed {
-        ImageFormat::Jpeg if !jpeg_has_end(bytes) => {
-            return Err(undecodable(format, "the data ends early"));
-        }
-        // The canvas of an extended file says nothing about the streams inside it.
+        ImageFormat::Jpeg => read_jpeg(format, bytes, limits),
+        ImageFormat::Png => png::read(format, bytes, limits),
         ImageFormat::WebP => {
+            // The canvas of an extended file says nothing about the streams inside it.
             for (width, height) in webp::streams(bytes) {
                 check_budget(width, height, limits)?;
             }
+            match webp::Animation::of(bytes) {
+                Some(animation) => read_animation(format, &animation, limits),
+                None => read_with(WebPDecoder::new(Cursor::new(bytes)), format, limits),
+            }
+            .map(|raw| Raw {
+                orientation: orientation(webp::exif(bytes)),
+                ..raw
+            })
         }
-        ImageFormat::Tiff if tiff_holds_jpeg(bytes) => {
-            return Err(undecodable(
-                format,
-                "JPEG compression inside TIFF is not read",
-            ));
+        ImageFormat::Gif => {
+            let mut raw = read_with(GifDecoder::new(Cursor::new(bytes)), format, limits)?;
+            gif::fill_around(bytes, raw.width, &mut raw.data);
+            Ok(raw)
         }
-        _ => {}
+        ImageFormat::Bmp => {
+            if let Some((least, sides)) = bmp::least_bytes(bytes) {
+                check_budget(sides.0, sides.1, limits)?;
+                check_bytes(format, bytes.len(), least, sides)?;
+            }
+            read_with(BmpDecoder::new(Cursor::new(bytes)), format, limits)
+        }
+        _ => read_tiff(format, bytes, limits),
     }
-    let mut decoder = open(guessed, bytes).map_err(broken)?;
+}
+
+/// Reads with a decoder of the image crate.
+fn read_with(
+    decoder: ImageResult<impl ImageDecoder>,
+    format: &'static str,
+    limits: &DecodeLimits,
+) -> Result<Raw, PictureError> {
+    let broken = |source: image::ImageError| undecodable(format, source);
+    let mut decoder = decoder.map_err(broken)?;
     let (width, height) = decoder.dimensions();
     check_budget(width, height, limits)?;
     if width == 0 || height == 0 {
@@ -153,29 +181,91 @@ fn read_as(
     }
     let total = decoder.total_bytes();
     let mut allowed = Limits::default();
-    allowed.max_alloc = Some(total.saturating_mul(2).saturating_add(SCRATCH_BYTES));
+    allowed.max_alloc = Some(total.saturating_mul(2).saturating_add(SCRATCH_BYTES as u64));
     allowed.max_image_width = Some(limits.max_side);
     allowed.max_image_height = Some(limits.max_side);
     decoder.set_limits(allowed).map_err(broken)?;
-    // Damaged metadata is no reason to refuse the pixels.
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let size = usize::try_from(total).map_err(|source| undecodable(format, source))?;
-    let mut data = Vec::new();
-    data.try_reserve_exact(size)
-        .map_err(|source| undecodable(format, source))?;
-    data.resize(size, 0);
-    decoder.read_image_boxed(&mut data).map_err(broken)?;
-    if guessed == ImageFormat::Gif {
-        gif::fill_around(bytes, width, &mut data);
-    }
+    let mut data = zeros(total, format)?;
+    decoder.read_image(&mut data).map_err(broken)?;
     Ok(Raw {
         format,
         width,
         height,
         color,
-        orientation,
+        orientation: Orientation::NoTransforms,
         data,
     })
+}
+
+fn read_jpeg(
+    format: &'static str,
+    bytes: &[u8],
+    limits: &DecodeLimits,
+) -> Result<Raw, PictureError> {
+    let jpeg = Jpeg::read(bytes).map_err(|source| undecodable(format, source))?;
+    let (width, height) = jpeg.sides();
+    check_budget(width, height, limits)?;
+    check_bytes(format, bytes.len(), jpeg.least_bytes(), (width, height))?;
+    let color = match jpeg.channels() {
+        1 => ColorType::L8,
+        _ => ColorType::Rgb8,
+    };
+    Ok(Raw {
+        format,
+        width,
+        height,
+        color,
+        orientation: orientation(jpeg.exif()),
+        data: jpeg
+            .decode()
+            .map_err(|source| undecodable(format, source))?,
+    })
+}
+
+/// The first frame on the canvas of its animation, which is black and transparent around it.
+fn read_animation(
+    format: &'static str,
+    animation: &webp::Animation,
+    limits: &DecodeLimits,
+) -> Result<Raw, PictureError> {
+    let (width, height) = animation.canvas;
+    check_budget(width, height, limits)?;
+    let still = Cursor::new(&animation.frame);
+    let frame = read_with(WebPDecoder::new(still), format, limits)?;
+    let sides = (frame.width, frame.height);
+    let rgba = convert::to_rgba(frame.color, &frame.data);
+    let rgba = rgba.ok_or_else(|| unsupported_color(format))?;
+    let mut data = zeros(4 * u64::from(width) * u64::from(height), format)?;
+    if !animation.paste(sides, &rgba, &mut data) {
+        return Err(undecodable(
+            format,
+            "its first frame lies outside of the canvas",
+        ));
+    }
+    Ok(Raw {
+        format,
+        width,
+        height,
+        color: ColorType::Rgba8,
+        orientation: Orientation::NoTransforms,
+        data,
+    })
+}
+
+/// What EXIF says; nothing where it is damaged or missing.
+fn orientation(exif: Option<&[u8]>) -> Orientation {
+    exif.and_then(Orientation::from_exif_chunk)
+        .unwrap_or(Orientation::NoTransforms)
+}
+
+/// Room for samples.
+fn zeros(bytes: u64, format: &'static str) -> Result<Vec<u8>, PictureError> {
+    let size = usize::try_from(bytes).map_err(|source| undecodable(format, source))?;
+    let mut data = Vec::new();
+    data.try_reserve_exact(size)
+        .map_err(|source| undecodable(format, source))?;
+    data.resize(size, 0);
+    Ok(data)
 }
 
 fn check_budget(width: u32, height: u32, limits: &DecodeLimits) -> Result<(), PictureError> {
@@ -196,21 +286,31 @@ fn check_budget(width: u32, height: u32, limits: &DecodeLimits) -> Result<(), Pi
     Ok(())
 }
 
-fn open<'a>(format: ImageFormat, bytes: &'a [u8]) -> ImageResult<Box<dyn ImageDecoder + 'a>> {
-    let reader = Cursor::new(bytes);
-    Ok(match format {
-        ImageFormat::Jpeg => Box::new(JpegDecoder::new(reader)?),
-        ImageFormat::Png => {
-            // Only here can the memory for its ancillary chunks be bounded.
-            let mut limits = Limits::default();
-            limits.max_alloc = Some(SCRATCH_BYTES);
-            Box::new(PngDecoder::with_limits(reader, limits)?)
-        }
-        ImageFormat::WebP => Box::new(WebPDecoder::new(reader)?),
-        ImageFormat::Gif => Box::new(GifDecoder::new(reader)?),
-        ImageFormat::Bmp => Box::new(BmpDecoder::new(reader)?),
-        _ => Box::new(TiffDecoder::new(reader)?),
-    })
+/// A file that cannot hold the picture that its head promises; found before room is made for that.
+#[derive(Debug, Error)]
+#[error("its {bytes} bytes are too few for {width} x {height} pixels")]
+struct TooFew {
+    bytes: usize,
+    width: u32,
+    height: u32,
+}
+
+/// Refuses a file of fewer than the `least` bytes that a picture of these sides needs.
+fn check_bytes(
+    format: &'static str,
+    bytes: usize,
+    least: u64,
+    (width, height): (u32, u32),
+) -> Result<(), PictureError> {
+    if (bytes as u64) < least {
+        let source = TooFew {
+            bytes,
+            width,
+            height,
+        };
+        return Err(undecodable(format, source));
+    }
+    Ok(())
 }
 
 fn format_name(format: ImageFormat) -> Option<&'static str> {
@@ -239,40 +339,33 @@ fn unsupported_color(format: &'static str) -> PictureError {
     undecodable(format, "its kind of color is not supported")
 }
 
-/// Whether the end marker follows the first scan. The decoder fills what is missing with gray,
-/// which would be embedded as if it were the picture; Pillow refuses such a file.
-fn jpeg_has_end(bytes: &[u8]) -> bool {
-    const START_OF_SCAN: u8 = 0xda;
-    const END: [u8; 2] = [0xff, 0xd9];
-    let mut at = 2;
-    // Segments: 0xff, marker, big-endian length that counts itself.
-    while let Some(&[0xff, marker, high, low]) = bytes.get(at..at + 4) {
-        if marker == START_OF_SCAN {
-            return bytes[at..].windows(2).any(|pair| pair == END);
-        }
-        let fill_byte = marker == 0xff;
-        at += if fill_byte {
-            1
-        } else {
-            2 + usize::from(u16::from_be_bytes([high, low]))
-        };
+fn read_tiff(
+    format: &'static str,
+    bytes: &[u8],
+    limits: &DecodeLimits,
+) -> Result<Raw, PictureError> {
+    let head = tiff::Head::read(bytes);
+    if let Some((width, height)) = head.sides {
+        check_budget(width, height, limits)?;
+        check_bytes(format, bytes.len(), head.least_bytes(), (width, height))?;
     }
-    // No scan in sight: the decoder will say what is wrong.
-    true
-}
-
-/// Whether the strips of a TIFF are JPEG files. The decoder gives them to another that knows no
-/// budget, and looks at their sides only afterwards.
-fn tiff_holds_jpeg(bytes: &[u8]) -> bool {
-    let compression = tiff::decoder::Decoder::new(Cursor::new(bytes))
-        .and_then(|mut decoder| decoder.find_tag_unsigned::<u16>(Tag::Compression));
-    matches!(
-        compression
-            .ok()
-            .flatten()
-            .and_then(CompressionMethod::from_u16),
-        Some(CompressionMethod::JPEG | CompressionMethod::ModernJPEG)
-    )
+    if head.holds_jpeg() {
+        return Err(undecodable(
+            format,
+            "JPEG compression inside TIFF is not read",
+        ));
+    }
+    let mut decoder = TiffDecoder::new(Cursor::new(bytes));
+    // Damaged metadata is no reason to refuse the pixels.
+    let orientation = decoder
+        .as_mut()
+        .ok()
+        .and_then(|decoder| decoder.orientation().ok())
+        .unwrap_or(Orientation::NoTransforms);
+    Ok(Raw {
+        orientation,
+        ..read_with(decoder, format, limits)?
+    })
 }
 
 #[cfg(test)]

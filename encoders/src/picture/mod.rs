@@ -2,6 +2,7 @@
 
 mod convert;
 mod decode;
+mod jpeg;
 mod preprocess;
 mod resize;
 mod rgb;

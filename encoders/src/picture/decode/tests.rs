@@ -160,6 +160,53 @@ fn a_frame_of_an_animation_cannot_hide_a_larger_stream() {
     assert_eq!(webp::streams(&bytes), [(16_383, 16_383)]);
 }
 
+/// Pillow 13 gives these samples for such a file, whatever the frame says of blending and the file
+/// of its background.
+#[test]
+fn the_first_frame_of_an_animated_webp_lies_on_transparent_black() {
+    let frame = [
+        [10, 20, 30, 255],
+        [200, 100, 50, 0],
+        [1, 2, 3, 128],
+        [250, 251, 252, 1],
+    ];
+    let mut still = Vec::new();
+    image::codecs::webp::WebPEncoder::new_lossless(&mut still)
+        .encode(frame.as_flattened(), 2, 2, ExtendedColorType::Rgba8)
+        .expect("memory takes every byte");
+    for (flags, blending) in [(0x12, 0), (0x12, 2), (2, 0), (2, 2)] {
+        let mut body = b"WEBP".to_vec();
+        body.extend(chunk(*b"VP8X", &[flags, 0, 0, 0, 5, 0, 0, 4, 0, 0]));
+        body.extend(chunk(*b"ANIM", &[0x11, 0x22, 0x33, 0xff, 0, 0]));
+        let mut data = vec![1, 0, 0, 1, 0, 0, 1, 0, 0, 1, 0, 0, 100, 0, 0, blending];
+        data.extend(&still[12..]);
+        body.extend(chunk(*b"ANMF", &data));
+        // A second frame, which nobody asked for, and which is broken.
+        body.extend(chunk(*b"ANMF", &[0; 30]));
+        let bytes = chunk(*b"RIFF", &body);
+        let mut expected = [[0, 0, 0, if flags & 0x10 == 0 { 255 } else { 0 }]; 30];
+        for (place, pixel) in [14, 15, 20, 21].into_iter().zip(frame) {
+            expected[place][..3].copy_from_slice(&pixel[..3]);
+            if flags & 0x10 != 0 {
+                expected[place][3] = pixel[3];
+            }
+        }
+        let rgba = decode_rgba(&bytes, &LIMITS).expect("it decodes");
+        assert_eq!((rgba.width(), rgba.height()), (6, 5));
+        assert_eq!(
+            rgba.as_rgba(),
+            expected.as_flattened(),
+            "{flags:#x} {blending}"
+        );
+        let rgb: Vec<u8> = expected
+            .iter()
+            .flat_map(|pixel| &pixel[..3])
+            .copied()
+            .collect();
+        assert_eq!(decode(&bytes, &LIMITS).expect("it decodes").as_rgb(), rgb);
+    }
+}
+
 /// A TIFF of one strip, 16 x 16 pixels.
 fn tiff(compression: u32, bits: u32, samples: u32, strip: &[u8]) -> Vec<u8> {
     const SHORT: u16 = 3;
@@ -224,8 +271,8 @@ fn a_tiff_cannot_hide_a_larger_jpeg() {
 #[test]
 fn a_floating_point_picture_is_refused_before_its_pixels() {
     for samples in [3, 4] {
-        // There are no pixels to decode.
-        let error = decode(&tiff(1, 32, samples, &[]), &LIMITS).expect_err("floats");
+        let strip = vec![0; 16 * 16 * 4 * samples as usize];
+        let error = decode(&tiff(1, 32, samples, &strip), &LIMITS).expect_err("floats");
         assert_eq!(cause(&error), "its kind of color is not supported");
     }
 }
@@ -293,6 +340,14 @@ fn what_is_no_picture_is_told_what_is_read() {
             "not a picture in a supported format: expected JPEG, PNG, WebP, GIF, BMP or TIFF";
         assert_eq!(error.to_string(), expected);
     }
+}
+
+#[test]
+fn avif_is_recognized_and_refused_with_what_to_do() {
+    let bytes = b"\0\0\0\x1cftypavif\0\0\0\0mif1avif";
+    let error = decode(bytes, &LIMITS).expect_err("it is not read");
+    assert_eq!(error.to_string(), "the AVIF data cannot be decoded");
+    assert!(cause(&error).contains("convert the picture"), "{error:?}");
 }
 
 /// A decoder that panics is caught, so what is seen here is that damage costs an error or a picture

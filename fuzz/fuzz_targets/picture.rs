@@ -1,0 +1,4 @@
+//! See `encoders/src/fuzzing.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| encoders::fuzzing::target("picture")(bytes));
