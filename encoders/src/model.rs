@@ -212,6 +212,11 @@ impl Encoder<String> for TextEncoder {
         Modality::Text
     }
 
+    fn cost(&self, input: &String) -> usize {
+        let ids = self.tokenizer.encode(input);
+        ids.map_or(1, |ids| ids.len().max(1))
+    }
+
     fn encode(&self, batch: &[String]) -> Result<Vec<Encoded>, EncodeError> {
         self.half.encode(batch)
     }
@@ -229,6 +234,10 @@ impl Encoder<Pixels> for ImageEncoder {
 
     fn modality(&self) -> Modality {
         Modality::Image
+    }
+
+    fn cost(&self, _: &Pixels) -> usize {
+        self.network.image.patches().max(1)
     }
 
     fn encode(&self, batch: &[Pixels]) -> Result<Vec<Encoded>, EncodeError> {
