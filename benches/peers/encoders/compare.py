@@ -8,7 +8,6 @@ the least cosine and the largest difference of a number to torch in f32, over al
 import argparse
 import json
 import os
-import platform
 import random
 import statistics
 import subprocess
@@ -16,10 +15,12 @@ import sys
 import tempfile
 import time
 
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
 import report
 from models import INPUTS, KINDS, MODELS, SEED, kinds
+from shared import processor, refuse_if_busy
 
-BUSY = 1.5
 SETTLE_S = 300
 # Seconds that an engine works on one job in one round, about.
 TURN_S = 1.0
@@ -64,16 +65,6 @@ def arguments():
     options.rounds = 1 if options.quick else options.rounds
     options.turn_s = 0.0 if options.quick else TURN_S
     return options
-
-
-def refuse_if_busy(options, wait_s):
-    """Ends the program on a busy machine, after giving our own work time to fade."""
-    deadline = time.monotonic() + wait_s
-    while (load := os.getloadavg()[0]) > BUSY and not options.busy_ok:
-        if time.monotonic() >= deadline:
-            sys.exit(f"the load is {load:.1f}, above {BUSY}: wait, or say --busy-ok")
-        time.sleep(5)
-    return load
 
 
 class Side:
@@ -184,15 +175,6 @@ def measure(options, sides, kind, batch):
         }
         for name, of in passes.items()
     }
-
-
-def processor():
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.split(":", 1)[1].strip() for line in file if "model name" in line]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or "unknown"
 
 
 def compare(options, folders):
