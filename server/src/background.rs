@@ -1,16 +1,19 @@
-//! Threads for what is to be kept: they let everything else go first, so that pictures of an ingest
-//! are decoded and encoded with what queries leave of the processor.
+//! Threads for what is to be kept: they let everything else go first, so that items are read, their
+//! pictures decoded, and both encoded, with what queries leave of the processor. Nothing belongs here
+//! that others may wait for, such as a write to the store.
 
 use std::{io, num::NonZeroUsize};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::oneshot;
 
+use crate::reply::ApiError;
+
 /// One thread per core for each kind of work. They are two pools, since a thread that waits for
 /// its part of a pass would otherwise begin to decode.
 pub(crate) struct Background {
     passes: ThreadPool,
-    decodes: ThreadPool,
+    readers: ThreadPool,
 }
 
 impl Background {
@@ -21,7 +24,7 @@ impl Background {
     pub(crate) fn start() -> io::Result<Self> {
         Ok(Self {
             passes: pool("ingest-pass")?,
-            decodes: pool("ingest-decode")?,
+            readers: pool("ingest-read")?,
         })
     }
 
@@ -30,20 +33,22 @@ impl Background {
         self.passes.install(work)
     }
 
-    /// Runs the decoding of a picture when there is a thread for it; `None` when it panicked. Once
-    /// nobody waits for it any more, it is not begun.
-    pub(crate) async fn decode<T: Send + 'static>(
+    /// Reads or decodes something when there is a thread for it. Once nobody waits for it any more,
+    /// it is not begun.
+    pub(crate) async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Option<T> {
+        doing: &'static str,
+        work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
         let (send, receive) = oneshot::channel();
-        self.decodes.spawn_fifo(move || {
+        self.readers.spawn_fifo(move || {
             if !send.is_closed() {
                 // Whoever waited may be gone by now.
                 let _ = send.send(work());
             }
         });
-        receive.await.ok()
+        let panicked = |source| Err(ApiError::internal(doing, source));
+        receive.await.unwrap_or_else(panicked)
     }
 }
 
@@ -53,7 +58,7 @@ fn pool(name: &'static str) -> io::Result<ThreadPool> {
         .num_threads(cores)
         .thread_name(move |i| format!("{name}-{i}"))
         .start_handler(|_| engine::step_back())
-        .panic_handler(|_| tracing::error!("a picture could not be decoded: a panic"))
+        .panic_handler(|_| tracing::error!("reading what is to be kept panicked"))
         .build()
         .map_err(io::Error::other)
 }

@@ -238,6 +238,7 @@ struct Prepared {
 /// A decode goes on when its client is gone. Its turn and its room in the queue go with it, so that
 /// nobody can have more decoded by leaving early.
 async fn prepare(state: &AppState, bytes: Bytes, room: Room) -> Result<Prepared, ApiError> {
+    const DOING: &str = "decoding a picture";
     let limits = state.limits.decode();
     let prepare = state.model.prepare.clone();
     let class = room.class();
@@ -259,7 +260,6 @@ async fn prepare(state: &AppState, bytes: Bytes, room: Room) -> Result<Prepared,
             room,
         })
     };
-    const DOING: &str = "decoding a picture";
     match class {
         Class::Ask => {
             let turn = state.decode_turn().await?;
@@ -269,13 +269,7 @@ async fn prepare(state: &AppState, bytes: Bytes, room: Room) -> Result<Prepared,
             })
             .await
         }
-        Class::Keep => {
-            let done = state.background.decode(work).await;
-            done.unwrap_or(Err(ApiError::Internal {
-                doing: DOING,
-                source: None,
-            }))
-        }
+        Class::Keep => state.background.read(DOING, work).await,
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) struct AppState {
     pub(crate) bodies: Arc<Semaphore>,
     /// Turns to decode a picture that asks: one per core.
     decoders: Arc<Semaphore>,
-    /// Where pictures are decoded that are to be kept.
+    /// Where items are read and their pictures decoded.
     pub(crate) background: Arc<Background>,
     /// Embeddings of the prompts of recent classifications.
     pub(crate) prompts: Mutex<LruCache<String, Embedding>>,

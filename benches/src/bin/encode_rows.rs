@@ -64,7 +64,10 @@ fn main() -> Result<(), Failure> {
     let side = Side {
         text: model.text(),
         image: model.image(),
-        pixels: pixels(&arguments.inputs.join("pixels.npy"), model.info().image_size)?,
+        pixels: pixels(
+            &arguments.inputs.join("pixels.npy"),
+            model.info().image_size,
+        )?,
         captions: serde_json::from_slice(&captions)?,
     };
     drop(model);

@@ -68,11 +68,11 @@ pub(crate) async fn post(
         "application/json" => {
             let sent = body::read(&request, payload, &state).await?;
             let limits = state.limits.clone();
-            block("reading items", move || {
+            let read = move || {
                 let (items, single) = items_from_json(&sent.bytes, &limits)?;
                 Ok((items, single, sent.room))
-            })
-            .await?
+            };
+            state.background.read("reading items", read).await?
         }
         _ => {
             let (items, room) = form::read(&request, payload, &state).await?;

@@ -29,7 +29,7 @@ use crate::{
     content::Patience,
     ingest::{NewItem, encode, keep_each},
     reply::ApiError,
-    state::{AppState, Caller, block},
+    state::{AppState, Caller},
     tower::Client,
     wire::parse,
 };
@@ -111,7 +111,7 @@ async fn answer(
     lines: Vec<Line>,
 ) -> Result<Vec<Value>, ApiError> {
     let limits = state.limits.clone();
-    let read = block("reading lines", move || {
+    let read = move || {
         let item = |line: Line| {
             (
                 line.number,
@@ -120,8 +120,8 @@ async fn answer(
             )
         };
         Ok(lines.into_iter().map(item).collect::<Vec<_>>())
-    })
-    .await?;
+    };
+    let read = state.background.read("reading lines", read).await?;
     let (mut results, mut numbers, mut items) = (Vec::new(), Vec::new(), Vec::new());
     for (number, item) in read {
         match item {
