@@ -137,16 +137,18 @@ def accuracy(sides, kind, folder):
         file = os.path.join(folder, "rows.npy")
         side.ask(f"embed {kind} {file}")
         rows[side.name] = np.load(file).astype(np.float64)
+    # What is left of rounding in the lengths is no angle.
+    units = {name: of / np.linalg.norm(of, axis=1, keepdims=True) for name, of in rows.items()}
     if REFERENCE not in rows:
         return {}
-    reference = rows[REFERENCE]
+    reference = units[REFERENCE]
     between = reference @ reference.T - 2 * np.eye(len(reference))
     if between.max() > 0.9999:
         sys.exit(f"{kind}: two inputs have the same embedding, accuracy would mean nothing")
     return {
         name: {
-            "least_cosine": float((of * reference).sum(axis=1).min()),
-            "largest_difference": float(np.abs(of - reference).max()),
+            "least_cosine": float((units[name] * reference).sum(axis=1).min()),
+            "largest_difference": float(np.abs(of - rows[REFERENCE]).max()),
         }
         for name, of in rows.items()
     }

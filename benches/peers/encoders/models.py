@@ -128,15 +128,15 @@ def inputs(model, folder):
         json.dump(captions, file)
 
 
-def ids(model, folder, kind, rows=None):
-    """Token ids and mask of captions, padded to the longest of these; lists of int64 arrays."""
+def ids(model, folder, kind):
+    """Token ids of captions, int64 `[INPUTS, tokens]`, padded to the longest of them."""
     import numpy as np
     from tokenizers import Tokenizer
 
     with open(os.path.join(folder, "inputs", "captions.json"), encoding="utf-8") as file:
         captions = json.load(file)[kind]
     made = Tokenizer.from_file(os.path.join(folder, "tokenizer.json"))
-    found = [made.encode(caption).ids for caption in (captions if rows is None else rows)]
+    found = [made.encode(caption).ids for caption in captions]
     longest = max(map(len, found))
     return np.array([row + [PAD] * (longest - len(row)) for row in found], dtype=np.int64)
 
@@ -182,11 +182,11 @@ def export(model, net, folder):
     os.makedirs(exports)
     side = MODELS[model]["side"]
     pixels = np.load(os.path.join(folder, "inputs", "pixels.npy")).reshape(-1, 3, side, side)
-    longest = next(iter(KINDS[model]))
-    examples = {"image": pixels, "text": ids(model, folder, longest)}
+    texts = [ids(model, folder, kind) for kind in KINDS[model]]
+    examples = {"image": [pixels], "text": texts}
     for tower, module in towers(net).items():
         path = os.path.join(exports, f"{tower}.onnx")
-        example = torch.from_numpy(examples[tower][:2])
+        example = torch.from_numpy(examples[tower][0][:2])
         batch = torch.export.Dim("batch", min=1, max=256)
         axes = {0: batch}
         if tower == "text" and model == "clip":
@@ -204,8 +204,11 @@ def export(model, net, folder):
         os.remove(ready)
         read = openvino.Core().read_model(path)
         # With scales of activations from these inputs, since int8 weights alone gain no speed.
-        samples = nncf.Dataset([examples[tower][i : i + 4] for i in range(0, INPUTS, 4)])
-        int8 = nncf.quantize(read, samples, model_type=nncf.ModelType.TRANSFORMER)
+        samples = [of[i : i + 4] for of in examples[tower] for i in range(0, INPUTS, 4)]
+        int8 = nncf.quantize(
+            read, nncf.Dataset(samples), model_type=nncf.ModelType.TRANSFORMER,
+            subset_size=len(samples),
+        )
         openvino.save_model(int8, os.path.join(exports, f"{tower}.int8.xml"))
 
 
