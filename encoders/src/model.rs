@@ -213,8 +213,7 @@ impl Encoder<String> for TextEncoder {
     }
 
     fn cost(&self, input: &String) -> usize {
-        let ids = self.tokenizer.encode(input);
-        ids.map_or(1, |ids| ids.len().max(1))
+        self.half.tokens(input).max(1)
     }
 
     fn encode(&self, batch: &[String]) -> Result<Vec<Encoded>, EncodeError> {
@@ -237,7 +236,7 @@ impl Encoder<Pixels> for ImageEncoder {
     }
 
     fn cost(&self, _: &Pixels) -> usize {
-        self.network.image.patches().max(1)
+        self.half.patches().max(1)
     }
 
     fn encode(&self, batch: &[Pixels]) -> Result<Vec<Encoded>, EncodeError> {

@@ -269,7 +269,7 @@ async fn prepare(state: &AppState, bytes: Bytes, room: Room) -> Result<Prepared,
             })
             .await
         }
-        Class::Keep => state.background.read(DOING, work).await,
+        Class::Keep => state.pools.read(DOING, work).await,
     }
 }
 

@@ -16,12 +16,11 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    ServerError,
-    background::Background,
-    body,
+    ServerError, body,
     config::{Limits, ServerConfig},
     metrics::Metrics,
     model::ModelHandle,
+    pools::Pools,
     reply::ApiError,
     thumbnails::Thumbnails,
     tower::{Client, Tower},
@@ -38,7 +37,7 @@ pub(crate) struct AppState {
     /// Turns to decode a picture that asks: one per core.
     decoders: Arc<Semaphore>,
     /// Where items are read and their pictures decoded.
-    pub(crate) background: Arc<Background>,
+    pub(crate) pools: Arc<Pools>,
     /// Embeddings of the prompts of recent classifications.
     pub(crate) prompts: Mutex<LruCache<String, Embedding>>,
     pub(crate) limits: Limits,
@@ -71,17 +70,17 @@ impl AppState {
         let metrics = Metrics::new()?;
         let limits = config.limits.clone();
         let (text, image) = (metrics.tower("text"), metrics.tower("image"));
-        let background = Arc::new(Background::start()?);
+        let pools = Arc::new(Pools::start()?);
         let texts = Tower::start(
             &model.text,
             limits.tower(limits.queue_texts, limits.pass_tokens),
-            &background,
+            &pools,
             &text,
         )?;
         let images = Tower::start(
             &model.image,
             limits.tower(limits.queue_images, limits.pass_patches),
-            &background,
+            &pools,
             &image,
         )?;
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -99,7 +98,7 @@ impl AppState {
             images,
             bodies: Arc::new(Semaphore::new(body::room(&limits))),
             decoders: Arc::new(Semaphore::new(cores)),
-            background,
+            pools,
             prompts: Mutex::new(LruCache::new(cached)),
             limits,
             any_host: config.insecure,

@@ -14,9 +14,9 @@ use std::{
     time::Instant,
 };
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use embedding::{Encoded, Encoder};
-use encoders::{Model, Pixels};
+use encoders::{Model, Pixels, PrecisionChoice, RunOptions};
 use exchange::{NpyReader, NpyWriter};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
@@ -33,22 +33,18 @@ struct Arguments {
     /// The folder of inputs
     inputs: PathBuf,
     /// How the towers compute
-    #[arg(long, value_enum, default_value_t = Precision::F32)]
-    precision: Precision,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Precision {
-    F32,
-    Bf16,
-    Int8,
+    #[arg(long, default_value_t)]
+    precision: PrecisionChoice,
 }
 
 /// A model and what it encodes.
 struct Side {
     text: Arc<dyn Encoder<String>>,
     image: Arc<dyn Encoder<Pixels>>,
-    pixels: Vec<Pixels>,
+    /// Read when they are needed first, so that they are no part of the memory at the start.
+    pixels: Option<Vec<Pixels>>,
+    pixels_file: PathBuf,
+    image_size: usize,
     captions: BTreeMap<String, Vec<String>>,
 }
 
@@ -61,13 +57,12 @@ fn main() -> Result<(), Failure> {
     };
     let load_s = began.elapsed().as_secs_f64();
     let captions = fs_err::read(arguments.inputs.join("captions.json"))?;
-    let side = Side {
+    let mut side = Side {
         text: model.text(),
         image: model.image(),
-        pixels: pixels(
-            &arguments.inputs.join("pixels.npy"),
-            model.info().image_size,
-        )?,
+        pixels: None,
+        pixels_file: arguments.inputs.join("pixels.npy"),
+        image_size: model.info().image_size,
         captions: serde_json::from_slice(&captions)?,
     };
     drop(model);
@@ -85,11 +80,12 @@ fn main() -> Result<(), Failure> {
 }
 
 /// The one place that knows how a precision is chosen.
-fn load(folder: &Path, precision: Precision) -> Result<Model, Failure> {
-    if precision != Precision::F32 {
-        return Err(format!("{precision:?} cannot be chosen").into());
-    }
-    Ok(Model::load(folder)?)
+fn load(folder: &Path, precision: PrecisionChoice) -> Result<Model, Failure> {
+    let options = RunOptions {
+        precision,
+        ..RunOptions::default()
+    };
+    Ok(Model::load_with(folder, &options)?)
 }
 
 fn pixels(file: &Path, side: usize) -> Result<Vec<Pixels>, Failure> {
@@ -99,21 +95,35 @@ fn pixels(file: &Path, side: usize) -> Result<Vec<Pixels>, Failure> {
 
 impl Side {
     /// Seconds of the clock and of the processor for each of some passes over the next inputs.
-    fn run(&self, what: &str, batch: usize, repeats: usize) -> Result<Value, Failure> {
+    fn run(&mut self, what: &str, batch: usize, repeats: usize) -> Result<Value, Failure> {
         match what {
-            "image" => run(self.image.as_ref(), &self.pixels, batch, repeats),
+            "image" => {
+                let tower = Arc::clone(&self.image);
+                run(tower.as_ref(), self.pixels()?, batch, repeats)
+            }
             _ => run(self.text.as_ref(), self.captions(what)?, batch, repeats),
         }
     }
 
     /// Writes the embeddings of all inputs, each encoded with the others.
-    fn embed(&self, what: &str, file: &Path) -> Result<Value, Failure> {
+    fn embed(&mut self, what: &str, file: &Path) -> Result<Value, Failure> {
         let encoded = match what {
-            "image" => self.image.encode(&self.pixels)?,
+            "image" => {
+                let tower = Arc::clone(&self.image);
+                tower.encode(self.pixels()?)?
+            }
             _ => self.text.encode(self.captions(what)?)?,
         };
         write(file, &encoded)?;
         Ok(json!({ "rows": encoded.len() }))
+    }
+
+    fn pixels(&mut self) -> Result<&[Pixels], Failure> {
+        let read = match self.pixels.take() {
+            Some(read) => read,
+            None => pixels(&self.pixels_file, self.image_size)?,
+        };
+        Ok(self.pixels.insert(read))
     }
 
     fn captions(&self, name: &str) -> Result<&[String], Failure> {

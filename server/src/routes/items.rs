@@ -72,7 +72,7 @@ pub(crate) async fn post(
                 let (items, single) = items_from_json(&sent.bytes, &limits)?;
                 Ok((items, single, sent.room))
             };
-            state.background.read("reading items", read).await?
+            state.pools.read("reading items", read).await?
         }
         _ => {
             let (items, room) = form::read(&request, payload, &state).await?;

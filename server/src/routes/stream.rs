@@ -121,7 +121,7 @@ async fn answer(
         };
         Ok(lines.into_iter().map(item).collect::<Vec<_>>())
     };
-    let read = state.background.read("reading lines", read).await?;
+    let read = state.pools.read("reading lines", read).await?;
     let (mut results, mut numbers, mut items) = (Vec::new(), Vec::new(), Vec::new());
     for (number, item) in read {
         match item {

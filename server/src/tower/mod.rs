@@ -1,7 +1,7 @@
 //! One tower of a model, the queue in front of it, and the two threads that run it: one answers
 //! those who ask, the other what is to be kept, on threads that let everything else go first
-//! ([`Background`]). So a query never waits for a pass of an ingest, and an ingest always gets its
-//! part of the processor.
+//! ([`Pools`]). So a query never waits for a pass of an ingest, and an ingest always gets its part of
+//! the processor.
 //!
 //! Room in the queue is taken before an input is decoded and given back with its answer, so that
 //! the bound covers everything that is on its way. An input whose client is gone is dropped, one
@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use embedding::{Encoded, Encoder};
+use embedding::{Encoded, Encoder, Modality};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -33,7 +33,11 @@ use self::{
     queue::{Job, Queue},
     room::Rooms,
 };
-use crate::{background::Background, metrics::TowerMetrics, reply::ApiError};
+use crate::{metrics::TowerMetrics, pools::Pools, reply::ApiError};
+
+/// Tokens of queries that one thread encodes alone. Beside an ingest, each part that is handed to
+/// another thread may wait for a core, and a text has many parts that take microseconds.
+const ALONE_TOKENS: usize = 128;
 
 /// What an encoding is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -78,7 +82,7 @@ struct Lane<I> {
     class: Class,
     queue: Arc<Queue<I>>,
     encoder: Arc<dyn Encoder<I>>,
-    background: Arc<Background>,
+    pools: Arc<Pools>,
     metrics: TowerMetrics,
     limits: TowerLimits,
 }
@@ -114,7 +118,7 @@ impl<I: Send + Sync + 'static> Tower<I> {
     pub(crate) fn start(
         encoder: &Arc<dyn Encoder<I>>,
         limits: TowerLimits,
-        background: &Arc<Background>,
+        pools: &Arc<Pools>,
         metrics: &TowerMetrics,
     ) -> std::io::Result<Self> {
         let this = Self {
@@ -127,7 +131,7 @@ impl<I: Send + Sync + 'static> Tower<I> {
                 class,
                 queue: Arc::clone(&this.queue),
                 encoder: Arc::clone(encoder),
-                background: Arc::clone(background),
+                pools: Arc::clone(pools),
                 metrics: metrics.clone(),
                 limits,
             };
@@ -192,6 +196,12 @@ impl<I: Send + Sync + 'static> Tower<I> {
 impl<I: Send + Sync + 'static> Lane<I> {
     /// Takes what is there, runs it, answers; until the queue is closed and empty.
     fn serve(&self) {
+        // What is parallel in a pass runs on this thread then, where no pool is asked.
+        let alone = rayon::ThreadPoolBuilder::new().num_threads(1);
+        let alone = alone.use_current_thread().build();
+        if let Err(error) = &alone {
+            tracing::warn!(%error, "single texts are shared among all threads");
+        }
         let mut pace = Pace::new(self.limits.pass_cost);
         while let Some(first) = self.queue.next(self.class) {
             let (jobs, cost) = self.gather(first, &pace);
@@ -205,8 +215,9 @@ impl<I: Send + Sync + 'static> Lane<I> {
                 .unzip();
             let run = || encode_each(self.encoder.as_ref(), &inputs);
             let answers = match self.class {
-                Class::Ask => run(),
-                Class::Keep => self.background.pass(run),
+                Class::Ask if self.is_small(cost) => run(),
+                Class::Ask => self.pools.query_pass(run),
+                Class::Keep => self.pools.ingest_pass(run),
             };
             let took = started.elapsed();
             self.metrics.pass(inputs.len(), cost, took);
@@ -217,6 +228,11 @@ impl<I: Send + Sync + 'static> Lane<I> {
             }
             pace.learn(cost, took);
         }
+    }
+
+    /// Whether a pass is so small that sharing it costs more than it gains.
+    fn is_small(&self, cost: usize) -> bool {
+        self.encoder.modality() == Modality::Text && cost <= ALONE_TOKENS
     }
 
     /// One pass: inputs in their turn until they fill its budget, and what they cost. Those that

@@ -62,7 +62,7 @@ fn lane(limits: TowerLimits) -> Lane<String> {
         class: Class::Keep,
         queue: Arc::default(),
         encoder: Arc::new(Picky::new()),
-        background: Arc::new(Background::start().expect("starts")),
+        pools: Arc::new(Pools::start().expect("starts")),
         metrics: TowerMetrics::unregistered(),
         limits,
     }
@@ -199,9 +199,9 @@ fn a_query_does_not_wait_for_an_ingest() {
         ..Picky::new()
     };
     let encoder: Arc<dyn Encoder<String>> = Arc::new(picky);
-    let background = Arc::new(Background::start().expect("starts"));
+    let pools = Arc::new(Pools::start().expect("starts"));
     let metrics = TowerMetrics::unregistered();
-    let tower = Tower::start(&encoder, LIMITS, &background, &metrics).expect("starts");
+    let tower = Tower::start(&encoder, LIMITS, &pools, &metrics).expect("starts");
     let client = Client::at(1);
     let encode = async |input: &str, class| {
         let room = tower.try_room(client, class, 1).expect("there is room");

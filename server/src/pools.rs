@@ -1,6 +1,7 @@
-//! Threads for what is to be kept: they let everything else go first, so that items are read, their
-//! pictures decoded, and both encoded, with what queries leave of the processor. Nothing belongs here
-//! that others may wait for, such as a write to the store.
+//! Threads that work: for queries at the usual priority, and for what is to be kept on threads that
+//! let everything else go first, so that items are read, their pictures decoded, and both encoded, with
+//! what queries leave of the processor. Nothing belongs there that others may wait for, such as a
+//! write to the store.
 
 use std::{io, num::NonZeroUsize};
 
@@ -9,28 +10,35 @@ use tokio::sync::oneshot;
 
 use crate::reply::ApiError;
 
-/// One thread per core for each kind of work. They are two pools, since a thread that waits for
-/// its part of a pass would otherwise begin to decode.
-pub(crate) struct Background {
-    passes: ThreadPool,
+/// One thread per core for each kind of work. Passes have pools of their own, since a thread that
+/// waits for its part of one would otherwise begin with something else.
+pub(crate) struct Pools {
+    queries: ThreadPool,
+    ingest: ThreadPool,
     readers: ThreadPool,
 }
 
-impl Background {
+impl Pools {
     /// Starts the threads.
     ///
     /// # Errors
     /// When the system refuses them.
     pub(crate) fn start() -> io::Result<Self> {
         Ok(Self {
-            passes: pool("ingest-pass")?,
-            readers: pool("ingest-read")?,
+            queries: pool("query-pass", || ())?,
+            ingest: pool("ingest-pass", engine::step_back)?,
+            readers: pool("ingest-read", engine::step_back)?,
         })
     }
 
-    /// Runs a pass, and what it does in parallel, and waits for it.
-    pub(crate) fn pass<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        self.passes.install(work)
+    /// Runs a pass of queries, and what it does in parallel, and waits for it.
+    pub(crate) fn query_pass<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.queries.install(work)
+    }
+
+    /// The same for a pass of what is to be kept.
+    pub(crate) fn ingest_pass<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.ingest.install(work)
     }
 
     /// Reads or decodes something when there is a thread for it. Once nobody waits for it any more,
@@ -52,12 +60,12 @@ impl Background {
     }
 }
 
-fn pool(name: &'static str) -> io::Result<ThreadPool> {
+fn pool(name: &'static str, begin: fn()) -> io::Result<ThreadPool> {
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     ThreadPoolBuilder::new()
         .num_threads(cores)
         .thread_name(move |i| format!("{name}-{i}"))
-        .start_handler(|_| engine::step_back())
+        .start_handler(move |_| begin())
         .panic_handler(|_| tracing::error!("reading what is to be kept panicked"))
         .build()
         .map_err(io::Error::other)
