@@ -214,6 +214,9 @@ impl<I: Send + Sync + 'static> Lane<I> {
                 .map(|job| (job.input, (job.answer, job.room)))
                 .unzip();
             let run = || encode_each(self.encoder.as_ref(), &inputs);
+            if self.class == Class::Ask {
+                self.pools.query();
+            }
             let answers = match self.class {
                 Class::Ask if self.is_small(cost) => run(),
                 Class::Ask => self.pools.query_pass(run),
