@@ -74,7 +74,7 @@ impl Pools {
         })
     }
 
-    /// A query has come, or been answered.
+    /// A query has come.
     pub(crate) fn query(&self) {
         self.cores.state.lock().last_query = Some(Instant::now());
     }

@@ -67,6 +67,7 @@ pub(crate) async fn search(
     mut wire: SearchIn,
 ) -> Result<Found, ApiError> {
     let state = caller.state;
+    state.pools.query();
     let k = in_range("k", wire.k.unwrap_or(DEFAULT_K), state.limits.k)?;
     let ef_search = wire.ef_search;
     let ef_search = ef_search.map(|ef| in_range("ef_search", ef, MAX_EF_SEARCH));
