@@ -145,14 +145,21 @@ fn one_input_of_another_client_is_in_the_next_pass() {
 }
 
 #[test]
-fn who_has_left_is_dropped_and_who_is_too_late_is_told() {
+fn who_has_left_is_dropped() {
+    let lane = lane(LIMITS);
+    drop(push(&lane, Client::at(1), &["gone", "gone"]));
+    let stays = push(&lane, Client::at(1), &["stays"]);
+    assert_eq!(pass(&lane, &Pace::new(LIMITS.pass_cost)), ["stays"]);
+    drop(stays);
+}
+
+#[test]
+fn who_is_too_late_is_told() {
     let lane = lane(TowerLimits {
         deadlines: [Duration::ZERO; 2],
         ..LIMITS
     });
-    let gone = push(&lane, Client::at(1), &["gone"]);
     let late = push(&lane, Client::at(1), &["late"]);
-    drop(gone);
     let pace = Pace::new(LIMITS.pass_cost);
     assert!(pass(&lane, &pace).is_empty());
     assert!(lane.queue.next_now(lane.class).is_none());
