@@ -147,6 +147,14 @@ pub struct ServeArgs {
     /// Part of all cores that building indexes in the background may take, .01 to 1 [default: .5]
     #[arg(long, value_name = "SHARE")]
     pub seal_share: Option<f64>,
+    /// Texts, and as many pictures, that may wait for the model; more are answered with 429
+    /// [default: 1024 texts, 256 pictures]
+    #[arg(long, value_name = "INPUTS")]
+    pub queue: Option<usize>,
+    /// Milliseconds that a text or picture which asks may wait for the model; what would come later
+    /// is answered with 503 [default: 10000]
+    #[arg(long, value_name = "MS")]
+    pub deadline_ms: Option<u64>,
     /// Where snapshots are kept that are asked for over HTTP [default: `snapshots` in the data
     /// folder]
     #[arg(long, value_name = "DIR")]

@@ -24,6 +24,11 @@ pub fn run(places: &Places, args: &ServeArgs) -> Result<()> {
     if let Some(dir) = &args.snapshots {
         config.snapshots = Some(std::path::absolute(dir)?);
     }
+    let limits = &mut config.limits;
+    if let Some(inputs) = args.queue {
+        (limits.queue_texts, limits.queue_images) = (inputs, inputs);
+    }
+    limits.query_deadline_ms = args.deadline_ms.unwrap_or(limits.query_deadline_ms);
     config.validate()?;
     server::check_port(bind)?;
     let engine = home.open_or_create_with(engine_config(args))?;

@@ -44,13 +44,18 @@ pub enum EncodeError {
 ///
 /// Contract, run by [`check_contract`]: all or nothing; output `i` belongs to input `i`; an empty
 /// batch gives an empty answer; a batch equals its inputs one by one within 1e-6 per element;
-/// dims are those of [`Encoder::spaces`].
+/// dims are those of [`Encoder::spaces`]; every input has a cost.
 pub trait Encoder<I>: Send + Sync {
     /// The spaces of the model that this tower is a half of.
     fn spaces(&self) -> &Spaces;
 
     /// Which half.
     fn modality(&self) -> Modality;
+
+    /// How much of a pass one input takes: the tokens of a text, the patches of a picture, and 1
+    /// where there are none. A batch costs the sum of its inputs. Takes little time beside
+    /// [`Encoder::encode`].
+    fn cost(&self, input: &I) -> usize;
 
     /// Encodes a batch.
     ///
@@ -70,6 +75,9 @@ pub fn check_contract<I: Clone>(encoder: &dyn Encoder<I>, inputs: &[I]) {
     assert_eq!(together.len(), inputs.len(), "one output per input");
     let specific_dim = encoder.spaces().specific(encoder.modality()).map(|s| s.dim);
     for (i, (input, out)) in inputs.iter().zip(&together).enumerate() {
+        let cost = encoder.cost(input);
+        assert!(cost > 0, "input {i} costs nothing");
+        assert_eq!(encoder.cost(&input.clone()), cost, "cost of input {i}");
         assert_eq!(
             out.shared.dim(),
             encoder.spaces().shared_dim,
@@ -140,6 +148,11 @@ impl<I: AsRef<[u8]>> Encoder<I> for HashEncoder {
         self.modality
     }
 
+    /// Its bytes.
+    fn cost(&self, input: &I) -> usize {
+        input.as_ref().len().max(1)
+    }
+
     fn encode(&self, batch: &[I]) -> Result<Vec<Encoded>, EncodeError> {
         let row = |bytes: &[u8], salt: u64, position: usize| {
             let mut state = bytes.iter().fold(salt, |h, b| mix(h ^ u64::from(*b)));
@@ -178,8 +191,8 @@ mod tests {
         check_contract(&HashEncoder::new(Modality::Image, 7), &inputs);
     }
 
-    /// The hash encoder, with something done to its answers.
-    struct Broken(fn(&[&str], &mut Vec<Encoded>));
+    /// The hash encoder, with something done to its answers or costs.
+    struct Broken(fn(&[&str], &mut Vec<Encoded>), fn(&str) -> usize);
 
     impl Encoder<&str> for Broken {
         fn spaces(&self) -> &Spaces {
@@ -189,6 +202,10 @@ mod tests {
 
         fn modality(&self) -> Modality {
             Modality::Text
+        }
+
+        fn cost(&self, input: &&str) -> usize {
+            (self.1)(input)
         }
 
         fn encode(&self, batch: &[&str]) -> Result<Vec<Encoded>, EncodeError> {
@@ -252,10 +269,13 @@ mod tests {
             }),
         ];
         let inputs = ["a", "b", "c"];
-        check_contract(&Broken(|_, _| {}), &inputs);
+        check_contract(&Broken(|_, _| {}, |_| 1), &inputs);
         for (what, broken) in breaks {
-            let checked = catch_unwind(|| check_contract(&Broken(broken), &inputs));
+            let checked = catch_unwind(|| check_contract(&Broken(broken, |_| 1), &inputs));
             assert!(checked.is_err(), "one that {what} passes");
         }
+        let free = Broken(|_, _| {}, |input| usize::from(input != "b"));
+        let checked = catch_unwind(|| check_contract(&free, &inputs));
+        assert!(checked.is_err(), "one that costs nothing passes");
     }
 }

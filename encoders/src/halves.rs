@@ -92,6 +92,11 @@ impl TextHalf {
         self.tower.bytes()
     }
 
+    /// Tokens of a text; 0 where it cannot be tokenized.
+    pub(crate) fn tokens(&self, text: &str) -> usize {
+        self.tokenizer.encode(text).map_or(0, |ids| ids.len())
+    }
+
     /// One embedding per text, in order.
     pub(crate) fn encode(&self, batch: &[String]) -> Result<Vec<Encoded>, EncodeError> {
         let mut ids = Vec::with_capacity(batch.len());
@@ -144,6 +149,11 @@ impl ImageHalf {
     /// Bytes of packed weights; 0 where the tower is not packed.
     pub(crate) fn bytes(&self) -> usize {
         self.tower.bytes()
+    }
+
+    /// Patches of a picture.
+    pub(crate) fn patches(&self) -> usize {
+        self.network.patches()
     }
 
     /// One embedding per picture, in order.

@@ -113,7 +113,10 @@ impl Model {
         Self::from_loader(Loader::builtin()?, options)
     }
 
-    pub(crate) fn from_loader(loader: Loader<'_>, options: &RunOptions) -> Result<Self, ModelError> {
+    pub(crate) fn from_loader(
+        loader: Loader<'_>,
+        options: &RunOptions,
+    ) -> Result<Self, ModelError> {
         let (text, text_run) = loader.chosen_text(options)?;
         let (image, image_run) = loader.chosen_image(options)?;
         let (parameters, scoring) = (loader.source()?.file().parameters(), loader.scoring()?);
@@ -228,6 +231,10 @@ impl Encoder<String> for TextEncoder {
         Modality::Text
     }
 
+    fn cost(&self, input: &String) -> usize {
+        self.half.tokens(input).max(1)
+    }
+
     fn encode(&self, batch: &[String]) -> Result<Vec<Encoded>, EncodeError> {
         self.half.encode(batch)
     }
@@ -245,6 +252,10 @@ impl Encoder<Pixels> for ImageEncoder {
 
     fn modality(&self) -> Modality {
         Modality::Image
+    }
+
+    fn cost(&self, _: &Pixels) -> usize {
+        self.half.patches().max(1)
     }
 
     fn encode(&self, batch: &[Pixels]) -> Result<Vec<Encoded>, EncodeError> {

@@ -223,6 +223,8 @@ fn template(
         Ok(Err(problem)) => Err(error(problem.into())),
         Err(problem) => Err(error(problem.into())),
     }
+}
+
 /// Runs code from outside that panics on some damage.
 fn caught<T>(work: impl FnOnce() -> T) -> tokenizers::Result<T> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|_| "the tokenizer gave up".into())

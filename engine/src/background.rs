@@ -204,9 +204,9 @@ pub(crate) fn cores() -> usize {
     thread::available_parallelism().map_or(1, Into::into)
 }
 
-/// Lets everything else on this machine go first. Only Linux has priorities of single threads that
-/// need no rights.
-fn step_back() {
+/// Lets everything else on this machine go before this thread, from now on. Only Linux has
+/// priorities of single threads that need no rights; elsewhere nothing changes.
+pub fn step_back() {
     #[cfg(target_os = "linux")]
     {
         use rustix::process::{getpriority_process, setpriority_process};

@@ -88,6 +88,7 @@ mod ways;
 mod writing;
 
 pub use audit::{LaneRecall, Recall, Selectivity, SelectivityRecall};
+pub use background::step_back;
 pub use catalog::is_name;
 pub use change::{Change, Durability, ItemWrite, Outcome, PayloadChange, WriteOptions, Written};
 pub use collection::Collection;

@@ -93,7 +93,9 @@ pub(crate) async fn read(
     if is_announced_too_large(request, limits) {
         return Err(refuse_rest(body, too_large(limits)).await);
     }
-    let (mut all, mut room) = (BytesMut::new(), BodyRoom::new(state));
+    // Memory that is not written to yet is none; growing would copy all that is there, many times.
+    let announced = announced(request).unwrap_or(0).min(limits.body_bytes);
+    let (mut all, mut room) = (BytesMut::with_capacity(announced), BodyRoom::new(state));
     while let Some(chunk) = next_chunk(&mut body, limits).await? {
         let more = if all.len() + chunk.len() > limits.body_bytes {
             Err(too_large(limits))
@@ -112,16 +114,18 @@ pub(crate) async fn read(
 
 /// Whether the head of a request announces more than is read.
 pub(crate) fn is_announced_too_large(request: &HttpRequest, limits: &Limits) -> bool {
-    let announced = request
-        .headers()
-        .get(CONTENT_LENGTH)
-        .and_then(|v| v.to_str().ok());
-    announced
-        .and_then(|n| n.parse().ok())
-        .is_some_and(|n: usize| n > limits.body_bytes)
+    announced(request).is_some_and(|bytes| bytes > limits.body_bytes)
 }
 
-/// The next part of a stream that must not pause for too long.
+/// Bytes that the head of a request announces.
+fn announced(request: &HttpRequest) -> Option<usize> {
+    let announced = request.headers().get(CONTENT_LENGTH)?;
+    announced.to_str().ok()?.parse().ok()
+}
+
+/// The next part of a stream that must not pause for too long. Lets the other requests of this
+/// thread have their turn after each part: a large body that has arrived already would otherwise be
+/// read at one go.
 pub(crate) async fn next_chunk<T, E: std::fmt::Display>(
     stream: &mut (impl Stream<Item = Result<T, E>> + Unpin),
     limits: &Limits,
@@ -130,7 +134,10 @@ pub(crate) async fn next_chunk<T, E: std::fmt::Display>(
     match timeout(Duration::from_millis(pause_ms), stream.next()).await {
         Err(_) => Err(ApiError::Slow { pause_ms }),
         Ok(None) => Ok(None),
-        Ok(Some(Ok(chunk))) => Ok(Some(chunk)),
+        Ok(Some(Ok(chunk))) => {
+            tokio::task::yield_now().await;
+            Ok(Some(chunk))
+        }
         Ok(Some(Err(error))) => Err(ApiError::Form {
             message: error.to_string(),
         }),

@@ -5,10 +5,11 @@ use engine::{Prediction, Prompts, Query};
 
 use crate::{
     config::Limits,
-    content::{Content, Patience, Purpose, check_text, encode_one, encode_window},
+    content::{Content, Patience, check_text, encode_one, encode_window},
     query::in_range,
     reply::ApiError,
-    state::{AppState, block},
+    state::{Caller, block},
+    tower::Class,
     wire::ClassifyIn,
 };
 
@@ -18,9 +19,10 @@ const MAX_CACHED_BYTES: usize = 256;
 
 /// Zero-shot classification: the label whose prompts lie nearest.
 pub(crate) async fn classify(
-    state: &AppState,
+    caller: Caller<'_>,
     wire: ClassifyIn,
 ) -> Result<Vec<Prediction>, ApiError> {
+    let state = caller.state;
     let content = match (wire.text, wire.image) {
         (Some(text), None) => Content::text(text, &state.limits)?,
         (None, Some(image)) => Content::picture_from_base64(&image, &state.limits)?,
@@ -35,8 +37,8 @@ pub(crate) async fn classify(
     check_limits(&wire.labels, wire.templates.as_deref(), &state.limits)?;
     let prompts = Prompts::new(wire.labels, wire.templates)
         .map_err(|e| ApiError::engine("making prompts", e))?;
-    let encoded = encode_one(state, content).await?.encoded;
-    let embeddings = encode_prompts(state, prompts.texts()).await?;
+    let encoded = encode_one(caller, content).await?.encoded;
+    let embeddings = encode_prompts(caller, prompts.texts()).await?;
     let space = state.model.spaces.shared();
     let scoring = state.model.scoring;
     block("classifying", move || {
@@ -82,7 +84,11 @@ fn check_limits(
 }
 
 /// The shared embeddings of prompts, from the cache where they are known.
-async fn encode_prompts(state: &AppState, prompts: &[String]) -> Result<Vec<Embedding>, ApiError> {
+async fn encode_prompts(
+    caller: Caller<'_>,
+    prompts: &[String],
+) -> Result<Vec<Embedding>, ApiError> {
+    let state = caller.state;
     let mut known: Vec<Option<Embedding>> = {
         let mut cache = state.prompts.lock();
         prompts
@@ -99,7 +105,7 @@ async fn encode_prompts(state: &AppState, prompts: &[String]) -> Result<Vec<Embe
             .collect();
         for (i, ready) in window
             .iter()
-            .zip(encode_window(state, contents, Purpose::Ask, patience).await?)
+            .zip(encode_window(caller, contents, Class::Ask, patience).await?)
         {
             let embedding = ready.map_err(|error| error.under("labels"))?.encoded.shared;
             if prompts[*i].len() <= MAX_CACHED_BYTES {

@@ -3,12 +3,16 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
+    time::Duration,
 };
 
 use encoders::DecodeLimits;
 use serde::Deserialize;
 
-use crate::ServerError;
+use crate::{
+    ServerError,
+    tower::{Class, TowerLimits, most_of_one},
+};
 
 /// The port that is served when none is named.
 pub const DEFAULT_PORT: u16 = 7700;
@@ -98,9 +102,21 @@ pub struct Limits {
     /// Texts that wait for the text tower; more are answered with 429.
     pub queue_texts: usize,
     /// Pictures that are decoded or wait for the image tower; more are answered with 429.
+    ///
+    /// Of both queues, three quarters are for what is to be kept, and three quarters of what a
+    /// class may have for one client.
     pub queue_images: usize,
-    /// Inputs of one pass through a tower, and inputs that one request has in a queue at a time.
+    /// How long a text or picture that asks may wait for its embedding, in milliseconds; what would
+    /// come later is answered with 503.
+    pub query_deadline_ms: u64,
+    /// The same for what is to be kept, from when it has its place in the queue.
+    pub ingest_deadline_ms: u64,
+    /// Inputs that one request has in a queue at a time.
     pub batch: usize,
+    /// Tokens of one pass through the text tower. It is shorter where it would take too long.
+    pub pass_tokens: usize,
+    /// Patches of one pass through the image tower, in the same way.
+    pub pass_patches: usize,
     /// Prompts whose embeddings are remembered between classifications.
     pub cached_prompts: usize,
     /// How long a body may pause, or the results of a stream go unread, before the request is
@@ -127,7 +143,11 @@ impl Default for Limits {
             picture_side: 32_768,
             queue_texts: 1_024,
             queue_images: 256,
+            query_deadline_ms: 10_000,
+            ingest_deadline_ms: 60_000,
             batch: 32,
+            pass_tokens: 8_192,
+            pass_patches: 8_192,
             cached_prompts: 4_096,
             body_pause_ms: 30_000,
             stuck_ms: 10_000,
@@ -155,7 +175,14 @@ impl Limits {
             ("limits.text_bytes", self.text_bytes),
             ("limits.queue_texts", self.queue_texts),
             ("limits.queue_images", self.queue_images),
+            ("limits.query_deadline_ms", self.query_deadline_ms as usize),
+            (
+                "limits.ingest_deadline_ms",
+                self.ingest_deadline_ms as usize,
+            ),
             ("limits.batch", self.batch),
+            ("limits.pass_tokens", self.pass_tokens),
+            ("limits.pass_patches", self.pass_patches),
             ("limits.cached_prompts", self.cached_prompts),
         ];
         match positive.into_iter().find(|(_, value)| *value == 0) {
@@ -164,9 +191,27 @@ impl Limits {
         }
     }
 
-    /// Inputs that one request may have in a queue of `capacity` at a time.
+    /// Inputs that one request may have in a queue at a time.
     pub(crate) fn window(&self) -> usize {
-        self.batch.min(self.queue_texts).min(self.queue_images)
+        let queue = self.queue_texts.min(self.queue_images);
+        self.batch.min(most_of_one(queue, Class::Keep))
+    }
+
+    /// How long an input of this class may wait.
+    pub(crate) fn deadline_ms(&self, class: Class) -> u64 {
+        match class {
+            Class::Ask => self.query_deadline_ms,
+            Class::Keep => self.ingest_deadline_ms,
+        }
+    }
+
+    /// What a tower may do whose queue is for so many inputs and whose pass for so much.
+    pub(crate) fn tower(&self, capacity: usize, pass_cost: usize) -> TowerLimits {
+        TowerLimits {
+            capacity,
+            pass_cost,
+            deadlines: Class::ALL.map(|class| Duration::from_millis(self.deadline_ms(class))),
+        }
     }
 }
 

@@ -9,13 +9,14 @@ use bytes::Bytes;
 use embedding::Encoded;
 use encoders::Pixels;
 use futures_util::future::join_all;
+use tokio::time::timeout_at;
 
 use crate::{
     config::Limits,
     reply::ApiError,
-    state::{AppState, block},
+    state::{AppState, Caller, block},
     thumbnails,
-    tower::{Failed, Room},
+    tower::{Class, Failed, Room},
 };
 
 /// Clients disagree on padding; it carries no information.
@@ -37,15 +38,6 @@ pub(crate) struct Ready {
     pub(crate) encoded: Encoded,
     /// A small PNG, for pictures and where asked for.
     pub(crate) thumbnail: Option<Vec<u8>>,
-}
-
-/// What an encoding is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// It is kept, and a picture is shown later: it needs a thumbnail.
-    Keep,
-    /// It asks for something and is forgotten.
-    Ask,
 }
 
 /// What happens when the queue is full.
@@ -158,9 +150,9 @@ pub(crate) fn check_text(field: &str, text: &str, limits: &Limits) -> Result<(),
 /// # Errors
 /// When the queue is full and `patience` is [`Patience::Refuse`].
 pub(crate) async fn encode_window(
-    state: &AppState,
+    Caller { state, client }: Caller<'_>,
     contents: Vec<Content>,
-    purpose: Purpose,
+    class: Class,
     patience: Patience,
 ) -> Result<Vec<Result<Ready, ApiError>>, ApiError> {
     let pictures = contents
@@ -170,12 +162,12 @@ pub(crate) async fn encode_window(
     let texts = contents.len() - pictures;
     let (mut text_room, mut picture_room) = match patience {
         Patience::Refuse => (
-            state.texts.try_room(texts)?,
-            state.images.try_room(pictures)?,
+            state.texts.try_room(client, class, texts)?,
+            state.images.try_room(client, class, pictures)?,
         ),
         Patience::Wait => (
-            state.texts.wait_room(texts).await?,
-            state.images.wait_room(pictures).await?,
+            state.texts.wait_room(client, class, texts).await?,
+            state.images.wait_room(client, class, pictures).await?,
         ),
     };
     let mut answers = Vec::with_capacity(contents.len());
@@ -185,37 +177,43 @@ pub(crate) async fn encode_window(
             Content::Picture(_) => picture_room.one(),
         };
         let room = room.ok_or(ApiError::QueueFull)?;
-        answers.push(encode(state, content, purpose, room));
+        answers.push(encode(state, content, room));
     }
     Ok(join_all(answers).await)
 }
 
 /// Encodes one content that asks, which is refused when the queue is full.
-pub(crate) async fn encode_one(state: &AppState, content: Content) -> Result<Ready, ApiError> {
-    let mut answers = encode_window(state, vec![content], Purpose::Ask, Patience::Refuse).await?;
+pub(crate) async fn encode_one(caller: Caller<'_>, content: Content) -> Result<Ready, ApiError> {
+    let mut answers = encode_window(caller, vec![content], Class::Ask, Patience::Refuse).await?;
     answers.pop().unwrap_or(Err(ApiError::Internal {
         doing: "encoding",
         source: None,
     }))
 }
 
-async fn encode(
-    state: &AppState,
-    content: Content,
-    purpose: Purpose,
-    room: Room,
-) -> Result<Ready, ApiError> {
+async fn encode(state: &AppState, content: Content, room: Room) -> Result<Ready, ApiError> {
     let field = content.field();
-    let (encoded, thumbnail) = match content {
-        Content::Text(text) => (state.texts.encode(text, room).await, None),
-        Content::Picture(bytes) => {
-            let prepared = prepare(state, bytes, purpose, room).await?;
-            let encoded = state.images.encode(prepared.pixels, prepared.room).await;
-            (encoded, prepared.thumbnail)
-        }
+    let late = ApiError::Late {
+        deadline_ms: state.limits.deadline_ms(room.class()),
     };
+    let deadline = room.deadline().into();
+    let run = async {
+        Ok(match content {
+            Content::Text(text) => (state.texts.encode(text, room).await, None),
+            Content::Picture(bytes) => {
+                let prepared = prepare(state, bytes, room).await?;
+                let encoded = state.images.encode(prepared.pixels, prepared.room).await;
+                (encoded, prepared.thumbnail)
+            }
+        })
+    };
+    let Ok(run) = timeout_at(deadline, run).await else {
+        return Err(late);
+    };
+    let (encoded, thumbnail) = run?;
     match encoded {
         Ok(encoded) => Ok(Ready { encoded, thumbnail }),
+        Err(Failed::Late) => Err(late),
         Err(Failed::BadInput(reason)) => Err(ApiError::Input {
             field: field.into(),
             reason,
@@ -234,21 +232,18 @@ struct Prepared {
     room: Room,
 }
 
-/// Decodes on as many threads as there are cores, never more: a decoded picture is large.
+/// Decodes on as many threads as there are cores, never more: a decoded picture is large. What is
+/// to be kept is decoded with what is left of the processor.
 ///
 /// A decode goes on when its client is gone. Its turn and its room in the queue go with it, so that
 /// nobody can have more decoded by leaving early.
-async fn prepare(
-    state: &AppState,
-    bytes: Bytes,
-    purpose: Purpose,
-    room: Room,
-) -> Result<Prepared, ApiError> {
-    let turn = state.decode_turn().await?;
+async fn prepare(state: &AppState, bytes: Bytes, room: Room) -> Result<Prepared, ApiError> {
+    const DOING: &str = "decoding a picture";
     let limits = state.limits.decode();
     let prepare = state.model.prepare.clone();
-    let keep = purpose == Purpose::Keep && state.thumbnails.is_some();
-    block("decoding a picture", move || {
+    let class = room.class();
+    let keep = class == Class::Keep && state.thumbnails.is_some();
+    let work = move || {
         let picture = encoders::decode(&bytes, &limits).map_err(|source| ApiError::Picture {
             field: "image".into(),
             source,
@@ -259,14 +254,23 @@ async fn prepare(
             None
         };
         let pixels = prepare(&picture);
-        drop((picture, turn));
         Ok(Prepared {
             pixels,
             thumbnail,
             room,
         })
-    })
-    .await
+    };
+    match class {
+        Class::Ask => {
+            let turn = state.decode_turn().await?;
+            block(DOING, move || {
+                let _turn = turn;
+                work()
+            })
+            .await
+        }
+        Class::Keep => state.pools.read(DOING, work).await,
+    }
 }
 
 #[cfg(test)]

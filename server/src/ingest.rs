@@ -12,9 +12,10 @@ use engine::{
 
 use crate::{
     config::Limits,
-    content::{Content, Patience, Purpose, encode_window},
+    content::{Content, Patience, encode_window},
     reply::ApiError,
-    state::{AppState, block},
+    state::{AppState, Caller, block},
+    tower::Class,
     wire::{ItemIn, StoredOut},
 };
 
@@ -116,7 +117,7 @@ impl NewItem {
 /// # Errors
 /// The first error of any item, its field under `name(index)`.
 pub(crate) async fn encode_all(
-    state: &AppState,
+    caller: Caller<'_>,
     items: Vec<NewItem>,
     name: impl Fn(usize) -> String,
 ) -> Result<Vec<EncodedItem>, ApiError> {
@@ -124,8 +125,8 @@ pub(crate) async fn encode_all(
     let mut items = items.into_iter().peekable();
     let mut patience = Patience::Refuse;
     while items.peek().is_some() {
-        let window = items.by_ref().take(state.limits.window()).collect();
-        for result in encode(state, window, patience).await? {
+        let window = items.by_ref().take(caller.state.limits.window()).collect();
+        for result in encode(caller, window, patience).await? {
             let index = done.len();
             done.push(result.map_err(|error| error.under(&name(index)))?);
         }
@@ -136,12 +137,12 @@ pub(crate) async fn encode_all(
 
 /// Encodes at most [`Limits::window`] items; each fails alone.
 pub(crate) async fn encode(
-    state: &AppState,
+    caller: Caller<'_>,
     items: Vec<NewItem>,
     patience: Patience,
 ) -> Result<Vec<Result<EncodedItem, ApiError>>, ApiError> {
     let contents = items.iter().map(|item| item.content.clone()).collect();
-    let ready = encode_window(state, contents, Purpose::Keep, patience).await?;
+    let ready = encode_window(caller, contents, Class::Keep, patience).await?;
     let pair = items.into_iter().zip(ready);
     Ok(pair
         .map(|(item, ready)| ready.map(|ready| join(item, ready)))

@@ -20,7 +20,7 @@
 //! stops; `observe` sees every request; `routes` are thin; `wire` says what JSON looks like;
 //! `ingest`, `query` and `classify` turn wire words
 //! into calls of the engine; `tower` is the bounded queue in
-//! front of a model; `reply` is the one table of errors.
+//! front of a model, `pools` the threads that work; `reply` is the one table of errors.
 
 mod config;
 mod error;
@@ -40,6 +40,7 @@ mod thumbnails;
 
 mod metrics;
 mod model;
+mod pools;
 mod reply;
 mod state;
 mod tower;

@@ -9,7 +9,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use crate::reply::ApiError;
+use crate::{reply::ApiError, tower::Class};
 
 /// Upper bounds of the buckets of every duration, in seconds.
 const SECONDS: &[f64] = &[
@@ -18,6 +18,11 @@ const SECONDS: &[f64] = &[
 
 /// Upper bounds of the buckets of the inputs of one pass.
 const INPUTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
+
+/// Upper bounds of the buckets of the tokens or patches of one pass.
+const COSTS: &[f64] = &[
+    4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0,
+];
 
 /// Every metric of one server.
 pub(crate) struct Metrics {
@@ -31,14 +36,20 @@ pub(crate) struct Metrics {
     ef_search: IntGaugeVec,
     pass_seconds: HistogramVec,
     pass_inputs: HistogramVec,
+    pass_cost: HistogramVec,
+    queue_seconds: HistogramVec,
     /// Held while the figures of collections are set and read.
     gathering: Mutex<()>,
 }
 
 /// The metrics of one tower.
+#[derive(Clone)]
 pub(crate) struct TowerMetrics {
     seconds: Histogram,
     inputs: Histogram,
+    cost: Histogram,
+    ask_seconds: Histogram,
+    keep_seconds: Histogram,
 }
 
 impl Metrics {
@@ -95,6 +106,19 @@ impl Metrics {
                     .buckets(INPUTS.to_vec()),
                 &["tower"],
             )?,
+            pass_cost: HistogramVec::new(
+                HistogramOpts::new(
+                    "diptych_pass_cost",
+                    "Tokens of the texts, or patches of the pictures, of a tower pass.",
+                )
+                .buckets(COSTS.to_vec()),
+                &["tower"],
+            )?,
+            queue_seconds: seconds(
+                "diptych_queue_seconds",
+                "Time from the arrival at a tower, for pictures decoded, until a pass took the input.",
+                &["tower", "class"],
+            )?,
             gathering: Mutex::new(()),
         };
         this.registry.register(Box::new(this.requests.clone()))?;
@@ -108,14 +132,24 @@ impl Metrics {
         this.registry
             .register(Box::new(this.pass_seconds.clone()))?;
         this.registry.register(Box::new(this.pass_inputs.clone()))?;
+        this.registry.register(Box::new(this.pass_cost.clone()))?;
+        this.registry
+            .register(Box::new(this.queue_seconds.clone()))?;
         Ok(this)
     }
 
     /// The metrics of one tower.
     pub(crate) fn tower(&self, name: &str) -> TowerMetrics {
+        let waited = |class: Class| {
+            let labels = [name, class.name()];
+            self.queue_seconds.with_label_values(&labels)
+        };
         TowerMetrics {
             seconds: self.pass_seconds.with_label_values(&[name]),
             inputs: self.pass_inputs.with_label_values(&[name]),
+            cost: self.pass_cost.with_label_values(&[name]),
+            ask_seconds: waited(Class::Ask),
+            keep_seconds: waited(Class::Keep),
         }
     }
 
@@ -180,10 +214,20 @@ impl Metrics {
 }
 
 impl TowerMetrics {
-    /// Counts one pass.
-    pub(crate) fn pass(&self, inputs: usize, took: Duration) {
+    /// Counts one pass of so many inputs, and tokens or patches.
+    pub(crate) fn pass(&self, inputs: usize, cost: usize, took: Duration) {
         self.inputs.observe(inputs as f64);
+        self.cost.observe(cost as f64);
         self.seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts one input that was taken out of the queue.
+    pub(crate) fn waited(&self, class: Class, time: Duration) {
+        let seconds = match class {
+            Class::Ask => &self.ask_seconds,
+            Class::Keep => &self.keep_seconds,
+        };
+        seconds.observe(time.as_secs_f64());
     }
 
     /// Metrics that nobody reads.
@@ -194,6 +238,9 @@ impl TowerMetrics {
         Self {
             seconds: histogram(),
             inputs: histogram(),
+            cost: histogram(),
+            ask_seconds: histogram(),
+            keep_seconds: histogram(),
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{num::NonZeroUsize, sync::Arc};
 
-use actix_web::web::Data;
 use embedding::{Aspect, Embedding, Encoded, Modality, Space};
 use engine::{
     Answer, Collection, Filter, GroupBy, Item, ItemId, Mix, Page, Part, Query, Score,
@@ -13,7 +12,7 @@ use crate::{
     content::{Content, encode_one, f32_from_base64},
     cursor,
     reply::ApiError,
-    state::{AppState, block},
+    state::{AppState, Caller, block},
     wire::{PartIn, RowIn, SearchIn, SpaceIn},
 };
 
@@ -63,10 +62,12 @@ enum Rows {
 
 /// Runs one search.
 pub(crate) async fn search(
-    state: &Data<AppState>,
+    caller: Caller<'_>,
     collection: Arc<Collection>,
     mut wire: SearchIn,
 ) -> Result<Found, ApiError> {
+    let state = caller.state;
+    state.pools.query();
     let k = in_range("k", wire.k.unwrap_or(DEFAULT_K), state.limits.k)?;
     let ef_search = wire.ef_search;
     let ef_search = ef_search.map(|ef| in_range("ef_search", ef, MAX_EF_SEARCH));
@@ -93,7 +94,7 @@ pub(crate) async fn search(
     for id in std::mem::take(&mut wire.exclude) {
         exclude.push(ItemId::new(id).map_err(|e| ApiError::engine("reading an id", e))?);
     }
-    let asked = ask(state, &collection, wire.parts()?, &mut exclude).await?;
+    let asked = ask(caller, &collection, wire.parts()?, &mut exclude).await?;
     let own = own_modality(&asked);
     let target = choose_target(&collection, &wire, own);
     let spaces = Spaces {
@@ -157,29 +158,30 @@ fn page(wire: &SearchIn, search_id: u64) -> Result<Page, ApiError> {
 
 /// The embeddings of all that is asked for. Items that are asked for by id are not to be found.
 async fn ask(
-    state: &AppState,
+    caller: Caller<'_>,
     collection: &Arc<Collection>,
     parts: Vec<(String, PartIn)>,
     exclude: &mut Vec<ItemId>,
 ) -> Result<Vec<Asked>, ApiError> {
     let mut asked = Vec::with_capacity(parts.len());
     for (path, part) in parts {
-        let one = ask_one(state, collection, part, exclude).await;
+        let one = ask_one(caller, collection, part, exclude).await;
         asked.push(one.map_err(|error| error.under(&path))?);
     }
     Ok(asked)
 }
 
 async fn ask_one(
-    state: &AppState,
+    caller: Caller<'_>,
     collection: &Arc<Collection>,
     part: PartIn,
     exclude: &mut Vec<ItemId>,
 ) -> Result<Asked, ApiError> {
+    let limits = &caller.state.limits;
     let weight = part.weight.unwrap_or(1.0);
     let content = match (part.text, part.image, part.id, part.embedding) {
-        (Some(text), None, None, None) => Content::text(text, &state.limits)?,
-        (None, Some(image), None, None) => Content::picture_from_base64(&image, &state.limits)?,
+        (Some(text), None, None, None) => Content::text(text, limits)?,
+        (None, Some(image), None, None) => Content::picture_from_base64(&image, limits)?,
         (None, None, Some(id), None) => {
             let id = ItemId::new(id).map_err(|e| ApiError::engine("reading an id", e))?;
             let (item, _) = get(collection, id.clone()).await?;
@@ -233,7 +235,7 @@ async fn ask_one(
         Content::Picture(_) => Modality::Image,
     };
     Ok(Asked {
-        rows: Rows::Both(encode_one(state, content).await?.encoded),
+        rows: Rows::Both(encode_one(caller, content).await?.encoded),
         modality: Some(modality),
         weight,
     })

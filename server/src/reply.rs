@@ -88,6 +88,11 @@ pub(crate) enum ApiError {
     Input { field: String, reason: String },
     #[error("too many inputs wait for the model, try again in {RETRY_AFTER_S} s")]
     QueueFull,
+    #[error(
+        "not encoded within {deadline_ms} ms, since too much waits for the model: try again in \
+         {RETRY_AFTER_S} s"
+    )]
+    Late { deadline_ms: u64 },
     #[error("too many bodies arrive at once, try again in {RETRY_AFTER_S} s")]
     BodiesFull,
     #[error("{reason}")]
@@ -204,6 +209,7 @@ impl ApiError {
             Self::Picture { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "undecodable_picture"),
             Self::Input { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "unusable_input"),
             Self::QueueFull | Self::BodiesFull => (StatusCode::TOO_MANY_REQUESTS, "queue_full"),
+            Self::Late { .. } => (StatusCode::SERVICE_UNAVAILABLE, "deadline_passed"),
             Self::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
             Self::Internal { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         }
@@ -269,7 +275,7 @@ impl ResponseError for ApiError {
     fn error_response(&self) -> HttpResponse {
         let mut reply = HttpResponse::build(self.status_code());
         match self {
-            Self::QueueFull | Self::BodiesFull | Self::Unavailable { .. } => {
+            Self::QueueFull | Self::BodiesFull | Self::Late { .. } | Self::Unavailable { .. } => {
                 reply.insert_header((header::RETRY_AFTER, RETRY_AFTER_S));
             }
             Self::Method { allowed, .. } => {

@@ -20,9 +20,10 @@ use crate::{
     config::{Limits, ServerConfig},
     metrics::Metrics,
     model::ModelHandle,
+    pools::Pools,
     reply::ApiError,
     thumbnails::Thumbnails,
-    tower::Tower,
+    tower::{Client, Tower},
 };
 
 /// What every request can reach.
@@ -33,8 +34,10 @@ pub(crate) struct AppState {
     pub(crate) images: Tower<Pixels>,
     /// Bytes of bodies that may arrive at once; see [`body::BodyRoom`].
     pub(crate) bodies: Arc<Semaphore>,
-    /// Turns to decode a picture: one per core.
+    /// Turns to decode a picture that asks: one per core.
     decoders: Arc<Semaphore>,
+    /// Where items are read and their pictures decoded.
+    pub(crate) pools: Arc<Pools>,
     /// Embeddings of the prompts of recent classifications.
     pub(crate) prompts: Mutex<LruCache<String, Embedding>>,
     pub(crate) limits: Limits,
@@ -50,6 +53,13 @@ pub(crate) struct AppState {
     pub(crate) stopping: AtomicBool,
 }
 
+/// What a request can reach, and who sent it.
+#[derive(Clone, Copy)]
+pub(crate) struct Caller<'a> {
+    pub(crate) state: &'a AppState,
+    pub(crate) client: Client,
+}
+
 impl AppState {
     /// Starts both towers.
     pub(crate) fn new(
@@ -60,17 +70,18 @@ impl AppState {
         let metrics = Metrics::new()?;
         let limits = config.limits.clone();
         let (text, image) = (metrics.tower("text"), metrics.tower("image"));
+        let pools = Arc::new(Pools::start()?);
         let texts = Tower::start(
-            Arc::clone(&model.text),
-            limits.queue_texts,
-            limits.batch,
-            text,
+            &model.text,
+            limits.tower(limits.queue_texts, limits.pass_tokens),
+            &pools,
+            &text,
         )?;
         let images = Tower::start(
-            Arc::clone(&model.image),
-            limits.queue_images,
-            limits.batch,
-            image,
+            &model.image,
+            limits.tower(limits.queue_images, limits.pass_patches),
+            &pools,
+            &image,
         )?;
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let cached = NonZeroUsize::new(limits.cached_prompts).unwrap_or(NonZeroUsize::MIN);
@@ -87,6 +98,7 @@ impl AppState {
             images,
             bodies: Arc::new(Semaphore::new(body::room(&limits))),
             decoders: Arc::new(Semaphore::new(cores)),
+            pools,
             prompts: Mutex::new(LruCache::new(cached)),
             limits,
             any_host: config.insecure,

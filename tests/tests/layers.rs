@@ -97,7 +97,7 @@ const ALONE: [(&str, &[&str]); 14] = [
     ("image", &["encoders"]),
     ("indicatif", &["diptych", "training"]),
     ("parquet", &["exchange"]),
-    ("rayon", &["engine", "encoders", "training"]),
+    ("rayon", &["engine", "encoders", "training", "server"]),
     ("safetensors", &["encoders", "training"]),
     ("sled", &["engine"]),
     ("tokenizers", &["encoders", "training"]),

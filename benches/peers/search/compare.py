@@ -14,12 +14,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import report
 from curves import ratios, reached, recall, two_threads, worth_repeating
+from shared import processor, refuse_if_busy
 
-BUSY = 1.5
 SETTLE_S = 300
 K = 10
 SEED = 7
@@ -56,16 +57,6 @@ def arguments():
     if not options.cache and options.binary:
         options.cache = os.path.join(os.path.dirname(options.binary), "peers")
     return options
-
-
-def refuse_if_busy(options, wait_s):
-    """Ends the program on a busy machine, after giving our own build time to fade."""
-    deadline = time.monotonic() + wait_s
-    while (load := os.getloadavg()[0]) > BUSY and not options.busy_ok:
-        if time.monotonic() >= deadline:
-            sys.exit(f"the load is {load:.1f}, above {BUSY}: wait, or say --busy-ok")
-        time.sleep(5)
-    return load
 
 
 class Process:
@@ -186,15 +177,6 @@ def measure(sides, kind, truth, rounds):
         ]
         for curve, of in by_curve.items()
     }
-
-
-def processor():
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.split(":", 1)[1].strip() for line in file if "model name" in line]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or "unknown"
 
 
 def compare(options, folder):

@@ -10,8 +10,12 @@ such a part at the end.
 import argparse
 import json
 import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from curves import KINDS, TARGETS, frontier
+from shared import put_between_marks, table
 
 LEAST_PLOTTED_RECALL = 0.85
 
@@ -25,20 +29,6 @@ def speed(reached):
     if not reached:
         return "not reached"
     return number(reached["qps"]) + ("*" if reached["starts_above"] else "")
-
-
-def table(header, rows):
-    """Lines of a Markdown table whose columns also line up as plain text."""
-    cells = [header, *rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-
-    def line(row):
-        first, *others = (text.ljust(w) if i == 0 else text.rjust(w)
-                          for i, (text, w) in enumerate(zip(row, widths)))
-        return "| " + " | ".join([first, *others]) + " |"
-
-    rule = "|" + "|".join("-" * (w + 1) + (":" if i else "-") for i, w in enumerate(widths)) + "|"
-    return [line(header), rule, *map(line, rows)]
 
 
 def cells():
@@ -117,21 +107,7 @@ def points(result):
 
 
 def put_markdown(result, path):
-    """Puts the summary between its marks in a document."""
-    what = f"search {result['rows']} x {result['dim']}"
-    start, end = f"<!-- {what} -->\n", f"<!-- end of {what} -->\n"
-    text = ""
-    if os.path.exists(path):
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
-    before, found, rest = text.partition(start)
-    _, closed, after = rest.partition(end)
-    if found and not closed:
-        raise SystemExit(f"{path} has the mark {start.strip()} without {end.strip()}")
-    if not found and before:
-        before += "\n"
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(before + start + "\n" + summary(result) + "\n" + end + after)
+    put_between_marks(path, f"search {result['rows']} x {result['dim']}", summary(result))
 
 
 def plot(result, path):

@@ -46,6 +46,16 @@ impl ImageConfig {
         }
     }
 
+    /// Patches of a picture. A residual tower has none: squares of 16 pixels count.
+    pub fn patches(&self) -> usize {
+        const SQUARE: usize = 16;
+        let side = match self {
+            Self::Vit(config) => config.image_size / config.patch_size,
+            Self::Residual(config) => config.image_size.div_ceil(SQUARE),
+        };
+        side * side
+    }
+
     /// Elements of a pooled output.
     pub fn width(&self) -> usize {
         match self {

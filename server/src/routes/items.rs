@@ -10,14 +10,19 @@ use bytes::Bytes;
 use engine::{Collection, Durability, ItemId, ItemWrite, PayloadChange};
 use serde_json::{Value, json};
 
-use super::{form, stream, took_ms};
+use super::{
+    form,
+    stream::{self, Destination},
+    took_ms,
+};
 use crate::{
     body,
     config::Limits,
     ingest::{self, NewItem, encode_all, keep},
     query,
     reply::ApiError,
-    state::{AppState, block},
+    state::{AppState, Caller, block},
+    tower::Client,
     wire::{self, DeleteQuery, ItemIn, ItemQuery, PatchIn, Status, StoredOut, WriteQuery, parse},
 };
 
@@ -49,19 +54,25 @@ pub(crate) async fn post(
         return Err(body::unsupported(&request, KINDS));
     }
     let collection = state.collection_of_model(&name)?;
+    let client = Client::of(&request);
     // The room is held until the items are kept.
     let (items, single, _room) = match kind.as_str() {
         "application/x-ndjson" => {
-            return Ok(stream::stream(state, collection, payload, durability));
+            let into = Destination {
+                collection,
+                durability,
+                client,
+            };
+            return Ok(stream::stream(state, into, payload));
         }
         "application/json" => {
             let sent = body::read(&request, payload, &state).await?;
             let limits = state.limits.clone();
-            block("reading items", move || {
+            let read = move || {
                 let (items, single) = items_from_json(&sent.bytes, &limits)?;
                 Ok((items, single, sent.room))
-            })
-            .await?
+            };
+            state.pools.read("reading items", read).await?
         }
         _ => {
             let (items, room) = form::read(&request, payload, &state).await?;
@@ -75,7 +86,11 @@ pub(crate) async fn post(
             format!("items[{i}]")
         }
     };
-    let encoded = encode_all(&state, items, field).await?;
+    let caller = Caller {
+        state: &state,
+        client,
+    };
+    let encoded = encode_all(caller, items, field).await?;
     let written = keep(&state, collection, encoded, durability, field).await?;
     Ok(HttpResponse::Ok().json(json!({
         "items": written.outcomes,

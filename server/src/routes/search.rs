@@ -15,7 +15,8 @@ use crate::{
     body,
     query::{self, Found},
     reply::ApiError,
-    state::{AppState, block},
+    state::{AppState, Caller, block},
+    tower::Client,
     wire::{SearchIn, parse},
 };
 
@@ -33,7 +34,11 @@ pub(crate) async fn search(
     drop(sent.bytes);
     // What was asked may be a picture as large as the body.
     let room = sent.room;
-    let found = query::search(&state, collection, asked).await?;
+    let caller = Caller {
+        state: &state,
+        client: Client::of(&request),
+    };
+    let found = query::search(caller, collection, asked).await?;
     drop(room);
     let Found {
         answer,

@@ -29,29 +29,28 @@ use crate::{
     content::Patience,
     ingest::{NewItem, encode, keep_each},
     reply::ApiError,
-    state::{AppState, block},
+    state::{AppState, Caller},
+    tower::Client,
     wire::parse,
 };
 
 /// Windows of results that wait for a client which sends everything before it reads.
 const RESULTS: usize = 4_096;
 
-/// Where the items of a stream go, and when they are acknowledged.
-type Kept<'a> = (&'a Arc<Collection>, Durability);
+/// Where the items of a stream go, when they are acknowledged, and who sends them.
+pub(super) struct Destination {
+    pub(super) collection: Arc<Collection>,
+    pub(super) durability: Durability,
+    pub(super) client: Client,
+}
 
 /// Answers at once and goes on in the background; ends with the body, or when the client is gone
 /// and all that came from it is worked on.
-pub(super) fn stream(
-    state: Data<AppState>,
-    collection: Arc<Collection>,
-    payload: Payload,
-    durability: Durability,
-) -> HttpResponse {
+pub(super) fn stream(state: Data<AppState>, into: Destination, payload: Payload) -> HttpResponse {
     let (send, receive) = channel::<Bytes>(RESULTS);
     let mut lines = Lines::new(payload, BodyRoom::new(&state));
     actix_web::rt::spawn(async move {
-        let into = (&collection, durability);
-        if let Err(error) = run(&state, into, &mut lines, &send).await {
+        if let Err(error) = run(&state, &into, &mut lines, &send).await {
             tracing::warn!(%error, "a stream of items ended early");
             if !matches!(error, ApiError::Form { .. } | ApiError::Slow { .. }) {
                 lines.skip_rest(&state.limits).await;
@@ -74,7 +73,7 @@ pub(super) fn stream(
 
 async fn run(
     state: &Data<AppState>,
-    into: Kept<'_>,
+    into: &Destination,
     lines: &mut Lines,
     send: &Sender<Bytes>,
 ) -> Result<(), ApiError> {
@@ -108,11 +107,11 @@ async fn slot<'a>(
 /// Results in the order of the lines.
 async fn answer(
     state: &Data<AppState>,
-    (collection, durability): Kept<'_>,
+    into: &Destination,
     lines: Vec<Line>,
 ) -> Result<Vec<Value>, ApiError> {
     let limits = state.limits.clone();
-    let read = block("reading lines", move || {
+    let read = move || {
         let item = |line: Line| {
             (
                 line.number,
@@ -121,8 +120,8 @@ async fn answer(
             )
         };
         Ok(lines.into_iter().map(item).collect::<Vec<_>>())
-    })
-    .await?;
+    };
+    let read = state.pools.read("reading lines", read).await?;
     let (mut results, mut numbers, mut items) = (Vec::new(), Vec::new(), Vec::new());
     for (number, item) in read {
         match item {
@@ -133,10 +132,14 @@ async fn answer(
             Err(error) => results.push((number, json!({ "error": error.to_json() }))),
         }
     }
+    let caller = Caller {
+        state,
+        client: into.client,
+    };
     let (mut kept_numbers, mut encoded) = (Vec::new(), Vec::new());
     for (number, item) in numbers
         .into_iter()
-        .zip(encode(state, items, Patience::Wait).await?)
+        .zip(encode(caller, items, Patience::Wait).await?)
     {
         match item {
             Ok(item) => {
@@ -146,7 +149,8 @@ async fn answer(
             Err(error) => results.push((number, json!({ "error": error.to_json() }))),
         }
     }
-    match keep_each(state, Arc::clone(collection), encoded, durability).await {
+    let collection = Arc::clone(&into.collection);
+    match keep_each(state, collection, encoded, into.durability).await {
         Ok(written) => {
             let result = |stored| match stored {
                 Ok(stored) => with_durability(&stored, written.durability),

@@ -20,11 +20,16 @@ pub const REFUSED: &str = "refused";
 /// A text that makes the tower panic.
 pub const POISON: &str = "poison";
 
+/// How texts begin that only the gate for them holds.
+pub const HELD: &str = "held";
+
 /// A running server and a client of it.
 pub struct Service {
     pub running: Option<RunningServer>,
     pub engine: Arc<Engine>,
     pub gate: Gate,
+    /// Holds the text tower when a text begins with [`HELD`].
+    pub held_gate: Gate,
     /// Holds pictures between their decoding and the tower.
     pub prepare_gate: Gate,
     agent: ureq::Agent,
@@ -52,8 +57,9 @@ impl Service {
         };
         change(&mut config);
         let engine = Arc::new(Engine::in_memory(EngineConfig::default()));
-        let (gate, prepare_gate) = (Gate::default(), Gate::default());
-        let model = model(&gate, &prepare_gate);
+        let gates: [Gate; 3] = Default::default();
+        let model = model(&gates);
+        let [gate, held_gate, prepare_gate] = gates;
         let running = server::start(config, Arc::clone(&engine), model).expect("starts");
         let base = format!("http://{}", running.addr());
         let agent = ureq::Agent::config_builder()
@@ -65,6 +71,7 @@ impl Service {
             running: Some(running),
             engine,
             gate,
+            held_gate,
             prepare_gate,
             agent,
             base,
@@ -255,10 +262,10 @@ pub fn spaces() -> Spaces {
 
 /// The hash model, which never waits.
 pub fn open_model() -> ModelHandle {
-    model(&Gate::default(), &Gate::default())
+    model(&Default::default())
 }
 
-fn model(gate: &Gate, prepare_gate: &Gate) -> ModelHandle {
+fn model([gate, held_gate, prepare_gate]: &[Gate; 3]) -> ModelHandle {
     let prepare_gate = prepare_gate.clone();
     ModelHandle {
         info: serde_json::json!({ "name": "hash" }),
@@ -267,6 +274,7 @@ fn model(gate: &Gate, prepare_gate: &Gate) -> ModelHandle {
         text: Arc::new(Texts {
             hash: HashEncoder::new(Modality::Text, DIM),
             gate: gate.clone(),
+            held_gate: held_gate.clone(),
         }),
         image: Arc::new(Images(HashEncoder::new(Modality::Image, DIM))),
         prepare: Arc::new(move |picture: &Picture| {
@@ -301,6 +309,7 @@ impl Gate {
 struct Texts {
     hash: HashEncoder,
     gate: Gate,
+    held_gate: Gate,
 }
 
 impl Encoder<String> for Texts {
@@ -312,8 +321,15 @@ impl Encoder<String> for Texts {
         Modality::Text
     }
 
+    fn cost(&self, text: &String) -> usize {
+        self.hash.cost(text)
+    }
+
     fn encode(&self, batch: &[String]) -> Result<Vec<Encoded>, EncodeError> {
         self.gate.pass();
+        if batch.iter().any(|text| text.starts_with(HELD)) {
+            self.held_gate.pass();
+        }
         assert!(
             !batch.iter().any(|text| text == POISON),
             "a tower that panics"
@@ -337,6 +353,10 @@ impl Encoder<Pixels> for Images {
 
     fn modality(&self) -> Modality {
         Modality::Image
+    }
+
+    fn cost(&self, pixels: &Pixels) -> usize {
+        pixels.height() * pixels.width()
     }
 
     fn encode(&self, batch: &[Pixels]) -> Result<Vec<Encoded>, EncodeError> {

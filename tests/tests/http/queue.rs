@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::json;
 
-use crate::harness::{Service, png_base64};
+use crate::harness::{HELD, Service, ids, png_base64};
 
 fn wait_until(what: &str, is: impl Fn() -> bool) {
     let started = Instant::now();
@@ -92,6 +92,54 @@ fn a_full_queue_is_answered_with_429_and_those_who_wait_are_served() {
         9,
         "a batch larger than the queue passes through"
     );
+}
+
+/// An ingest once filled the queue and the tower, and a query waited behind all of it.
+#[test]
+fn a_query_is_answered_while_an_ingest_waits_for_the_same_tower() {
+    let service = Service::with(|config| config.limits.queue_texts = 16);
+    service.put("/v1/collections/c");
+    service.add(&json!([{ "id": "a", "text": "a" }]));
+    service.held_gate.shut();
+    let held: Vec<_> = (0..50)
+        .map(|i| json!({ "text": format!("{HELD} {i}") }))
+        .collect();
+    thread::scope(|scope| {
+        // Nine inputs of one client fill its room for what is to be kept.
+        let ingest = scope.spawn(|| service.add(&json!(held)).len());
+        wait_until("the ingest waits", || waiting(&service) == "9");
+        let more = service.post("/v1/collections/c/items", &json!({ "text": "more" }));
+        more.refused(429, "queue_full");
+        let found = service.search(&json!({ "text": "a", "target": "text", "k": 1 }));
+        assert_eq!(ids(&found), ["a"]);
+        let labels = json!({ "text": "a", "labels": ["b", "c"] });
+        assert_eq!(service.post("/v1/classify", &labels).status, 200);
+        assert_eq!(service.get("/readyz").status, 200);
+        assert_eq!(waiting(&service), "9", "the ingest still waits");
+        service.held_gate.open();
+        assert_eq!(ingest.join().expect("no panic"), 50);
+    });
+    let kept = "diptych_queue_seconds_count{class=\"keep\",tower=\"text\"}";
+    assert_eq!(metric(&service, kept), "51");
+}
+
+#[test]
+fn what_is_not_encoded_in_time_is_told_so_and_never_encoded() {
+    let service = Service::with(|config| config.limits.query_deadline_ms = 200);
+    service.put("/v1/collections/c");
+    service.gate.shut();
+    let search = || service.post("/v1/collections/c/search", &json!({ "text": "a" }));
+    // The first is in the tower, the second behind it.
+    for _ in 0..2 {
+        let late = search();
+        late.refused(503, "deadline_passed");
+        assert_eq!(late.header("retry-after"), "1");
+    }
+    service.gate.open();
+    wait_until("the queue is empty", || waiting(&service) == "0");
+    assert_eq!(search().status, 200);
+    let encoded = metric(&service, "diptych_pass_inputs_sum{tower=\"text\"}");
+    assert_eq!(encoded, "2", "the second was not");
 }
 
 #[test]

@@ -1,0 +1,248 @@
+//! Threads that work: for queries at the usual priority, and for what is to be kept on threads that
+//! let everything else go first, so that items are read, their pictures decoded, and both encoded, with
+//! what queries leave of the processor. Nothing belongs there that others may wait for, such as a
+//! write to the store.
+//!
+//! A query wakes many threads, one after another, and none may wait for a core. A low priority alone does
+//! not give them that: the scheduler lets whoever runs go on until its next tick. So these threads are
+//! of its idle class, which is left at once, and while queries come one core is free of them.
+
+use std::{
+    io,
+    num::NonZeroUsize,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use tokio::sync::oneshot;
+
+use crate::reply::ApiError;
+
+/// So long after a query another one is expected.
+const EXPECTED: Duration = Duration::from_secs(1);
+
+/// Passes have pools of their own, since a thread that waits for its part of one would otherwise begin
+/// with something else.
+pub(crate) struct Pools {
+    queries: ThreadPool,
+    ingest: ThreadPool,
+    /// For passes of an ingest while queries come.
+    ingest_aside: ThreadPool,
+    readers: ThreadPool,
+    cores: Arc<Cores>,
+}
+
+/// Who of an ingest may use a core while queries come: whoever is next, as soon as there is one.
+struct Cores {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Cores that an ingest may use while queries come, at least one: it never starves.
+    aside: usize,
+}
+
+#[derive(Default)]
+struct State {
+    last_query: Option<Instant>,
+    busy: usize,
+    /// Number of the next one who comes, and of the next one who may begin.
+    next: u64,
+    turn: u64,
+}
+
+impl Pools {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// When the system refuses them.
+    pub(crate) fn start() -> io::Result<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let aside = cores.saturating_sub(1).max(1);
+        // Half of them for a pass, the others decode meanwhile.
+        let pass_aside = aside.div_ceil(2);
+        Ok(Self {
+            queries: pool("query-pass", cores, || ())?,
+            ingest: pool("ingest-pass", cores, yield_to_all)?,
+            ingest_aside: pool("ingest-aside", pass_aside, yield_to_all)?,
+            readers: pool("ingest-read", cores, yield_to_all)?,
+            cores: Arc::new(Cores {
+                state: Mutex::default(),
+                changed: Condvar::new(),
+                aside,
+            }),
+        })
+    }
+
+    /// A query has come.
+    pub(crate) fn query(&self) {
+        self.cores.state.lock().last_query = Some(Instant::now());
+    }
+
+    /// Runs a pass of queries, and what it does in parallel, and waits for it.
+    pub(crate) fn query_pass<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.queries.install(work)
+    }
+
+    /// The same for a pass of what is to be kept.
+    pub(crate) fn ingest_pass<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let threads = self.ingest_aside.current_num_threads();
+        self.cores.run(threads, |aside| {
+            let pool = if aside {
+                &self.ingest_aside
+            } else {
+                &self.ingest
+            };
+            pool.install(work)
+        })
+    }
+
+    /// Reads or decodes something when there is a thread for it. Once nobody waits for it any more,
+    /// it is not begun.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let (send, receive) = oneshot::channel();
+        let cores = Arc::clone(&self.cores);
+        self.readers.spawn_fifo(move || {
+            if !send.is_closed() {
+                // Whoever waited may be gone by now.
+                let _ = send.send(cores.run(1, |_| work()));
+            }
+        });
+        let panicked = |source| Err(ApiError::internal(doing, source));
+        receive.await.unwrap_or_else(panicked)
+    }
+}
+
+impl Cores {
+    /// Runs `work`, which is told whether queries come and then waits for its turn with so many cores.
+    fn run<T>(&self, cores: usize, work: impl FnOnce(bool) -> T) -> T {
+        let mut state = self.state.lock();
+        let number = state.next;
+        state.next += 1;
+        while number != state.turn || (state.expects() && !state.has(cores, self.aside)) {
+            // What is running ends soon, or no query comes for a while.
+            self.changed.wait_for(&mut state, EXPECTED);
+        }
+        state.turn += 1;
+        state.busy += cores;
+        let _busy = Busy(self, cores);
+        let aside = state.expects();
+        drop(state);
+        self.changed.notify_all();
+        work(aside)
+    }
+}
+
+impl State {
+    fn expects(&self) -> bool {
+        self.last_query
+            .is_some_and(|last| last.elapsed() < EXPECTED)
+    }
+
+    /// Whether there are so many cores of `most`.
+    fn has(&self, cores: usize, most: usize) -> bool {
+        self.busy == 0 || self.busy + cores <= most
+    }
+}
+
+/// Cores in use, given back by the drop.
+struct Busy<'a>(&'a Cores, usize);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().busy -= self.1;
+        self.0.changed.notify_all();
+    }
+}
+
+/// Lets everything else on this machine go before this thread, at once and from now on. Only Linux has
+/// such a class that needs no rights; where it is refused, a low priority has to do.
+fn yield_to_all() {
+    engine::step_back();
+    #[cfg(target_os = "linux")]
+    {
+        use thread_priority::{
+            NormalThreadSchedulePolicy::Idle, ThreadPriority, ThreadSchedulePolicy,
+            set_thread_priority_and_policy, thread_native_id,
+        };
+        let idle = ThreadSchedulePolicy::Normal(Idle);
+        let set = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle);
+        if let Err(error) = set {
+            tracing::debug!("items are read and encoded at a low priority: {error:?}");
+        }
+    }
+}
+
+fn pool(name: &'static str, threads: usize, begin: fn()) -> io::Result<ThreadPool> {
+    ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(move |i| format!("{name}-{i}"))
+        .start_handler(move |_| begin())
+        .panic_handler(|_| tracing::error!("reading what is to be kept panicked"))
+        .build()
+        .map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    use super::*;
+
+    /// Most that ran at the same time, of works with so many cores.
+    fn most_at_once(cores: &Cores, each: usize) -> usize {
+        let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    for _ in 0..20 {
+                        cores.run(each, |_| {
+                            most.fetch_max(now.fetch_add(each, SeqCst) + each, SeqCst);
+                            std::thread::yield_now();
+                            now.fetch_sub(each, SeqCst);
+                        });
+                    }
+                });
+            }
+        });
+        most.into_inner()
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn an_ingest_is_of_the_idle_class_and_queries_are_not() {
+        use thread_priority::{
+            NormalThreadSchedulePolicy::{Idle, Other},
+            ThreadSchedulePolicy::Normal,
+            thread_schedule_policy,
+        };
+        let pools = Pools::start().expect("starts");
+        let policy = || thread_schedule_policy().expect("is known");
+        assert_eq!(pools.ingest_pass(policy), Normal(Idle));
+        pools.query();
+        assert_eq!(pools.ingest_pass(policy), Normal(Idle));
+        assert_eq!(pools.query_pass(policy), Normal(Other));
+    }
+
+    #[test]
+    fn while_queries_come_an_ingest_leaves_a_core_and_still_goes_on() {
+        let cores = Cores {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            aside: 3,
+        };
+        cores.run(1, |aside| assert!(!aside));
+        // A query that is expected for the whole of this test.
+        let soon = Instant::now() + Duration::from_hours(1);
+        cores.state.lock().last_query = Some(soon);
+        cores.run(1, |aside| assert!(aside));
+        assert!(most_at_once(&cores, 1) <= 3);
+        assert!(most_at_once(&cores, 2) <= 2);
+        assert_eq!(most_at_once(&cores, 9), 9, "one goes on, whatever it needs");
+        assert_eq!(cores.state.lock().busy, 0);
+    }
+}
