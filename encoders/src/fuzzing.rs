@@ -8,7 +8,7 @@ use image::ImageFormat;
 
 use crate::{
     DecodeLimits, Model, RunOptions, decode, decode_rgba,
-    folder::{Files, SmallFiles, WEIGHTS},
+    folder::{Files, SmallFiles},
     load::Loader,
 };
 
@@ -35,8 +35,9 @@ pub fn target(name: &str) -> Target {
 /// A checkpoint that loads.
 static GOOD: LazyLock<(SmallFiles, Vec<u8>)> = LazyLock::new(|| {
     let folder = data().join("quick_gelu_legacy_eos");
-    let weights = fs::read(folder.join(WEIGHTS)).expect("it is committed");
-    (SmallFiles::read(&folder).expect("it is committed"), weights)
+    let small = SmallFiles::read(&folder).expect("it is committed");
+    let weights = fs::read(folder.join(small.layout.weights())).expect("it is committed");
+    (small, weights)
 });
 
 fn data() -> PathBuf {
@@ -218,6 +219,7 @@ mod tests {
     #[test]
     fn the_good_folder_loads() {
         let (small, weights) = &*GOOD;
-        Model::from_files(&good(small, weights)).expect("it loads");
+        let loader = Loader::of_files(&good(small, weights)).expect("it is whole");
+        Model::from_loader(loader, &RunOptions::default()).expect("it loads");
     }
 }

@@ -27,6 +27,7 @@ pub(crate) struct ImageHalf {
     tower: ImageRunner,
     specific: Specific,
     width: usize,
+    patch_side: usize,
     input: Input,
 }
 
@@ -132,6 +133,7 @@ impl ImageHalf {
             tower,
             specific,
             width,
+            patch_side: network.image.patch_side(),
             input: match preprocess.patches() {
                 Some((patch, most)) => Input::Patches { patch, most },
                 None => size.map_or(Input::Size(side, side), |size| {
@@ -151,9 +153,10 @@ impl ImageHalf {
         self.tower.bytes()
     }
 
-    /// Patches of a picture.
-    pub(crate) fn patches(&self) -> usize {
-        self.network.patches()
+    /// Patches of a picture, whole or not.
+    pub(crate) fn patches(&self, pixels: &Pixels) -> usize {
+        let along = |side: usize| side.div_ceil(self.patch_side);
+        along(pixels.height()) * along(pixels.width())
     }
 
     /// One embedding per picture, in order.

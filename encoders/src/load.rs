@@ -61,6 +61,7 @@ impl<'a> Loader<'a> {
     /// Of files in memory.
     pub(crate) fn of_files(files: &Files<'a>) -> Result<Self, ModelError> {
         Ok(Self {
+            layout: files.layout,
             file: files.folder.join(files.layout.weights()),
             description: files.describe()?,
             weights: Weights::Borrowed(files.weights),

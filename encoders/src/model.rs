@@ -254,8 +254,8 @@ impl Encoder<Pixels> for ImageEncoder {
         Modality::Image
     }
 
-    fn cost(&self, _: &Pixels) -> usize {
-        self.half.patches().max(1)
+    fn cost(&self, input: &Pixels) -> usize {
+        self.half.patches(input).max(1)
     }
 
     fn encode(&self, batch: &[Pixels]) -> Result<Vec<Encoded>, EncodeError> {

@@ -51,7 +51,7 @@ pub(super) struct Head {
     /// Bytes from a row to the next.
     pub row_stride: usize,
     /// Which head.
-    pub head: usize,
+    pub number: usize,
     /// Number of tokens.
     pub tokens: usize,
     /// First query, and number of queries.
@@ -99,7 +99,7 @@ impl Attention {
     pub(super) unsafe fn run(&self, head: &Head, scratch: &mut Scratch) {
         let (size, tokens, width) = (self.size, head.tokens, self.level.panel());
         let row = self.heads * size * self.element;
-        let start = head.head * size * self.element;
+        let start = head.number * size * self.element;
         let (key_words, value_words) = (
             size.div_ceil(self.per_word()),
             tokens.div_ceil(self.per_word()),
@@ -156,7 +156,7 @@ impl Attention {
                     unsafe {
                         let element = if head.out_bf16 { 2 } else { 4 };
                         head.out
-                            .add(done * head.out_stride + head.head * size * element)
+                            .add(done * head.out_stride + head.number * size * element)
                     },
                     head.out_stride,
                 )
@@ -179,7 +179,7 @@ impl Attention {
         let width = self.level.panel();
         let words = self.size.div_ceil(self.per_word());
         // The second half of the last word, where a key has an odd number of bf16.
-        let odd = self.size % self.per_word() != 0;
+        let odd = !self.size.is_multiple_of(self.per_word());
         for token in 0..head.tokens {
             unsafe {
                 let from = head.rows.add(token * head.row_stride + start);

@@ -46,7 +46,7 @@ unsafe fn erf<L: Lanes>(x: L::V) -> L::V {
         let near = polynomial::<L, 7>(
             squared,
             [
-                1.128_379_1,
+                std::f32::consts::FRAC_2_SQRT_PI,
                 -0.376_126_26,
                 0.112_835_854,
                 -0.026_853_813,
@@ -85,7 +85,7 @@ unsafe fn gated<L: Lanes>(x: L::V, exponent: L::V) -> L::V {
 #[inline(always)]
 pub(super) unsafe fn activate<L: Lanes>(activation: Activation, x: L::V) -> L::V {
     // tanh(u) = 2 / (1 + e^-2u) - 1, so that the halves of the tanh form cancel.
-    const TWICE: f32 = -2.0 * 0.797_884_56;
+    const TWICE: f32 = -std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::SQRT_2;
     unsafe {
         match activation {
             Activation::QuickGelu => gated::<L>(x, L::mul(x, L::splat(-1.702))),

@@ -3,6 +3,8 @@
 //! The networks are those of [`crate::nn`], which stay the reference that these are tested against,
 //! and run on every other device.
 #![allow(unsafe_code)]
+// Kernels name the instructions they are made of.
+#![allow(clippy::wildcard_imports)]
 // Pointer arithmetic on aligned buffers, in words.
 #![allow(
     clippy::cast_ptr_alignment,
@@ -50,7 +52,7 @@ impl Team {
         if self.threads <= 1 || n <= 1 {
             (0..n).for_each(f);
         } else {
-            (0..n).into_par_iter().with_max_len(1).for_each(|i| f(i));
+            (0..n).into_par_iter().with_max_len(1).for_each(&f);
         }
     }
 }

@@ -54,7 +54,7 @@ impl Packed {
         let (mut scales, mut corrections) = (Vec::new(), Vec::new());
         if precision == Precision::Int8 {
             scales = vec![0.0; panels * width];
-            corrections = scales.clone();
+            corrections = vec![0.0; panels * width];
             for (row, scale) in weights.chunks_exact(inputs).zip(&mut scales) {
                 let largest = row.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
                 *scale = largest.max(f32::MIN_POSITIVE) / LARGEST;

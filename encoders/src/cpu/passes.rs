@@ -31,13 +31,12 @@ impl Workspaces {
         let free = {
             let mut free = self.free.lock();
             let fits = free.iter().position(|(size, _)| *size >= rows);
-            match fits {
-                Some(i) => Some(free.swap_remove(i)),
+            if let Some(i) = fits {
+                Some(free.swap_remove(i))
+            } else {
                 // One that is too small is let go, so that there are never more than run at once.
-                None => {
-                    free.pop();
-                    None
-                }
+                free.pop();
+                None
             }
         };
         let (size, mut workspace) = free.unwrap_or_else(|| {
@@ -68,7 +67,7 @@ impl Workspaces {
         };
         if threads > 1
             && lengths.len() >= threads
-            && (lengths.len() % threads == 0 || lengths.len() > 4 * threads)
+            && (lengths.len().is_multiple_of(threads) || lengths.len() > 4 * threads)
         {
             let parts = by_tokens(lengths, threads);
             let parts = parts.into_par_iter().with_max_len(1).map(|part| {

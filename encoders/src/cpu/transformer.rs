@@ -312,10 +312,9 @@ impl Transformer {
                     sequence.queries = (*token, 1);
                     sequence.out = at;
                     let from = pass.x.at((sequence.first + token) * pass.strides.x);
+                    let to = pass.x.at(at * pass.strides.x);
                     // SAFETY: both rows are inside; row `at` was read before, or is the same.
-                    unsafe {
-                        std::ptr::copy(from, pass.x.at(at * pass.strides.x), 4 * self.shape.width)
-                    };
+                    unsafe { std::ptr::copy(from, to, 4 * self.shape.width) };
                 }
                 left = sequences.len();
             }
@@ -428,7 +427,7 @@ impl Pass<'_> {
             let head = Head {
                 rows: self.joined.at(sequence.first * self.strides.joined),
                 row_stride: self.strides.joined,
-                head,
+                number: head,
                 tokens: sequence.tokens,
                 queries: sequence.queries,
                 out: self.narrow.at(sequence.out * self.strides.x),

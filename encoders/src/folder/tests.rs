@@ -110,7 +110,7 @@ fn a_section_and_what_overrides_it_must_agree() {
             Model::load(folder.path()).expect("nothing is overridden");
         }
         edit(&folder, CONFIG, |config| {
-            config[&overriding][key] = other.clone()
+            config[&overriding][key] = other.clone();
         });
         assert_eq!(
             refused(&folder, CONFIG),

@@ -46,14 +46,13 @@ impl ImageConfig {
         }
     }
 
-    /// Patches of a picture. A residual tower has none: squares of 16 pixels count.
-    pub fn patches(&self) -> usize {
-        const SQUARE: usize = 16;
-        let side = match self {
-            Self::Vit(config) => config.image_size / config.patch_size,
-            Self::Residual(config) => config.image_size.div_ceil(SQUARE),
-        };
-        side * side
+    /// Side of a patch in pixels. A residual tower has none: 16 stands in for it.
+    pub fn patch_side(&self) -> usize {
+        const SIDE: usize = 16;
+        match self {
+            Self::Vit(config) => config.patch_size,
+            Self::Residual(_) => SIDE,
+        }
     }
 
     /// Elements of a pooled output.

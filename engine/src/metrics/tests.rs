@@ -1,4 +1,4 @@
-use embedding::{Aspect, Fingerprint, Space};
+use embedding::{Aspect, Fingerprint, Scoring, Space};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::*;
@@ -145,7 +145,13 @@ fn zero_shot_classes_and_figures_are_those_of_clip_benchmark_and_scikit_learn() 
         .map(<[_]>::to_vec)
         .collect();
     let names = (0..prompts.len()).map(|class| class.to_string()).collect();
-    let head = Head::zero_shot(space, names, &prompts, 100.0).expect("a head");
+    let head = Head::zero_shot(
+        space,
+        names,
+        &prompts,
+        Scoring::Softmax { logit_scale: 100.0 },
+    )
+    .expect("a head");
     for (ours, theirs) in head.weights.iter().zip(expected.head.iter().flatten()) {
         assert!((ours - theirs).abs() < 1e-6);
     }

@@ -263,7 +263,7 @@ fn a_processor_of_another_kind_than_the_tower_is_refused() {
 fn pictures_smaller_than_a_patch_are_refused() {
     let folder = copy("siglip");
     edit(&folder, PREPROCESSOR, |keys| {
-        keys["size"] = json!({"height": 4, "width": 30})
+        keys["size"] = json!({"height": 4, "width": 30});
     });
     assert_eq!(
         refused(&folder, PREPROCESSOR),
@@ -275,7 +275,7 @@ fn pictures_smaller_than_a_patch_are_refused() {
 fn a_padding_that_the_tokenizer_does_not_know_is_refused() {
     let folder = copy("siglip");
     edit(&folder, TOKENIZER_CONFIG, |keys| {
-        keys["pad_token"] = json!({"content": "<none>"})
+        keys["pad_token"] = json!({"content": "<none>"});
     });
     assert_eq!(
         refused(&folder, TOKENIZER),
