@@ -244,7 +244,7 @@ fn tell(
         &mut speeds.whole,
         &mut ratios,
     ]
-    .map(median);
+    .map(|values| median(values));
     let threads = std::thread::available_parallelism()?;
     // What is possible when every core does one thing after the other.
     let bound = 1.0 / (1.0 + tower / prepare);
