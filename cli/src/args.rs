@@ -12,7 +12,7 @@ pub use eval::{
 use std::{ffi::OsString, net::IpAddr, num::NonZeroUsize, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
-use encoders::{DeviceChoice, PrecisionChoice, RunOptions};
+use encoders::PrecisionChoice;
 use server::DEFAULT_PORT;
 
 /// The collection that `index`, `search` and `serve` use when none is named.
@@ -61,25 +61,6 @@ pub struct Places {
         default_value = "auto"
     )]
     pub precision: PrecisionChoice,
-    /// Where the model runs: cpu, cuda[:N] or metal[:N]; the last two need a build with the feature
-    #[arg(
-        long,
-        global = true,
-        env = "DIPTYCH_DEVICE",
-        value_name = "DEVICE",
-        default_value = "cpu"
-    )]
-    pub device: DeviceChoice,
-}
-
-impl Places {
-    /// How the model is to be run.
-    pub fn run(&self) -> RunOptions {
-        RunOptions {
-            precision: self.precision,
-            device: self.device,
-        }
-    }
 }
 
 /// What to do.

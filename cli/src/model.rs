@@ -29,7 +29,7 @@ struct Answer<'a> {
 /// When the model cannot be used.
 pub fn info(places: &Places, args: &ModelInfoArgs) -> Result<()> {
     let named = Named::find(places)?;
-    let model = named.load(&places.run())?;
+    let model = named.load(places.precision)?;
     let info = model.info();
     let commit = named.commit().map(Commit::as_str);
     if args.json {
@@ -49,7 +49,6 @@ pub fn info(places: &Places, args: &ModelInfoArgs) -> Result<()> {
         ("specific dims", specific.join(", ")),
         ("context length", info.context_length.to_string()),
         ("image size", info.image_size.to_string()),
-        ("device", info.device.clone()),
         ("text tower", tower(&info.text)),
         ("image tower", tower(&info.image)),
         ("probabilities", model.scoring().to_string()),

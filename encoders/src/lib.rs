@@ -42,5 +42,5 @@ pub use ingest::{Done, encode_all};
 pub use model::{Model, ModelInfo, TowerInfo};
 pub use picture::*;
 pub use probes::{Deviation, Probes};
-pub use run::{BadChoice, DeviceChoice, Precision, PrecisionChoice, RunOptions};
+pub use run::{BadChoice, Precision, PrecisionChoice};
 pub use tokenize::TextTokenizer;

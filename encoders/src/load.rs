@@ -6,7 +6,7 @@ use embedding::{Modality, Scoring};
 use memmap2::Mmap;
 
 use crate::{
-    Card, ModelError, Precision, PrecisionChoice, PreprocessConfig, RunOptions, builtin,
+    Card, ModelError, Precision, PrecisionChoice, PreprocessConfig, builtin,
     cpu::{Level, Plan},
     folder::{Description, Files, FolderSource, Layout, SmallFiles},
     halves::{ImageHalf, TextHalf},
@@ -156,16 +156,16 @@ impl Loader<'_> {
         ImageHalf::new(&mut self.source()?, network, preprocess, backend)
     }
 
-    /// The text half, as the options want it and its probes allow.
+    /// The text half, at the precision that is asked for, if its probes allow.
     pub(crate) fn chosen_text(
         &self,
-        options: &RunOptions,
+        choice: PrecisionChoice,
     ) -> Result<(TextHalf, Chosen), ModelError> {
-        let candidates = self.candidates(options, Some(&self.description.network.text.transformer));
+        let candidates = self.candidates(choice, Some(&self.description.network.text.transformer));
         let probes = self.card().probes.as_ref();
         choose(
             Modality::Text,
-            options,
+            choice,
             &candidates,
             |backend| self.text(backend),
             |half| {
@@ -175,20 +175,20 @@ impl Loader<'_> {
         )
     }
 
-    /// The image half, as the options want it and its probes allow.
+    /// The image half, at the precision that is asked for, if its probes allow.
     pub(crate) fn chosen_image(
         &self,
-        options: &RunOptions,
+        choice: PrecisionChoice,
     ) -> Result<(ImageHalf, Chosen), ModelError> {
         let transformer = match &self.description.network.image {
             ImageConfig::Vit(config) => Some(&config.transformer),
             ImageConfig::Residual(_) => None,
         };
-        let candidates = self.candidates(options, transformer);
+        let candidates = self.candidates(choice, transformer);
         let probes = self.card().probes.as_ref();
         choose(
             Modality::Image,
-            options,
+            choice,
             &candidates,
             |backend| self.image(backend),
             |half| {
@@ -211,7 +211,7 @@ impl Loader<'_> {
     /// The ways to run a tower, the best first.
     fn candidates(
         &self,
-        options: &RunOptions,
+        choice: PrecisionChoice,
         transformer: Option<&TransformerConfig>,
     ) -> Vec<Backend> {
         let Some(transformer) = transformer else {
@@ -219,7 +219,7 @@ impl Loader<'_> {
         };
         let level = Level::best();
         let small = transformer.weights() < SMALL;
-        let precisions = match options.precision {
+        let precisions = match choice {
             PrecisionChoice::Only(precision) => vec![precision],
             PrecisionChoice::Auto if small || self.card().probes.is_none() => vec![Precision::F32],
             PrecisionChoice::Auto => level.by_speed.to_vec(),
@@ -232,7 +232,7 @@ impl Loader<'_> {
 /// The first candidate that passes; an error that says by how much where the last one does not.
 fn choose<T>(
     tower: Modality,
-    options: &RunOptions,
+    choice: PrecisionChoice,
     candidates: &[Backend],
     build: impl Fn(Backend) -> Result<T, ModelError>,
     probe: impl Fn(&T) -> Result<Option<Deviation>, ModelError>,
@@ -242,7 +242,7 @@ fn choose<T>(
         let half = build(*backend)?;
         let deviation = probe(&half)?;
         let last = i + 1 == candidates.len();
-        let needed = if last || options.precision != PrecisionChoice::Auto {
+        let needed = if last || choice != PrecisionChoice::Auto {
             backend.precision().least_cosine()
         } else {
             AUTO_LEAST_COSINE

@@ -6,7 +6,7 @@ use embedding::{EncodeError, Encoded, Encoder, Modality, Scoring, Spaces};
 use serde::Serialize;
 
 use crate::{
-    Deviation, ModelError, Picture, Pixels, Precision, PreprocessConfig, RunOptions,
+    Deviation, ModelError, Picture, Pixels, Precision, PrecisionChoice, PreprocessConfig,
     folder::{Description, SmallFiles, family},
     halves::{ImageHalf, TextHalf},
     load::{Chosen, Loader},
@@ -33,8 +33,6 @@ pub struct ModelInfo {
     pub parameters: usize,
     /// How cosines become probabilities.
     pub scoring: Scoring,
-    /// Where it runs.
-    pub device: String,
     /// How the text tower runs.
     pub text: TowerInfo,
     /// How the image tower runs.
@@ -69,22 +67,22 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads a model folder and runs it as [`RunOptions::default`] says.
+    /// Reads a model folder and runs it as [`PrecisionChoice::default`] says.
     ///
     /// # Errors
     /// When a file is missing, damaged, or asks for something that is not supported, the message
     /// names file and key; or when the embeddings of its probes are wrong.
     pub fn load(folder: &Path) -> Result<Self, ModelError> {
-        Self::load_with(folder, &RunOptions::default())
+        Self::load_with(folder, PrecisionChoice::default())
     }
 
     /// Reads a model folder.
     ///
     /// # Errors
-    /// As [`Model::load`], or when the device is not there.
-    pub fn load_with(folder: &Path, options: &RunOptions) -> Result<Self, ModelError> {
+    /// As [`Model::load`].
+    pub fn load_with(folder: &Path, choice: PrecisionChoice) -> Result<Self, ModelError> {
         let name = folder.file_name().map(|name| name.to_string_lossy());
-        Self::load_named(folder, name.as_deref().unwrap_or("model"), options)
+        Self::load_named(folder, name.as_deref().unwrap_or("model"), choice)
     }
 
     /// Reads a model folder whose own name says nothing: `name` stands in for it where the folder has
@@ -92,9 +90,13 @@ impl Model {
     ///
     /// # Errors
     /// As [`Model::load_with`].
-    pub fn load_named(folder: &Path, name: &str, options: &RunOptions) -> Result<Self, ModelError> {
+    pub fn load_named(
+        folder: &Path,
+        name: &str,
+        choice: PrecisionChoice,
+    ) -> Result<Self, ModelError> {
         let small = SmallFiles::read(folder)?;
-        Self::from_loader(Loader::of(folder, name, &small)?, options)
+        Self::from_loader(Loader::of(folder, name, &small)?, choice)
     }
 
     /// The model that is part of the binary: drawings and emoji, not photographs.
@@ -102,23 +104,23 @@ impl Model {
     /// # Errors
     /// Only when the binary was built from damaged files, or its kernels compute wrongly here.
     pub fn builtin() -> Result<Self, ModelError> {
-        Self::builtin_with(&RunOptions::default())
+        Self::builtin_with(PrecisionChoice::default())
     }
 
-    /// The same with other options.
+    /// The same at a precision of choice.
     ///
     /// # Errors
-    /// As [`Model::builtin`], or when the device is not there.
-    pub fn builtin_with(options: &RunOptions) -> Result<Self, ModelError> {
-        Self::from_loader(Loader::builtin()?, options)
+    /// As [`Model::builtin`].
+    pub fn builtin_with(choice: PrecisionChoice) -> Result<Self, ModelError> {
+        Self::from_loader(Loader::builtin()?, choice)
     }
 
     pub(crate) fn from_loader(
         loader: Loader<'_>,
-        options: &RunOptions,
+        choice: PrecisionChoice,
     ) -> Result<Self, ModelError> {
-        let (text, text_run) = loader.chosen_text(options)?;
-        let (image, image_run) = loader.chosen_image(options)?;
+        let (text, text_run) = loader.chosen_text(choice)?;
+        let (image, image_run) = loader.chosen_image(choice)?;
         let (parameters, scoring) = (loader.source()?.file().parameters(), loader.scoring()?);
         let Description {
             network,
@@ -145,7 +147,6 @@ impl Model {
             input_size: input.map(|size| [size.height, size.width].map(|side| side.get() as usize)),
             parameters,
             scoring,
-            device: options.device.to_string(),
             text: TowerInfo::new(text_run, text.bytes()),
             image: TowerInfo::new(image_run, image.bytes()),
             license: card.license,

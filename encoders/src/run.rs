@@ -1,4 +1,4 @@
-//! How a model is run: on which device, at which precision.
+//! How a model is run: at which precision.
 
 use std::{fmt, str::FromStr};
 
@@ -65,27 +65,6 @@ pub enum PrecisionChoice {
     Only(Precision),
 }
 
-/// Where a model runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum DeviceChoice {
-    /// On the CPU.
-    #[default]
-    Cpu,
-    /// On the NVIDIA GPU with this number, in f32; needs a build with the feature `cuda`.
-    Cuda(usize),
-    /// On the Apple GPU with this number, in f32; needs a build with the feature `metal`.
-    Metal(usize),
-}
-
-/// How a model is run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RunOptions {
-    /// Which precision the towers get.
-    pub precision: PrecisionChoice,
-    /// Where they run.
-    pub device: DeviceChoice,
-}
-
 /// Why a choice cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("expected {expected}, got {text:?}")]
@@ -118,37 +97,6 @@ impl fmt::Display for PrecisionChoice {
     }
 }
 
-impl FromStr for DeviceChoice {
-    type Err = BadChoice;
-
-    fn from_str(text: &str) -> Result<Self, BadChoice> {
-        let bad = || BadChoice {
-            text: text.to_owned(),
-            expected: "cpu, cuda, cuda:N, metal or metal:N",
-        };
-        let (kind, number) = match text.split_once(':') {
-            Some((kind, number)) => (kind, number.parse().map_err(|_| bad())?),
-            None => (text, 0),
-        };
-        match kind {
-            "cpu" if kind == text => Ok(Self::Cpu),
-            "cuda" => Ok(Self::Cuda(number)),
-            "metal" => Ok(Self::Metal(number)),
-            _ => Err(bad()),
-        }
-    }
-}
-
-impl fmt::Display for DeviceChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(number) => write!(f, "cuda:{number}"),
-            Self::Metal(number) => write!(f, "metal:{number}"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,14 +113,6 @@ mod tests {
                 error.to_string().contains("auto, f32, bf16 or int8"),
                 "{error}"
             );
-        }
-        for text in ["cpu", "cuda:1", "metal:0"] {
-            let choice: DeviceChoice = text.parse().expect("it is one");
-            assert_eq!(choice.to_string(), text);
-        }
-        assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(0)));
-        for text in ["", "cpu:0", "cuda:", "cuda:x", "gpu"] {
-            assert!(text.parse::<DeviceChoice>().is_err(), "{text}");
         }
     }
 }

@@ -16,7 +16,7 @@ use std::{
 
 use clap::Parser;
 use embedding::{Encoded, Encoder};
-use encoders::{Model, Pixels, PrecisionChoice, RunOptions};
+use encoders::{Model, Pixels, PrecisionChoice};
 use exchange::{NpyReader, NpyWriter};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
@@ -77,15 +77,6 @@ fn main() -> Result<(), Failure> {
         })?;
     }
     Ok(())
-}
-
-/// The one place that knows how a precision is chosen.
-fn load(folder: &Path, precision: PrecisionChoice) -> Result<Model, Failure> {
-    let options = RunOptions {
-        precision,
-        ..RunOptions::default()
-    };
-    Ok(Model::load_with(folder, &options)?)
 }
 
 fn pixels(file: &Path, side: usize) -> Result<Vec<Pixels>, Failure> {
