@@ -22,11 +22,13 @@ mod load;
 mod math;
 mod matmul;
 mod packed;
+mod pass;
 mod passes;
 mod rows;
 mod text;
 mod transformer;
 mod vit;
+mod workspace;
 
 use candle_core::{Device, Result, Tensor};
 

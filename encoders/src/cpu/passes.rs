@@ -5,10 +5,7 @@ use std::ops::Range;
 use parking_lot::Mutex;
 use rayon::prelude::*;
 
-use super::{
-    Team,
-    transformer::{Transformer, Workspace},
-};
+use super::{Team, transformer::Transformer, workspace::Workspace};
 
 /// Tokens of one pass, unless a single sequence has more: enough that reading the weights costs
 /// little, few enough that the rows between products stay in the caches.

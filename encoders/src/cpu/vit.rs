@@ -11,7 +11,8 @@ use super::{
     packed::Packed,
     passes::Workspaces,
     project,
-    transformer::{Norm, Transformer, Workspace},
+    transformer::{Norm, Transformer},
+    workspace::Workspace,
 };
 use crate::{
     ModelError, Pixels,
