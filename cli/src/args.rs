@@ -36,8 +36,8 @@ pub struct Places {
     /// Where collections live [default: the platform's data folder, then `diptych`]
     #[arg(long, global = true, env = "DIPTYCH_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// A Hugging Face CLIP folder or a Diptych model folder, or OWNER/NAME[@REVISION] of a model on
-    /// the Hugging Face Hub, which is downloaded [default: the built-in model]
+    /// A model folder, or OWNER/NAME or OWNER/NAME@REVISION of a model on the Hugging Face Hub, which
+    /// is downloaded [default: the built-in model]
     #[arg(
         long,
         global = true,
