@@ -51,7 +51,7 @@ struct Side {
 fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
     let began = Instant::now();
-    let model = match load(&arguments.model, arguments.precision) {
+    let model = match Model::load_with(&arguments.model, arguments.precision) {
         Ok(model) => model,
         Err(error) => return say(&json!({ "missing": error.to_string() })),
     };
