@@ -13,7 +13,7 @@ use crate::{
 pub(crate) enum Backend {
     /// On weights packed for the kernels of this CPU.
     Packed(Plan),
-    /// On candle: every other device, and what the packed form is compared with.
+    /// On candle: what the packed form is compared with, and residual towers.
     Reference,
 }
 

@@ -16,7 +16,10 @@ import subprocess
 import sys
 import time
 
-BUSY = 1.5
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from shared import refuse_if_busy
+
 SETTLE_S = 300
 SEED = 7
 SIDE = 224
@@ -34,16 +37,6 @@ def arguments():
     if options.rounds < 1:
         parser.error(f"--rounds is {options.rounds}, expected at least 1")
     return options
-
-
-def refuse_if_busy(options, wait_s):
-    """Ends the program on a busy machine, after giving our own build time to fade."""
-    deadline = time.monotonic() + wait_s
-    while (load := os.getloadavg()[0]) > BUSY and not options.busy_ok:
-        if time.monotonic() >= deadline:
-            sys.exit(f"the load is {load:.1f}, above {BUSY}: wait, or say --busy-ok")
-        time.sleep(5)
-    return load
 
 
 class Ours:

@@ -1,4 +1,6 @@
 //! Models by name, from outside: the binary against a hub on the loopback address.
+//!
+//! Over 400 lines: one world, and every way in which a hub can answer or fail.
 
 use std::{
     net::TcpListener,

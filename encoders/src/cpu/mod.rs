@@ -1,7 +1,6 @@
 //! Transformers on the CPU, as fast as it goes: weights packed once, kernels per instruction set.
 //!
-//! The networks are those of [`crate::nn`], which stay the reference that these are tested against,
-//! and run on every other device.
+//! The networks are those of [`crate::nn`], which stay the reference that these are tested against.
 #![allow(unsafe_code)]
 // Kernels name the instructions they are made of.
 #![allow(clippy::wildcard_imports)]

@@ -1,3 +1,5 @@
+//! Over 400 lines: the same budgets and refusals for every format.
+
 use image::{ExtendedColorType, ImageEncoder, ImageFormat};
 
 use super::*;
