@@ -12,7 +12,7 @@ pub use eval::{
 use std::{ffi::OsString, net::IpAddr, num::NonZeroUsize, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
-use encoders::PrecisionChoice;
+use encoders::{Place, PrecisionChoice, RunOptions};
 use server::DEFAULT_PORT;
 
 /// The collection that `index`, `search` and `serve` use when none is named.
@@ -61,6 +61,25 @@ pub struct Places {
         default_value = "auto"
     )]
     pub precision: PrecisionChoice,
+    /// What computes the towers: cpu, or in a build with the feature `cuda` cuda or cuda:N
+    #[arg(
+        long,
+        global = true,
+        env = "DIPTYCH_DEVICE",
+        value_name = "DEVICE",
+        default_value = "cpu"
+    )]
+    pub device: Place,
+}
+
+impl Places {
+    /// How a model is to be run.
+    pub fn run_options(&self) -> RunOptions {
+        RunOptions {
+            precision: self.precision,
+            place: self.device,
+        }
+    }
 }
 
 /// What to do.

@@ -149,7 +149,7 @@ impl Home {
 /// # Errors
 /// When there is none of this name, or it is not usable.
 pub fn model(places: &Places) -> Result<Model> {
-    Named::find(places)?.load(places.precision)
+    Named::find(places)?.load(places.run_options())
 }
 
 /// The collection `name`.

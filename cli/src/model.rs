@@ -29,7 +29,7 @@ struct Answer<'a> {
 /// When the model cannot be used.
 pub fn info(places: &Places, args: &ModelInfoArgs) -> Result<()> {
     let named = Named::find(places)?;
-    let model = named.load(places.precision)?;
+    let model = named.load(places.run_options())?;
     let info = model.info();
     let commit = named.commit().map(Commit::as_str);
     if args.json {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use encoders::{Model, PrecisionChoice};
+use encoders::{Model, RunOptions};
 use hub::{Commit, Event, HubError, RepoName, Revision, Settings, Snapshot};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
@@ -89,7 +89,7 @@ impl Named {
     ///
     /// # Errors
     /// When its files are not usable, or the self-check fails.
-    pub fn load(&self, precision: PrecisionChoice) -> Result<Model> {
+    pub fn load(&self, options: RunOptions) -> Result<Model> {
         if let Some(folder) = self.folder()
             && encoders::wants_probes(folder).unwrap_or(false)
             && let Err(error) = self.verify()
@@ -101,15 +101,15 @@ impl Named {
         }
         match self {
             Self::Builtin => {
-                Model::builtin_with(precision).context("the built-in model cannot be used")
+                Model::builtin_with(options).context("the built-in model cannot be used")
             }
-            Self::Folder(folder) => Model::load_with(folder, precision)
+            Self::Folder(folder) => Model::load_with(folder, options)
                 .with_context(|| format!("the model in {} cannot be used", folder.display())),
             Self::Hub(Snapshot {
                 folder,
                 repo,
                 commit,
-            }) => Model::load_named(folder, repo.as_str(), precision)
+            }) => Model::load_named(folder, repo.as_str(), options)
                 .with_context(|| format!("the model {repo} at {commit} cannot be used")),
         }
     }

@@ -80,8 +80,8 @@ pub fn write_probes(folder: &Path, name: &str) -> Result<(), ModelError> {
     let files = SmallFiles::read(folder)?;
     let loader = Loader::of(folder, name, &files)?;
     let probes = Probes::make(
-        &loader.text(Backend::Reference)?,
-        &loader.image(Backend::Reference)?,
+        &loader.text(Backend::REFERENCE)?,
+        &loader.image(Backend::REFERENCE)?,
         loader.preprocess(),
     )?;
     let mut card = loader.card().clone();
@@ -113,7 +113,7 @@ fn rows(loader: &Loader<'_>) -> Result<Vec<CheckRow>, ModelError> {
         Modality::Text,
         "reference",
         Precision::F32,
-        of_text(Backend::Reference)?,
+        of_text(Backend::REFERENCE)?,
     );
     for level in Level::all() {
         for precision in Precision::ALL {
@@ -125,7 +125,7 @@ fn rows(loader: &Loader<'_>) -> Result<Vec<CheckRow>, ModelError> {
         Modality::Image,
         "reference",
         Precision::F32,
-        of_image(Backend::Reference)?,
+        of_image(Backend::REFERENCE)?,
     );
     if loader.image_is_packed() {
         for level in Level::all() {

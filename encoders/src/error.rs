@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use embedding::Modality;
 use thiserror::Error;
 
-use crate::Precision;
+use crate::{Place, Precision};
 
 /// Why a model folder cannot be used.
 #[derive(Debug, Error)]
@@ -14,6 +14,14 @@ pub enum ModelError {
     /// A file cannot be read or written; the message names it.
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    /// A device cannot be used.
+    #[error("the device {place} cannot be used: {reason}")]
+    Device {
+        /// The device.
+        place: Place,
+        /// Why not, and what to do.
+        reason: String,
+    },
     /// A folder holds no model.
     #[error("{} is no model folder: it has neither config.json nor open_clip_config.json. \
              Supported are {supported}", folder.display())]

@@ -7,7 +7,7 @@ use std::{fs, io::Cursor, panic, path::Path, path::PathBuf, process, sync::LazyL
 use image::ImageFormat;
 
 use crate::{
-    DecodeLimits, Model, PrecisionChoice, decode, decode_rgba,
+    DecodeLimits, Model, RunOptions, decode, decode_rgba,
     folder::{Files, SmallFiles},
     load::Loader,
 };
@@ -128,7 +128,7 @@ fn good<'a>(small: &'a SmallFiles, weights: &'a [u8]) -> Files<'a> {
 /// What loads must encode, or say why it cannot.
 fn used(files: &Files<'_>) {
     let loaded = Loader::of_files(files);
-    let Ok(model) = loaded.and_then(|l| Model::from_loader(l, PrecisionChoice::default())) else {
+    let Ok(model) = loaded.and_then(|l| Model::from_loader(l, RunOptions::default())) else {
         return;
     };
     let _ = model
@@ -220,6 +220,6 @@ mod tests {
     fn the_good_folder_loads() {
         let (small, weights) = &*GOOD;
         let loader = Loader::of_files(&good(small, weights)).expect("it is whole");
-        Model::from_loader(loader, PrecisionChoice::default()).expect("it loads");
+        Model::from_loader(loader, RunOptions::default()).expect("it loads");
     }
 }

@@ -6,7 +6,7 @@ use embedding::{Modality, Scoring};
 use memmap2::Mmap;
 
 use crate::{
-    Card, ModelError, Precision, PrecisionChoice, PreprocessConfig, builtin,
+    Card, ModelError, Place, Precision, PrecisionChoice, PreprocessConfig, RunOptions, builtin,
     cpu::{Level, Plan},
     folder::{Description, Files, FolderSource, Layout, SmallFiles},
     halves::{ImageHalf, TextHalf},
@@ -159,13 +159,14 @@ impl Loader<'_> {
     /// The text half, at the precision that is asked for, if its probes allow.
     pub(crate) fn chosen_text(
         &self,
-        choice: PrecisionChoice,
+        options: RunOptions,
     ) -> Result<(TextHalf, Chosen), ModelError> {
-        let candidates = self.candidates(choice, Some(&self.description.network.text.transformer));
+        let transformer = &self.description.network.text.transformer;
+        let candidates = self.candidates(options, Some(transformer))?;
         let probes = self.card().probes.as_ref();
         choose(
             Modality::Text,
-            choice,
+            options.precision,
             &candidates,
             |backend| self.text(backend),
             |half| {
@@ -178,17 +179,17 @@ impl Loader<'_> {
     /// The image half, at the precision that is asked for, if its probes allow.
     pub(crate) fn chosen_image(
         &self,
-        choice: PrecisionChoice,
+        options: RunOptions,
     ) -> Result<(ImageHalf, Chosen), ModelError> {
         let transformer = match &self.description.network.image {
             ImageConfig::Vit(config) => Some(&config.transformer),
             ImageConfig::Residual(_) => None,
         };
-        let candidates = self.candidates(choice, transformer);
+        let candidates = self.candidates(options, transformer)?;
         let probes = self.card().probes.as_ref();
         choose(
             Modality::Image,
-            choice,
+            options.precision,
             &candidates,
             |backend| self.image(backend),
             |half| {
@@ -211,11 +212,23 @@ impl Loader<'_> {
     /// The ways to run a tower, the best first.
     fn candidates(
         &self,
-        choice: PrecisionChoice,
+        options: RunOptions,
         transformer: Option<&TransformerConfig>,
-    ) -> Vec<Backend> {
+    ) -> Result<Vec<Backend>, ModelError> {
+        let (choice, place) = (options.precision, options.place);
+        if place != Place::Cpu {
+            return match choice {
+                PrecisionChoice::Auto | PrecisionChoice::Only(Precision::F32) => {
+                    Ok(vec![Backend::Candle(place)])
+                }
+                PrecisionChoice::Only(precision) => Err(ModelError::Device {
+                    place,
+                    reason: format!("it computes in f32, and {precision} was asked for"),
+                }),
+            };
+        }
         let Some(transformer) = transformer else {
-            return vec![Backend::Reference];
+            return Ok(vec![Backend::REFERENCE]);
         };
         let level = Level::best();
         let small = transformer.weights() < SMALL;
@@ -225,7 +238,7 @@ impl Loader<'_> {
             PrecisionChoice::Auto => level.by_speed.to_vec(),
         };
         let packed = |precision| Backend::Packed(Plan { level, precision });
-        precisions.into_iter().map(packed).collect()
+        Ok(precisions.into_iter().map(packed).collect())
     }
 }
 
@@ -256,7 +269,7 @@ fn choose<T>(
         }
     }
     let (backend, deviation, needed) = failed.unwrap_or((
-        Backend::Reference,
+        Backend::REFERENCE,
         Deviation {
             least_cosine: 0.0,
             max_abs: 0.0,

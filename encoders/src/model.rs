@@ -6,7 +6,7 @@ use embedding::{EncodeError, Encoded, Encoder, Modality, Scoring, Spaces};
 use serde::Serialize;
 
 use crate::{
-    Deviation, ModelError, Picture, Pixels, Precision, PrecisionChoice, PreprocessConfig,
+    Deviation, ModelError, Picture, Pixels, Precision, PreprocessConfig, RunOptions,
     folder::{Description, SmallFiles, family},
     halves::{ImageHalf, TextHalf},
     load::{Chosen, Loader},
@@ -67,22 +67,22 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads a model folder and runs it as [`PrecisionChoice::default`] says.
+    /// Reads a model folder and runs it as [`RunOptions::default`] says.
     ///
     /// # Errors
     /// When a file is missing, damaged, or asks for something that is not supported, the message
     /// names file and key; or when the embeddings of its probes are wrong.
     pub fn load(folder: &Path) -> Result<Self, ModelError> {
-        Self::load_with(folder, PrecisionChoice::default())
+        Self::load_with(folder, RunOptions::default())
     }
 
     /// Reads a model folder.
     ///
     /// # Errors
     /// As [`Model::load`].
-    pub fn load_with(folder: &Path, choice: PrecisionChoice) -> Result<Self, ModelError> {
+    pub fn load_with(folder: &Path, options: impl Into<RunOptions>) -> Result<Self, ModelError> {
         let name = folder.file_name().map(|name| name.to_string_lossy());
-        Self::load_named(folder, name.as_deref().unwrap_or("model"), choice)
+        Self::load_named(folder, name.as_deref().unwrap_or("model"), options)
     }
 
     /// Reads a model folder whose own name says nothing: `name` stands in for it where the folder has
@@ -93,10 +93,10 @@ impl Model {
     pub fn load_named(
         folder: &Path,
         name: &str,
-        choice: PrecisionChoice,
+        options: impl Into<RunOptions>,
     ) -> Result<Self, ModelError> {
         let small = SmallFiles::read(folder)?;
-        Self::from_loader(Loader::of(folder, name, &small)?, choice)
+        Self::from_loader(Loader::of(folder, name, &small)?, options.into())
     }
 
     /// The model that is part of the binary: drawings and emoji, not photographs.
@@ -104,23 +104,20 @@ impl Model {
     /// # Errors
     /// Only when the binary was built from damaged files, or its kernels compute wrongly here.
     pub fn builtin() -> Result<Self, ModelError> {
-        Self::builtin_with(PrecisionChoice::default())
+        Self::builtin_with(RunOptions::default())
     }
 
-    /// The same at a precision of choice.
+    /// The same, run as asked for.
     ///
     /// # Errors
     /// As [`Model::builtin`].
-    pub fn builtin_with(choice: PrecisionChoice) -> Result<Self, ModelError> {
-        Self::from_loader(Loader::builtin()?, choice)
+    pub fn builtin_with(options: impl Into<RunOptions>) -> Result<Self, ModelError> {
+        Self::from_loader(Loader::builtin()?, options.into())
     }
 
-    pub(crate) fn from_loader(
-        loader: Loader<'_>,
-        choice: PrecisionChoice,
-    ) -> Result<Self, ModelError> {
-        let (text, text_run) = loader.chosen_text(choice)?;
-        let (image, image_run) = loader.chosen_image(choice)?;
+    pub(crate) fn from_loader(loader: Loader<'_>, options: RunOptions) -> Result<Self, ModelError> {
+        let (text, text_run) = loader.chosen_text(options)?;
+        let (image, image_run) = loader.chosen_image(options)?;
         let (parameters, scoring) = (loader.source()?.file().parameters(), loader.scoring()?);
         let Description {
             network,

@@ -69,8 +69,8 @@ pub enum PrecisionChoice {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("expected {expected}, got {text:?}")]
 pub struct BadChoice {
-    text: String,
-    expected: &'static str,
+    pub(crate) text: String,
+    pub(crate) expected: &'static str,
 }
 
 impl FromStr for PrecisionChoice {

@@ -3,9 +3,9 @@
 use candle_core::{Device, Result, Tensor};
 
 use crate::{
-    ModelError, Pixels, Precision,
+    ModelError, Pixels, Place, Precision,
     cpu::{self, Plan},
-    nn::{self, Form, ImageConfig, NetworkConfig, Source},
+    nn::{self, Form, ImageConfig, Init, NetworkConfig, Source},
 };
 
 /// How a tower runs.
@@ -13,16 +13,19 @@ use crate::{
 pub(crate) enum Backend {
     /// On weights packed for the kernels of this CPU.
     Packed(Plan),
-    /// On candle: what the packed form is compared with, and residual towers.
-    Reference,
+    /// On candle: what the packed form is compared with, residual towers, and GPUs.
+    Candle(Place),
 }
 
 impl Backend {
+    /// What all others are compared with.
+    pub(crate) const REFERENCE: Self = Self::Candle(Place::Cpu);
+
     /// How weights and activations are stored.
     pub(crate) fn precision(self) -> Precision {
         match self {
             Self::Packed(plan) => plan.precision,
-            Self::Reference => Precision::F32,
+            Self::Candle(_) => Precision::F32,
         }
     }
 
@@ -30,21 +33,47 @@ impl Backend {
     pub(crate) fn kernels(self) -> &'static str {
         match self {
             Self::Packed(plan) => plan.level.name,
-            Self::Reference => "reference",
+            Self::Candle(Place::Cpu) => "reference",
+            Self::Candle(Place::Cuda(_)) => "cuda",
         }
     }
 }
 
-/// A text tower.
+/// Tensors of a source, moved to where they are computed with.
+struct OnDevice<'a> {
+    source: &'a mut dyn Source,
+    device: Device,
+}
+
+impl<'a> OnDevice<'a> {
+    fn new(source: &'a mut dyn Source, place: Place) -> std::result::Result<Self, ModelError> {
+        let device = place.open()?;
+        Ok(Self { source, device })
+    }
+}
+
+impl Source for OnDevice<'_> {
+    fn tensor(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        init: Init,
+    ) -> std::result::Result<Tensor, ModelError> {
+        let tensor = self.source.tensor(name, shape, init)?;
+        Ok(tensor.to_device(&self.device)?)
+    }
+}
+
+/// A text tower. Pooled and projected rows lie in the memory of the CPU.
 pub(crate) enum TextRunner {
     Packed(Box<cpu::TextTower>),
-    Reference(Box<nn::TextTower>),
+    Candle(Box<nn::TextTower>),
 }
 
 /// An image tower.
 pub(crate) enum ImageRunner {
     Packed(Box<cpu::VitTower>),
-    Reference(Box<nn::ImageTower>),
+    Candle(Box<nn::ImageTower>, Device),
 }
 
 impl TextRunner {
@@ -60,10 +89,11 @@ impl TextRunner {
                 let (tower, shared) = cpu::TextTower::new(source, config, dim, plan)?;
                 (Self::Packed(tower.into()), Some(shared))
             }
-            Backend::Reference => {
-                let tower = nn::TextTower::new(source, config, dim, Form::Fused)?;
-                let shared = tower.projection().clone();
-                (Self::Reference(tower.into()), Some(shared))
+            Backend::Candle(place) => {
+                let mut source = OnDevice::new(source, place)?;
+                let tower = nn::TextTower::new(&mut source, config, dim, Form::Fused)?;
+                let shared = tower.projection().to_device(&Device::Cpu)?;
+                (Self::Candle(tower.into()), Some(shared))
             }
         })
     }
@@ -72,7 +102,7 @@ impl TextRunner {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Packed(tower) => tower.bytes(),
-            Self::Reference(_) => 0,
+            Self::Candle(_) => 0,
         }
     }
 
@@ -80,7 +110,7 @@ impl TextRunner {
     pub(crate) fn pooled(&self, texts: &[Vec<u32>]) -> Result<Tensor> {
         match self {
             Self::Packed(tower) => tower.pooled(texts),
-            Self::Reference(tower) => tower.pooled(texts),
+            Self::Candle(tower) => tower.pooled(texts)?.to_device(&Device::Cpu),
         }
     }
 
@@ -88,7 +118,10 @@ impl TextRunner {
     pub(crate) fn project(&self, pooled: &Tensor) -> Result<Tensor> {
         match self {
             Self::Packed(tower) => tower.project(pooled),
-            Self::Reference(tower) => tower.project(pooled),
+            Self::Candle(tower) => {
+                let pooled = pooled.to_device(tower.projection().device())?;
+                tower.project(&pooled)?.to_device(&Device::Cpu)
+            }
         }
     }
 }
@@ -107,10 +140,17 @@ impl ImageRunner {
                 let (tower, shared) = cpu::VitTower::new(source, config, dim, plan)?;
                 (Self::Packed(tower.into()), shared)
             }
-            (config, _) => {
-                let tower = nn::ImageTower::new(source, config, dim, Form::Fused)?;
-                let shared = tower.projection().cloned();
-                (Self::Reference(tower.into()), shared)
+            (config, backend) => {
+                let place = match backend {
+                    Backend::Packed(_) => Place::Cpu,
+                    Backend::Candle(place) => place,
+                };
+                let mut source = OnDevice::new(source, place)?;
+                let device = source.device.clone();
+                let tower = nn::ImageTower::new(&mut source, config, dim, Form::Fused)?;
+                let shared = tower.projection().map(|p| p.to_device(&Device::Cpu));
+                let shared = shared.transpose()?;
+                (Self::Candle(tower.into(), device), shared)
             }
         })
     }
@@ -119,7 +159,7 @@ impl ImageRunner {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Packed(tower) => tower.bytes(),
-            Self::Reference(_) => 0,
+            Self::Candle(..) => 0,
         }
     }
 
@@ -127,7 +167,7 @@ impl ImageRunner {
     pub(crate) fn pooled(&self, pictures: &[Pixels]) -> Result<Tensor> {
         match self {
             Self::Packed(tower) => tower.pooled(pictures),
-            Self::Reference(tower) => {
+            Self::Candle(tower, device) => {
                 let mut rows = Vec::new();
                 // Those of one size that follow each other go through together.
                 for group in pictures.chunk_by(|a, b| size(a) == size(b)) {
@@ -135,9 +175,9 @@ impl ImageRunner {
                     let values: Vec<f32> =
                         group.iter().flat_map(Pixels::as_slice).copied().collect();
                     let shape = (group.len(), 3, height, width);
-                    rows.push(tower.pooled(&Tensor::from_vec(values, shape, &Device::Cpu)?)?);
+                    rows.push(tower.pooled(&Tensor::from_vec(values, shape, device)?)?);
                 }
-                Tensor::cat(&rows, 0)
+                Tensor::cat(&rows, 0)?.to_device(&Device::Cpu)
             }
         }
     }
@@ -146,7 +186,10 @@ impl ImageRunner {
     pub(crate) fn project(&self, pooled: &Tensor) -> Result<Tensor> {
         match self {
             Self::Packed(tower) => tower.project(pooled),
-            Self::Reference(tower) => tower.project(pooled),
+            Self::Candle(tower, device) => {
+                let projected = tower.project(&pooled.to_device(device)?)?;
+                projected.to_device(&Device::Cpu)
+            }
         }
     }
 }

@@ -55,10 +55,8 @@ pub fn save(folder: &Path, state: &State) -> Result<(), TrainingError> {
         .map(|(name, var)| (name.to_owned(), var.as_tensor().clone()))
         .collect();
     for (name, (first, second)) in &state.optimizer.moments {
-        for (prefix, values) in [(FIRST, first), (SECOND, second)] {
-            let tensor = Tensor::from_slice(values, values.len(), &Device::Cpu)?;
-            tensors.insert(format!("{prefix}{name}"), tensor);
-        }
+        tensors.insert(format!("{FIRST}{name}"), first.clone());
+        tensors.insert(format!("{SECOND}{name}"), second.clone());
     }
     let step = Tensor::new(state.step as i64, &Device::Cpu)?;
     tensors.insert(STEP.to_owned(), step);
@@ -131,8 +129,11 @@ impl Checkpoint {
         let mut optimizer = AdamW::default();
         let names = self.tensors.keys();
         for name in names.filter_map(|name| name.strip_prefix(FIRST)) {
-            let first = self.tensor(&format!("{FIRST}{name}"))?.to_vec1()?;
-            let second = self.tensor(&format!("{SECOND}{name}"))?.to_vec1()?;
+            let moment = |prefix: &str| -> Result<Tensor, TrainingError> {
+                let tensor = self.tensor(&format!("{prefix}{name}"))?;
+                Ok(tensor.to_device(parameters.device())?)
+            };
+            let (first, second) = (moment(FIRST)?, moment(SECOND)?);
             optimizer.moments.insert(name.to_owned(), (first, second));
         }
         let step = self.tensor(STEP)?.to_scalar::<i64>()? as usize;

@@ -11,7 +11,7 @@ use encoders::nn::{
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
-use crate::TrainingError;
+use crate::{TrainingError, objective::latent::LatentWeights};
 
 /// Everything that decides the result of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,6 +23,9 @@ pub struct RunConfig {
     pub data: DataConfig,
     /// Sizes of the two towers.
     pub model: ModelSection,
+    /// What is minimized; plain `InfoNCE` where nothing is said.
+    #[serde(default)]
+    pub objective: ObjectiveConfig,
     /// Steps and learning rates.
     pub optimizer: OptimizerConfig,
     /// How captions are worded.
@@ -54,6 +57,9 @@ pub struct ModelSection {
     pub name: String,
     /// Elements of a shared embedding.
     pub dim: usize,
+    /// Whether there are trained specific embeddings, of as many elements.
+    #[serde(default)]
+    pub specific: bool,
     /// The image tower.
     pub image: ImageSection,
     /// The text tower.
@@ -106,6 +112,24 @@ pub struct TextSection {
     pub layers: usize,
     /// Heads per block.
     pub heads: usize,
+}
+
+/// What is minimized.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ObjectiveConfig {
+    /// Weights of the terms beside the cross-modal contrast.
+    pub latent: LatentWeights,
+}
+
+impl ObjectiveConfig {
+    /// Whether a second view of each pair is needed.
+    pub fn second_view(&self) -> bool {
+        let w = &self.latent;
+        [w.in_modal, w.separation, w.bridge, w.geometric_views]
+            .into_iter()
+            .any(|weight| weight > 0.0)
+    }
 }
 
 /// Steps and learning rates of `AdamW` (Loshchilov, Hutter 2019).
@@ -197,6 +221,11 @@ impl RunConfig {
 }
 
 impl ModelSection {
+    /// Elements of a trained specific embedding; 0 where there is none.
+    pub fn specific_dim(&self) -> usize {
+        if self.specific { self.dim } else { 0 }
+    }
+
     /// The sizes as the networks want them, for a tokenizer whose end-of-text id is `end`.
     pub fn network(&self, vocabulary: usize, end: u32) -> NetworkConfig {
         let transformer = |width: usize, layers: usize, heads: usize| TransformerConfig {

@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use embedding::Embedding;
 use encoders::{
     TextTokenizer,
-    nn::{Form, Network, NetworkConfig},
+    nn::{Form, NetworkConfig},
 };
 use engine::metrics::recall_at_k;
 use serde::Serialize;
 
-use crate::{TrainingError, captions::UNSEEN_CARRIERS, manifest::Concept, parameters::Parameters};
+use crate::{
+    TrainingError, captions::UNSEEN_CARRIERS, manifest::Concept, parameters::Parameters,
+    towers::Towers,
+};
 
 /// Pairs that one pass takes.
 const BATCH: usize = 256;
@@ -38,21 +41,23 @@ pub struct StyleRecall {
 pub fn evaluate(
     parameters: &mut Parameters,
     network: &NetworkConfig,
+    specific_dim: usize,
     tokenizer: &TextTokenizer,
     held_out: &BTreeMap<String, Vec<(Concept, Vec<f32>)>>,
 ) -> Result<BTreeMap<String, StyleRecall>, TrainingError> {
     let form = Form::Differentiable {
         batch_statistics: false,
     };
-    let towers = Network::new(parameters, network, form)?;
+    let towers = Towers::new(parameters, network, specific_dim, form)?;
+    let device = parameters.device();
     let side = network.image.image_size();
     held_out
         .iter()
         .map(|(style, concepts)| {
             let images = encode(concepts, |part| {
                 let pixels: Vec<f32> = part.iter().flat_map(|(_, p)| p.iter().copied()).collect();
-                let pixels = Tensor::from_vec(pixels, (part.len(), 3, side, side), &Device::Cpu)?;
-                Ok(towers.image.project(&towers.image.pooled(&pixels)?)?)
+                let pixels = Tensor::from_vec(pixels, (part.len(), 3, side, side), device)?;
+                Ok(towers.images(&pixels)?.shared)
             })?;
             let texts = |carrier: &str| {
                 encode(concepts, |part| {
@@ -61,7 +66,7 @@ pub fn evaluate(
                         .map(|(c, _)| tokenizer.encode(&carrier.replace("{}", &c.name)))
                         .collect::<Result<Vec<_>, _>>()
                         .map_err(|e| TrainingError::Tokenizer(e.into()))?;
-                    Ok(towers.text.project(&towers.text.pooled(&ids)?)?)
+                    Ok(towers.texts(&ids)?.shared)
                 })
             };
             let names = texts("{}")?;

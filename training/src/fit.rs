@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
 
-use candle_core::{Device, Tensor};
-use encoders::nn::{Form, Network, NetworkConfig};
+use candle_core::{DType, Device, Tensor};
+use encoders::nn::{Form, NetworkConfig};
 use fs_err as fs;
 use serde::Serialize;
 
@@ -16,10 +16,14 @@ use crate::{
     loader::{Batch, BatchSource, Loader},
     manifest::{Concept, Dataset},
     metrics::Metrics,
-    objective::{MAX_LOGIT_SCALE, info_nce},
+    objective::{
+        MAX_LOGIT_SCALE,
+        latent::{Latent, LatentReport, Positives, Views, latent_loss},
+    },
     optimizer::{AdamW, learning_rate},
     parameters::Parameters,
     tokenizer,
+    towers::Towers,
 };
 
 /// One line of `metrics.jsonl`.
@@ -29,6 +33,9 @@ pub struct StepReport {
     pub step: usize,
     /// Loss of the step in nats.
     pub loss: f32,
+    /// Values of its terms before they were weighted.
+    #[serde(flatten)]
+    pub terms: LatentReport,
     /// Length of the gradient before clipping.
     pub gradient: f64,
     /// Factor from cosines to logits.
@@ -50,7 +57,7 @@ pub struct Run {
     pub network: NetworkConfig,
     /// Contents of `tokenizer.json`.
     pub tokenizer: String,
-    towers: Network,
+    towers: Towers,
     optimizer: AdamW,
     source: Arc<BatchSource>,
     held_out: BTreeMap<String, Vec<(Concept, Vec<f32>)>>,
@@ -67,6 +74,7 @@ impl Run {
         config: &RunConfig,
         dataset: Dataset,
         folder: &Path,
+        device: &Device,
     ) -> Result<Self, TrainingError> {
         let saved = Checkpoint::read(folder, config)?;
         // Token ids mean something to the weights of their own run only.
@@ -83,11 +91,12 @@ impl Run {
         let words = tokenizer::load(&tokenizer, &checkpoint::file(folder), context)?;
         let end = words.id(tokenizer::END).unwrap_or_default();
         let network = config.model.network(words.vocabulary(), end);
-        let mut parameters = Parameters::seeded(config.seed);
+        let mut parameters = Parameters::seeded(config.seed, device.clone());
         let form = Form::Differentiable {
             batch_statistics: true,
         };
-        let towers = Network::new(&mut parameters, &network, form)?;
+        let specific_dim = config.model.specific_dim();
+        let towers = Towers::new(&mut parameters, &network, specific_dim, form)?;
         let restored = saved.map(|saved| saved.restore(&parameters)).transpose()?;
         let (optimizer, step) = restored.unwrap_or_default();
         let side = network.image.image_size();
@@ -149,6 +158,7 @@ impl Run {
                 report.held_out = Some(evaluate(
                     &mut self.parameters,
                     &self.network,
+                    self.source.config.model.specific_dim(),
                     &self.source.tokenizer,
                     &self.held_out,
                 )?);
@@ -171,20 +181,27 @@ impl Run {
     }
 
     fn one_step(&mut self, batch: &Batch, config: &RunConfig) -> Result<StepReport, TrainingError> {
-        let device = Device::Cpu;
-        let n = batch.tokens.len();
-        let side = self.source.side;
-        let pixels = Tensor::from_slice(&batch.pixels, (n, 3, side, side), &device)?;
-        let positives = Tensor::from_slice(&batch.positives, (n, n), &device)?;
-        let images = self
-            .towers
-            .image
-            .project(&self.towers.image.pooled(&pixels)?)?;
-        let texts = self
-            .towers
-            .text
-            .project(&self.towers.text.pooled(&batch.tokens)?)?;
-        let loss = info_nce(&images, &texts, &self.towers.logit_scale, &positives)?;
+        let device = self.parameters.device();
+        let n = batch.items.len();
+        let (shared, specific) = self.views(batch)?;
+        let matrix = |values: &[f32]| Tensor::from_slice(values, (n, n), device);
+        let alone = Tensor::eye(n, DType::F32, device)?;
+        let texts = if batch.second.is_some() {
+            matrix(&batch.text_positives)?
+        } else {
+            alone.clone()
+        };
+        let of = Latent {
+            shared: &shared,
+            specific: specific.as_ref(),
+            log_scale: &self.towers.network.logit_scale,
+            positives: &Positives {
+                cross: matrix(&batch.positives)?,
+                images: alone,
+                texts,
+            },
+        };
+        let (loss, terms) = latent_loss(&of, &config.objective.latent)?;
         let value = loss.to_scalar::<f32>()?;
         if !value.is_finite() {
             return Err(TrainingError::Diverged {
@@ -197,23 +214,52 @@ impl Run {
         let gradient =
             self.optimizer
                 .step(&self.parameters, &gradients, &config.optimizer, self.step)?;
-        let statistics = self.towers.image.take_statistics();
+        let statistics = self.towers.network.image.take_statistics();
         self.parameters.track(statistics)?;
-        let log_scale = f64::from(self.towers.logit_scale.to_scalar::<f32>()?);
+        let log_scale = f64::from(self.towers.network.logit_scale.to_scalar::<f32>()?);
         if log_scale > MAX_LOGIT_SCALE.ln() {
-            let clamped = Tensor::new(MAX_LOGIT_SCALE.ln() as f32, &device)?;
+            let clamped = Tensor::new(MAX_LOGIT_SCALE.ln() as f32, device)?;
             self.parameters.set("logit_scale", &clamped)?;
         }
         self.step += 1;
         Ok(StepReport {
             step: self.step,
             loss: value,
+            terms,
             gradient,
             logit_scale: log_scale.exp().min(MAX_LOGIT_SCALE),
             learning_rate: rate,
             samples_per_second: 0.0,
             held_out: None,
         })
+    }
+
+    /// Shared and specific rows of all views, each tower in one pass.
+    fn views(&self, batch: &Batch) -> Result<(Views, Option<Views>), TrainingError> {
+        let (n, side) = (batch.items.len(), self.source.side);
+        let device = self.parameters.device();
+        let all = || std::iter::once(&batch.first).chain(&batch.second);
+        let pixels = all().map(|view| Tensor::from_slice(&view.pixels, (n, 3, side, side), device));
+        let pixels = Tensor::cat(&pixels.collect::<Result<Vec<_>, _>>()?, 0)?;
+        let tokens: Vec<Vec<u32>> = all().flat_map(|view| view.tokens.iter().cloned()).collect();
+        let images = self.towers.images(&pixels)?;
+        let texts = self.towers.texts(&tokens)?;
+        let part = |rows: &Tensor, view: usize| rows.narrow(0, view * n, n);
+        let views = |images: &Tensor, texts: &Tensor| -> Result<Views, candle_core::Error> {
+            let second = |rows: &Tensor| batch.second.as_ref().map(|_| part(rows, 1)).transpose();
+            Ok(Views {
+                image: part(images, 0)?,
+                text: part(texts, 0)?,
+                image_augmented: second(images)?,
+                text_augmented: second(texts)?,
+            })
+        };
+        let shared = views(&images.shared, &texts.shared)?;
+        let specific = images.specific.as_ref().zip(texts.specific.as_ref());
+        let specific = specific
+            .map(|(images, texts)| views(images, texts))
+            .transpose()?;
+        Ok((shared, specific))
     }
 }
 

@@ -12,6 +12,7 @@ use std::{
 use encoders::TextTokenizer;
 use rand::{RngExt as _, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 
 use crate::{
     TrainingError, augment::augment, captions::Caption, config::RunConfig, manifest::Concept,
@@ -23,12 +24,26 @@ const PREFETCH: usize = 2;
 /// The pairs of one step, all of distinct concepts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
+    /// Which concept each pair is of: stable positions in the training data.
+    pub items: Vec<usize>,
+    /// One picture and one caption of each.
+    pub first: View,
+    /// Another picture (where there is one) and another caption of each, where the run wants them.
+    pub second: Option<View>,
+    /// `[n, n]`: 1 where the caption (column) is true of the picture (row).
+    pub positives: Vec<f32>,
+    /// `[n, n]`: 1 where the first caption (row) is true of the concept of the second (column), or the
+    /// other way round; empty where there is no second view.
+    pub text_positives: Vec<f32>,
+}
+
+/// Pictures and captions, one of each concept of a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct View {
     /// `[n, 3, side, side]` in `[-1, 1]`.
     pub pixels: Vec<f32>,
     /// Token ids of each caption.
     pub tokens: Vec<Vec<u32>>,
-    /// `[n, n]`: 1 where the caption (column) is true of the picture (row).
-    pub positives: Vec<f32>,
 }
 
 /// Makes batches ahead of time on a thread of its own.
@@ -102,52 +117,98 @@ impl BatchSource {
             return Err(too_few());
         }
         let progress = step as f64 / self.config.optimizer.steps as f64;
-        let concepts: Vec<&Concept> = chosen.into_iter().map(|i| &self.concepts[i]).collect();
-        let mut pixels = Vec::with_capacity(n * 3 * self.side * self.side);
-        let mut captions = Vec::with_capacity(n);
+        let items: Vec<usize> = chosen.into_iter().collect();
+        let concepts: Vec<&Concept> = items.iter().map(|i| &self.concepts[*i]).collect();
+        let views = 1 + usize::from(self.config.objective.second_view());
+        let mut drawn: Vec<Vec<Drawn>> = vec![Vec::with_capacity(n); views];
+        let mut captions: Vec<Vec<Caption>> = vec![Vec::with_capacity(n); views];
         for concept in &concepts {
-            let picture = concept
-                .pictures
-                .choose_weighted(&mut random, |(_, weight)| *weight);
-            let (picture, _) = picture.map_err(|_| too_few())?;
-            let may_mirror = !says_direction(&concept.name);
-            // Each picture has a stream of its own, so that changing how one is varied leaves
-            // the choice of the others alone.
-            let mut variation = ChaCha8Rng::seed_from_u64(random.random());
-            let config = &self.config.augment;
-            pixels.extend(augment(
-                picture,
-                self.side,
-                may_mirror,
-                config,
-                &mut variation,
-            ));
-            captions.push(Caption::draw(
-                concept,
-                &self.config.captions,
-                progress,
-                &mut random,
-            ));
-        }
-        let mut positives = vec![0.0; n * n];
-        for (row, concept) in concepts.iter().enumerate() {
-            for (column, caption) in captions.iter().enumerate() {
-                let bears =
-                    concept.name == caption.phrase || concept.tags.contains(&caption.phrase);
-                positives[row * n + column] = f32::from(u8::from(row == column || bears));
+            let mut before = None;
+            for view in 0..views {
+                let at = choose(concept, before, &mut random).ok_or_else(too_few)?;
+                before = Some(at);
+                // Each picture has a stream of its own, so that changing how one is varied leaves
+                // the choice of the others alone.
+                let seed = random.random();
+                drawn[view].push(Drawn { concept, at, seed });
+                let config = &self.config.captions;
+                captions[view].push(Caption::draw(concept, config, progress, &mut random));
             }
         }
+        let mut made = Vec::with_capacity(views);
+        for (drawn, captions) in drawn.iter().zip(&captions) {
+            made.push(self.view(drawn, captions)?);
+        }
+        let bears = |i: usize, caption: &Caption| {
+            concepts[i].name == caption.phrase || concepts[i].tags.contains(&caption.phrase)
+        };
+        let mask = |is: &dyn Fn(usize, usize) -> bool| {
+            let cell = |at: usize| f32::from(u8::from(at / n == at % n || is(at / n, at % n)));
+            (0..n * n).map(cell).collect::<Vec<f32>>()
+        };
+        let first = &captions[0];
+        let positives = mask(&|i, j| bears(i, &first[j]));
+        let text_positives = captions.get(1).map_or_else(Vec::new, |second| {
+            mask(&|i, j| bears(j, &first[i]) || bears(i, &second[j]))
+        });
+        let mut made = made.into_iter();
+        Ok(Batch {
+            items,
+            first: made.next().ok_or_else(too_few)?,
+            second: made.next(),
+            positives,
+            text_positives,
+        })
+    }
+
+    fn view(&self, drawn: &[Drawn], captions: &[Caption]) -> Result<View, TrainingError> {
+        let size = 3 * self.side * self.side;
+        let mut pixels = vec![0.0; drawn.len() * size];
+        pixels
+            .par_chunks_mut(size)
+            .zip(drawn)
+            .for_each(|(pixels, Drawn { concept, at, seed })| {
+                let may_mirror = !says_direction(&concept.name);
+                let mut variation = ChaCha8Rng::seed_from_u64(*seed);
+                let config = &self.config.augment;
+                let picture = &concept.pictures[*at].0;
+                let varied = augment(picture, self.side, may_mirror, config, &mut variation);
+                pixels.copy_from_slice(&varied);
+            });
         let tokens = captions
             .iter()
             .map(|caption| self.tokenizer.encode(&caption.text))
             .collect::<Result<_, _>>()
             .map_err(|reason: String| TrainingError::Tokenizer(reason.into()))?;
-        Ok(Batch {
-            pixels,
-            tokens,
-            positives,
-        })
+        Ok(View { pixels, tokens })
     }
+}
+
+/// A picture of a concept, and the seed of its variation.
+#[derive(Clone)]
+struct Drawn<'a> {
+    concept: &'a Concept,
+    at: usize,
+    seed: u64,
+}
+
+/// Position of one of the pictures by their weights: another one than `before` where there is one.
+fn choose(concept: &Concept, before: Option<usize>, random: &mut ChaCha8Rng) -> Option<usize> {
+    let weights = concept
+        .pictures
+        .iter()
+        .map(|(_, weight)| *weight)
+        .enumerate();
+    let mut weights: Vec<(usize, f64)> = weights.collect();
+    if let Some(before) = before
+        && weights
+            .iter()
+            .any(|(i, weight)| *i != before && *weight > 0.0)
+    {
+        weights.remove(before);
+    }
+    let chosen = weights.choose_weighted(random, |(_, weight)| *weight);
+    chosen.ok().map(|(i, _)| *i)
 }
 
 /// Whether a mirrored picture would be wrong for the name: directions, letters, flags, clocks.
@@ -218,10 +279,10 @@ mod tests {
         let ids = captions.iter().map(|c| source.tokenizer.encode(c));
         let ids: Vec<Vec<u32>> = ids.collect::<Result<_, _>>().expect("encodes");
         let which = |at: usize| {
-            let found = ids.iter().position(|ids| *ids == batch.tokens[at]);
+            let found = ids.iter().position(|ids| *ids == batch.first.tokens[at]);
             found.expect("one of the captions")
         };
-        let n = batch.tokens.len();
+        let n = batch.items.len();
         let ones = (0..n * n).filter(|i| batch.positives[*i] > 0.0);
         let mut pairs: Vec<_> = ones.map(|i| (which(i / n), which(i % n))).collect();
         pairs.sort_unstable();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use encoders::{Card, Stored};
+use encoders::{Card, Place, Stored};
 use fs_err as fs;
 use indicatif::{ProgressBar, ProgressStyle};
 use training::{
@@ -53,6 +53,9 @@ enum Command {
         /// Stop after this many steps in all, to go on later.
         #[arg(long)]
         until: Option<usize>,
+        /// What computes: `cpu`, or `cuda` or `cuda:N` in a build with that feature.
+        #[arg(long, default_value = "cpu")]
+        device: Place,
     },
     /// Write the last checkpoint of a run as a model folder.
     Export {
@@ -99,7 +102,12 @@ fn main() -> anyhow::Result<()> {
             println!("{report:#?}");
             Ok(())
         }
-        Command::Fit { config, run, until } => fit(&config, &run, until),
+        Command::Fit {
+            config,
+            run,
+            until,
+            device,
+        } => fit(&config, &run, until, device),
         Command::Export {
             config,
             run,
@@ -111,7 +119,7 @@ fn main() -> anyhow::Result<()> {
             let config = RunConfig::read(&config)?;
             let has_checkpoint = checkpoint::file(&run).exists();
             anyhow::ensure!(has_checkpoint, "{} has no checkpoint", run.display());
-            let trained = Run::open(&config, Dataset::default(), &run)?;
+            let trained = Run::open(&config, Dataset::default(), &run, &candle_core::Device::Cpu)?;
             let description = description.map(fs::read_to_string).transpose()?;
             let description = description.map(|d| d.trim().to_owned());
             let card = Card {
@@ -132,12 +140,13 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-fn fit(config: &Path, run: &Path, until: Option<usize>) -> anyhow::Result<()> {
+fn fit(config: &Path, run: &Path, until: Option<usize>, device: Place) -> anyhow::Result<()> {
+    let device = device.open()?;
     let config = RunConfig::read(config)?;
     let dataset = Dataset::read(&config.data).context("reading the training pictures")?;
     let pictures: usize = dataset.training.iter().map(|c| c.pictures.len()).sum();
     println!("{pictures} pictures of {} concepts", dataset.training.len());
-    let mut trainer = Run::open(&config, dataset, run)?;
+    let mut trainer = Run::open(&config, dataset, run, &device)?;
     let until = until.unwrap_or(config.optimizer.steps);
     let template = "{bar:30} {pos}/{len} {eta} left {msg}";
     let bar = ProgressBar::new(until as u64).with_style(ProgressStyle::with_template(template)?);

@@ -13,21 +13,28 @@ use rand_chacha::ChaCha8Rng;
 use crate::TrainingError;
 
 /// Share of a new batch in running statistics, as in common frameworks.
-const MOMENTUM: f32 = 0.1;
+const MOMENTUM: f64 = 0.1;
 
 /// All tensors of a network. As a [`Source`] it makes what it does not have yet.
 pub struct Parameters {
     vars: BTreeMap<String, Var>,
     random: ChaCha8Rng,
+    device: Device,
 }
 
 impl Parameters {
-    /// No tensors yet.
-    pub fn seeded(seed: u64) -> Self {
+    /// No tensors yet; those to come live on `device`, and are the same on every device.
+    pub fn seeded(seed: u64, device: Device) -> Self {
         Self {
             vars: BTreeMap::new(),
             random: ChaCha8Rng::seed_from_u64(seed),
+            device,
         }
+    }
+
+    /// Where the tensors live.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// Every tensor by name, statistics included.
@@ -46,7 +53,7 @@ impl Parameters {
     /// When there is none of that name and shape.
     pub fn set(&self, name: &str, value: &Tensor) -> Result<(), TrainingError> {
         match self.vars.get(name) {
-            Some(var) => Ok(var.set(value)?),
+            Some(var) => Ok(var.set(&value.to_device(&self.device)?)?),
             None => Err(candle_core::Error::Msg(format!("there is no tensor {name}")).into()),
         }
     }
@@ -58,7 +65,7 @@ impl Parameters {
     pub fn track(&self, statistics: Vec<(String, BatchStatistics)>) -> Result<(), TrainingError> {
         for (name, batch) in statistics {
             // The running variance is the unbiased one.
-            let unbiased = batch.count as f32 / (batch.count.max(2) - 1) as f32;
+            let unbiased = batch.count as f64 / (batch.count.max(2) - 1) as f64;
             for (which, values, factor) in [
                 ("running_mean", batch.mean, 1.0),
                 ("running_var", batch.variance, unbiased),
@@ -68,13 +75,8 @@ impl Parameters {
                     let message = format!("there is no tensor {name}");
                     return Err(candle_core::Error::Msg(message).into());
                 };
-                let old = var.to_vec1::<f32>()?;
-                let new: Vec<f32> = old
-                    .iter()
-                    .zip(values)
-                    .map(|(old, new)| old + MOMENTUM * (factor * new - old))
-                    .collect();
-                var.set(&Tensor::from_vec(new, old.len(), &Device::Cpu)?)?;
+                let kept = (var.as_tensor() * (1.0 - MOMENTUM))?;
+                var.set(&(kept + (values * (MOMENTUM * factor))?)?)?;
             }
         }
         Ok(())
@@ -97,7 +99,7 @@ impl Source for Parameters {
                 .map(|_| deviation * normal(&mut self.random))
                 .collect(),
         };
-        let var = Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu)?)?;
+        let var = Var::from_tensor(&Tensor::from_vec(values, shape, &self.device)?)?;
         let tensor = var.as_tensor().clone();
         self.vars.insert(name.to_owned(), var);
         Ok(tensor)

@@ -154,7 +154,7 @@ fn drawings() -> Dataset {
 }
 
 fn run(config: &RunConfig, folder: &Path, until: usize) -> (Run, Vec<StepReport>) {
-    let mut run = Run::open(config, drawings(), folder).expect("opens");
+    let mut run = Run::open(config, drawings(), folder, &Device::Cpu).expect("opens");
     let mut reports = Vec::new();
     run.train(folder, until, &mut |report| reports.push(report.clone()))
         .expect("trains");
@@ -172,7 +172,7 @@ fn pixels(n: usize) -> Tensor {
 fn every_parameter_of_both_kinds_of_towers_gets_a_gradient() {
     for image in [residual(), vit()] {
         let network = config(image, 4, 10).model.network(700, 699);
-        let mut parameters = Parameters::seeded(3);
+        let mut parameters = Parameters::seeded(3, Device::Cpu);
         let form = Form::Differentiable {
             batch_statistics: true,
         };
@@ -328,7 +328,7 @@ fn sixty_four_pairs_are_learned_by_heart_and_served_from_the_exported_folder() {
         held_out: BTreeMap::from([("by heart".to_owned(), held_out)]),
         ..drawings()
     };
-    let mut run = Run::open(&config, dataset, folder.path()).expect("opens");
+    let mut run = Run::open(&config, dataset, folder.path(), &Device::Cpu).expect("opens");
     let mut reports = Vec::new();
     run.train(folder.path(), 150, &mut |report| {
         reports.push(report.clone());
@@ -391,7 +391,8 @@ fn a_run_that_is_killed_between_checkpoints_does_the_steps_behind_the_last_one_a
         tempfile::tempdir().expect("two"),
     );
     let mut expected = Vec::new();
-    let mut uninterrupted = Run::open(&config, drawings(), whole.path()).expect("opens");
+    let mut uninterrupted =
+        Run::open(&config, drawings(), whole.path(), &Device::Cpu).expect("opens");
     let mut observe = |report: &StepReport| {
         expected.push(report.clone());
         if report.step == 6 {
@@ -431,7 +432,12 @@ fn state(folder: &Path) -> Vec<u8> {
 fn a_run_without_words_is_refused_and_leaves_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let run = folder.path().join("run");
-    let refused = Run::open(&config(residual(), 16, 12), Dataset::default(), &run);
+    let refused = Run::open(
+        &config(residual(), 16, 12),
+        Dataset::default(),
+        &run,
+        &Device::Cpu,
+    );
     let message = refused.err().expect("is refused").to_string();
     assert!(message.contains("0 concepts"), "{message}");
     assert!(!run.exists());
@@ -447,11 +453,12 @@ fn a_run_keeps_the_tokenizer_that_its_weights_were_trained_with() {
         concept.name = format!("quite {} indeed", concept.name);
     }
     let fresh = folder.path().join("fresh");
-    let fresh = Run::open(&config, renamed.clone(), &fresh).expect("opens");
+    let fresh = Run::open(&config, renamed.clone(), &fresh, &Device::Cpu).expect("opens");
     assert_ne!(fresh.tokenizer, first.tokenizer);
-    let resumed = Run::open(&config, renamed, folder.path()).expect("opens");
+    let resumed = Run::open(&config, renamed, folder.path(), &Device::Cpu).expect("opens");
     assert_eq!(resumed.tokenizer, first.tokenizer);
-    let exported = Run::open(&config, Dataset::default(), folder.path()).expect("opens");
+    let exported =
+        Run::open(&config, Dataset::default(), folder.path(), &Device::Cpu).expect("opens");
     assert_eq!(exported.tokenizer, first.tokenizer);
 }
 
@@ -461,7 +468,7 @@ fn a_checkpoint_of_another_configuration_is_refused() {
     run(&config(residual(), 16, 12), folder.path(), 2);
     let mut other = config(residual(), 16, 12);
     other.seed += 1;
-    let refused = Run::open(&other, drawings(), folder.path());
+    let refused = Run::open(&other, drawings(), folder.path(), &Device::Cpu);
     let message = refused.err().expect("is refused").to_string();
     assert!(message.contains("another configuration"), "{message}");
 }

@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::{
-    elements,
+    composed, elements,
     matmul::{MatMul, matmul_f32},
     with_elements,
 };
@@ -26,6 +26,9 @@ pub struct ConvShape {
 /// # Errors
 /// When shapes do not fit each other.
 pub fn conv2d(input: &Tensor, weight: &Tensor, shape: ConvShape) -> Result<Tensor> {
+    if !input.device().is_cpu() {
+        return composed::conv2d(input, weight, shape);
+    }
     input
         .contiguous()?
         .apply_op2(&weight.contiguous()?, Conv2d(shape))

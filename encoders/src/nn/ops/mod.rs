@@ -1,9 +1,11 @@
-//! CPU kernels that candle lacks or that are far slower there, each with its backward pass.
+//! CPU kernels that candle lacks or that are far slower there, each with its backward pass. On other
+//! devices the same functions are composed of candle's own operations.
 //!
 //! candle's own `conv2d` backward makes training a convolution tower five times slower than the
 //! machine allows, and its fused `layer_norm` has no backward pass at all.
 
 mod batch_norm;
+mod composed;
 mod conv;
 mod layer_norm;
 mod matmul;

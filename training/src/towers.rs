@@ -1,0 +1,95 @@
+//! The towers of a run as training and its evaluation see them: inputs in, unit rows out.
+
+use candle_core::{Result, Tensor};
+use encoders::nn::{Form, Init, Network, NetworkConfig, Source as _, unit_rows};
+
+use crate::{TrainingError, parameters::Parameters};
+
+/// The two embeddings of a batch.
+#[derive(Debug, Clone)]
+pub struct Rows {
+    /// Where images and texts meet, `[n, dim]`, of unit length.
+    pub shared: Tensor,
+    /// What is of the modality alone, `[n, specific_dim]`, of unit length; where the model has it.
+    pub specific: Option<Tensor>,
+}
+
+impl Rows {
+    /// The rows `[from, from + len)`.
+    ///
+    /// # Errors
+    /// When there are fewer rows.
+    pub fn narrow(&self, from: usize, len: usize) -> Result<Self> {
+        let part = |rows: &Tensor| rows.narrow(0, from, len);
+        Ok(Self {
+            shared: part(&self.shared)?,
+            specific: self.specific.as_ref().map(part).transpose()?,
+        })
+    }
+}
+
+/// Both towers with their heads.
+#[derive(Debug)]
+pub struct Towers {
+    /// The towers themselves.
+    pub network: Network,
+    /// Projections to the specific spaces, `[specific_dim, width]`: of images, of texts.
+    specific: Option<[Tensor; 2]>,
+}
+
+impl Towers {
+    /// Takes every tensor from `parameters`; `specific_dim` 0 leaves the specific heads out.
+    ///
+    /// # Errors
+    /// When a tensor has another shape.
+    pub fn new(
+        parameters: &mut Parameters,
+        config: &NetworkConfig,
+        specific_dim: usize,
+        form: Form,
+    ) -> std::result::Result<Self, TrainingError> {
+        let network = Network::new(parameters, config, form)?;
+        let mut head = |tower: &str, width: usize| {
+            // The name under which a model folder holds it.
+            let name = format!("{tower}_specific_projection.weight");
+            let deviation = (width as f32).powf(-0.5);
+            parameters.tensor(&name, &[specific_dim, width], Init::Normal { deviation })
+        };
+        let specific = if specific_dim == 0 {
+            None
+        } else {
+            let images = head("visual", config.image.width())?;
+            Some([images, head("text", config.text.transformer.width)?])
+        };
+        Ok(Self { network, specific })
+    }
+
+    /// Of pixels `[n, 3, side, side]`.
+    ///
+    /// # Errors
+    /// When the shape does not fit.
+    pub fn images(&self, pixels: &Tensor) -> Result<Rows> {
+        let tower = &self.network.image;
+        let pooled = tower.pooled(pixels)?;
+        self.rows(0, &pooled, &tower.project(&pooled)?)
+    }
+
+    /// Of token ids.
+    ///
+    /// # Errors
+    /// When a text is too long.
+    pub fn texts(&self, ids: &[Vec<u32>]) -> Result<Rows> {
+        let tower = &self.network.text;
+        let pooled = tower.pooled(ids)?;
+        self.rows(1, &pooled, &tower.project(&pooled)?)
+    }
+
+    fn rows(&self, modality: usize, pooled: &Tensor, shared: &Tensor) -> Result<Rows> {
+        let head = self.specific.as_ref().map(|heads| &heads[modality]);
+        let specific = head.map(|head| unit_rows(&pooled.matmul(&head.t()?)?));
+        Ok(Rows {
+            shared: unit_rows(shared)?,
+            specific: specific.transpose()?,
+        })
+    }
+}
