@@ -87,6 +87,14 @@ pub enum TrainingError {
         /// The loss.
         loss: f32,
     },
+    /// A term of the loss lacks what it compares.
+    #[error("the term {term} needs {view}: give them or set its weight to 0")]
+    View {
+        /// Name of the term's weight.
+        term: &'static str,
+        /// What is absent.
+        view: &'static str,
+    },
     /// The gradient is no longer a number.
     #[error(
         "the gradient of step {step} has length {length}: lower the learning rate; the last checkpoint is intact"

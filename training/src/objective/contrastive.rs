@@ -1,4 +1,4 @@
-//! What training minimises.
+//! The contrastive loss of two towers.
 
 use candle_core::{D, Result, Tensor};
 use candle_nn::ops::log_softmax;
@@ -21,16 +21,33 @@ pub fn info_nce(
     log_scale: &Tensor,
     positives: &Tensor,
 ) -> Result<Tensor> {
-    let cosines = unit_rows(images)?.matmul(&unit_rows(texts)?.t()?)?;
-    let scale = log_scale.minimum(MAX_LOGIT_SCALE.ln())?.exp()?;
-    let logits = cosines.broadcast_mul(&scale)?;
-    let by_image = cross_entropy(&logits, positives)?;
-    let by_text = cross_entropy(&logits.t()?.contiguous()?, &positives.t()?.contiguous()?)?;
-    (by_image + by_text)? * 0.5
+    let logits = logits(&unit_rows(images)?, &unit_rows(texts)?, log_scale)?;
+    both_ways(&logits, positives)
 }
 
-/// Mean over rows of the cross-entropy with the positives of the row, which share its mass.
-fn cross_entropy(logits: &Tensor, positives: &Tensor) -> Result<Tensor> {
+/// Cosines of unit rows `[n, dim]` and `[m, dim]` times the exponential of the scalar `log_scale`,
+/// which counts up to [`MAX_LOGIT_SCALE`]: `[n, m]`.
+pub(super) fn logits(rows: &Tensor, keys: &Tensor, log_scale: &Tensor) -> Result<Tensor> {
+    let scale = log_scale.minimum(MAX_LOGIT_SCALE.ln())?.exp()?;
+    rows.matmul(&keys.t()?)?.broadcast_mul(&scale)
+}
+
+/// Mean of [`contrast`] of rows with columns and of columns with rows.
+pub(super) fn both_ways(logits: &Tensor, positives: &Tensor) -> Result<Tensor> {
+    let by_row = contrast(logits, positives)?;
+    let by_column = contrast(&logits.t()?.contiguous()?, &positives.t()?.contiguous()?)?;
+    (by_row + by_column)? * 0.5
+}
+
+/// One direction of the contrastive loss: the mean over rows of the cross-entropy with the
+/// positives of the row, which share its mass.
+///
+/// `logits` and `positives` are `[n, m]`, `positives` 1 where the column is true of the row; every
+/// row needs one. The result is a scalar in nats.
+///
+/// # Errors
+/// When shapes do not fit each other.
+pub fn contrast(logits: &Tensor, positives: &Tensor) -> Result<Tensor> {
     let targets = positives.broadcast_div(&positives.sum_keepdim(1)?)?;
     let log_probabilities = log_softmax(logits, D::Minus1)?;
     (targets * log_probabilities)?.sum(1)?.mean_all()?.neg()
