@@ -1,6 +1,6 @@
 //! The terms, each a scalar of unit rows `[n, dim]`.
 
-use candle_core::Tensor;
+use candle_core::{Result, Tensor};
 use encoders::nn::unit_rows;
 
 use super::{Positives, Views};
@@ -16,11 +16,7 @@ const UNIFORMITY_T: f64 = 2.0;
 ///
 /// # Errors
 /// When shapes do not fit.
-pub fn cross_modal(
-    views: &Views,
-    log_scale: &Tensor,
-    positives: &Tensor,
-) -> candle_core::Result<Tensor> {
+pub fn cross_modal(views: &Views, log_scale: &Tensor, positives: &Tensor) -> Result<Tensor> {
     both_ways(&logits(&views.image, &views.text, log_scale)?, positives)
 }
 
@@ -34,7 +30,7 @@ pub fn in_modal(
     views: &Views,
     log_scale: &Tensor,
     positives: &Positives,
-) -> Result<Tensor, TrainingError> {
+) -> std::result::Result<Tensor, TrainingError> {
     let (image_augmented, text_augmented) = views.augmented("in_modal")?;
     let of_images = contrast(
         &logits(&views.image, image_augmented, log_scale)?,
@@ -50,7 +46,7 @@ pub fn in_modal(
 ///
 /// # Errors
 /// When shapes do not fit.
-pub fn orthogonality(shared: &Views, specific: &Views) -> candle_core::Result<Tensor> {
+pub fn orthogonality(shared: &Views, specific: &Views) -> Result<Tensor> {
     let of = |z: &Tensor, own: &Tensor| cosines_of_pairs(z, own)?.sqr()?.mean_all();
     of(&shared.image, &specific.image)? + of(&shared.text, &specific.text)?
 }
@@ -60,7 +56,7 @@ pub fn orthogonality(shared: &Views, specific: &Views) -> candle_core::Result<Te
 ///
 /// # Errors
 /// When shapes do not fit.
-pub fn uniformity(specific: &Views) -> candle_core::Result<Tensor> {
+pub fn uniformity(specific: &Views) -> Result<Tensor> {
     let of = |z: &Tensor| {
         let squared_distances = ((cosines(z, z)? - 1.0)? * -2.0)?;
         (squared_distances * -UNIFORMITY_T)?.exp()?.sum_all()
@@ -75,12 +71,7 @@ pub fn uniformity(specific: &Views) -> candle_core::Result<Tensor> {
 ///
 /// # Errors
 /// When shapes do not fit.
-pub fn brownian_bridge(
-    start: &Tensor,
-    end: &Tensor,
-    middle: &Tensor,
-    t: f64,
-) -> candle_core::Result<Tensor> {
+pub fn brownian_bridge(start: &Tensor, end: &Tensor, middle: &Tensor, t: f64) -> Result<Tensor> {
     let mean = unit_rows(&((start * t)? + (end * (1.0 - t))?)?)?;
     (middle - mean)?.sqr()?.sum(1)?.mean_all()
 }
@@ -91,7 +82,7 @@ pub fn brownian_bridge(
 ///
 /// # Errors
 /// When shapes do not fit.
-pub fn geometric_consistency(images: &Tensor, texts: &Tensor) -> candle_core::Result<Tensor> {
+pub fn geometric_consistency(images: &Tensor, texts: &Tensor) -> Result<Tensor> {
     let across = cosines(images, texts)?;
     let asymmetry = difference(&across, &across.t()?)?;
     asymmetry + difference(&cosines(images, images)?, &cosines(texts, texts)?)?
@@ -102,7 +93,7 @@ pub fn geometric_consistency(images: &Tensor, texts: &Tensor) -> candle_core::Re
 ///
 /// # Errors
 /// When an augmented view is absent, or shapes do not fit.
-pub fn geometric_consistency_of_views(views: &Views) -> Result<Tensor, TrainingError> {
+pub fn geometric_consistency_of_views(views: &Views) -> std::result::Result<Tensor, TrainingError> {
     let (image_augmented, text_augmented) = views.augmented("geometric_views")?;
     let within = |z: &Tensor, augmented: &Tensor| {
         difference(&cosines(z, z)?, &cosines(augmented, augmented)?)
@@ -116,16 +107,16 @@ pub fn geometric_consistency_of_views(views: &Views) -> Result<Tensor, TrainingE
 }
 
 /// Of all rows with all keys, `[n, m]`.
-fn cosines(rows: &Tensor, keys: &Tensor) -> candle_core::Result<Tensor> {
+fn cosines(rows: &Tensor, keys: &Tensor) -> Result<Tensor> {
     rows.matmul(&keys.t()?)
 }
 
 /// Of each row with the key at its place, `[n]`.
-fn cosines_of_pairs(rows: &Tensor, keys: &Tensor) -> candle_core::Result<Tensor> {
+fn cosines_of_pairs(rows: &Tensor, keys: &Tensor) -> Result<Tensor> {
     (rows * keys)?.sum(1)
 }
 
 /// Sum of squared differences of two `[n, n]`, divided by n.
-fn difference(a: &Tensor, b: &Tensor) -> candle_core::Result<Tensor> {
+fn difference(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     (a - b)?.sqr()?.sum_all()? / a.dim(0)? as f64
 }

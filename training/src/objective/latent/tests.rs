@@ -1,4 +1,4 @@
-use candle_core::{Device, Result};
+use candle_core::Device;
 use encoders::nn::unit_rows;
 
 use super::*;
@@ -25,7 +25,7 @@ fn views(phase: f64) -> Views {
 }
 
 /// Every view is a block of `rows`, so that a test can move all of them.
-fn views_of(rows: &Tensor) -> Result<Views> {
+fn views_of(rows: &Tensor) -> candle_core::Result<Views> {
     let block = |i: usize| unit_rows(&rows.narrow(0, i * N, N)?);
     Ok(Views {
         image: block(0)?,
@@ -46,8 +46,8 @@ fn positives() -> Positives {
     let several = Tensor::new(&several, &Device::Cpu).expect("a mask");
     Positives {
         cross: several.clone(),
-        shared: several,
-        specific: identity,
+        images: identity,
+        texts: several,
     }
 }
 
@@ -74,7 +74,7 @@ fn evaluated(
     latent_loss(&of, &weights)
 }
 
-fn by_candle(result: Result<Tensor, TrainingError>) -> Result<Tensor> {
+fn by_candle(result: Result<Tensor, TrainingError>) -> candle_core::Result<Tensor> {
     result.map_err(candle_core::Error::wrap)
 }
 
@@ -165,8 +165,9 @@ fn consistent_geometry_costs_nothing_and_a_swap_costs_what_the_formula_says() {
 #[test]
 fn in_modal_terms_contrast_with_the_keys_of_the_augmented_view() {
     let shared = views(0.0);
-    let positives = positives();
-    let value = in_modal(&shared, &log_scale(), &positives.specific).expect("a value");
+    let mut positives = positives();
+    positives.texts = positives.images.clone();
+    let value = in_modal(&shared, &log_scale(), &positives).expect("a value");
     let mut expected = 0.0;
     for (items, keys) in [
         (&shared.image, &shared.image_augmented),
@@ -202,13 +203,13 @@ fn the_weights_name_what_counts_and_the_report_says_its_values() {
     let of = |term: Option<f32>| f64::from(term.expect("a value"));
     let separation =
         of(report.orthogonality) + of(report.specific_in_modal) + of(report.uniformity);
-    let expected = 0.5 * (f64::from(report.cross_modal) + of(report.in_modal))
+    let expected = 0.5 * (of(report.cross_modal) + of(report.in_modal))
         + 0.1 * separation
         + 0.2 * of(report.bridge)
         + 0.3 * of(report.geometric)
         + 0.4 * of(report.geometric_views);
     assert_near(total, expected);
-    let twice = in_modal(&specific, &log_scale(), &positives().specific).expect("a value");
+    let twice = in_modal(&specific, &log_scale(), &positives()).expect("a value");
     assert_near(of(report.specific_in_modal), 2.0 * scalar(&twice));
     let (only_in_modal, _) = loss(
         &shared,
@@ -218,7 +219,7 @@ fn the_weights_name_what_counts_and_the_report_says_its_values() {
             ..LatentWeights::default()
         },
     );
-    let mean = (f64::from(report.cross_modal) + 0.5 * of(report.in_modal)) / 1.5;
+    let mean = (of(report.cross_modal) + 0.5 * of(report.in_modal)) / 1.5;
     assert_near(only_in_modal, mean);
 }
 
@@ -353,7 +354,7 @@ fn gradients_of_every_term_equal_finite_differences() {
         cross_modal(&views_of(rows)?, &log_scale(), &masks.cross)
     });
     check(&start, |rows| {
-        by_candle(in_modal(&views_of(rows)?, &log_scale(), &masks.shared))
+        by_candle(in_modal(&views_of(rows)?, &log_scale(), &masks))
     });
     check(&start, |rows| orthogonality(&views_of(rows)?, &views(7.0)));
     check(&start, |rows| orthogonality(&views(7.0), &views_of(rows)?));
