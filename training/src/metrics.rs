@@ -54,10 +54,12 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::objective::latent::LatentReport;
 
     fn report(step: usize) -> StepReport {
         StepReport {
             step,
+            terms: LatentReport::default(),
             loss: 1.5,
             gradient: 2.0,
             logit_scale: 3.0,

@@ -10,7 +10,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use encoders::rasterize_svg;
 use fs_err as fs;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -218,8 +217,7 @@ fn split_indistinct(pictures: Pictures) -> (Pictures, Pictures) {
 
 /// The PNG of a drawing, or what is wrong with it.
 fn draw(drawing: &Drawing, side: u32) -> Result<Vec<u8>, String> {
-    let svg = drawing.svg().map_err(|problem| problem.to_string())?;
-    let picture = rasterize_svg(&svg, side).map_err(|problem| problem.to_string())?;
+    let picture = drawing.picture(side)?;
     if picture.as_rgba().chunks_exact(4).all(|pixel| pixel[3] == 0) {
         return Err("shows nothing".to_owned());
     }

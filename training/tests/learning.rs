@@ -17,8 +17,8 @@ use training::{
     augment::augment,
     checkpoint,
     config::{
-        AugmentConfig, CaptionConfig, DataConfig, ImageSection, ModelSection, OptimizerConfig,
-        RunConfig, TextSection,
+        AugmentConfig, CaptionConfig, DataConfig, ImageSection, ModelSection, ObjectiveConfig,
+        OptimizerConfig, RunConfig, TextSection,
     },
     export::export,
     fit::{Run, StepReport},
@@ -59,9 +59,11 @@ fn config(image: ImageSection, batch: usize, steps: usize) -> RunConfig {
             style_weights: BTreeMap::new(),
             skin_tone_weight: 1.0,
         },
+        objective: ObjectiveConfig::default(),
         model: ModelSection {
             name: "toy".into(),
             dim: 16,
+            specific: false,
             image,
             text: TextSection {
                 vocabulary: 700,

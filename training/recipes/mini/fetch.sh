@@ -52,9 +52,12 @@ icons styles/emojione emojione 1.2.3
 icons styles/emojione-monotone emojione-monotone 1.2.1
 icons styles/flag-icons flag 1.2.12
 icons styles/flagpack flagpack 1.2.8
+icons styles/circle-flags circle-flags 1.2.11
+icons styles/streamline-emojis streamline-emojis 1.2.4
 icons styles/fluent-emoji fluent-emoji 1.2.7
 icons styles/fluent-emoji-flat fluent-emoji-flat 1.2.6
 icons styles/fluent-emoji-high-contrast fluent-emoji-high-contrast 1.2.6
+fetch @lobehub/fluent-emoji-3d 1.1.0 styles/fluent-emoji-3d package/assets package/package.json
 
 if [ "$share_alike" = yes ]; then
   icons share-alike/emojione-v1 emojione-v1 1.2.3

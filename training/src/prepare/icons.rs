@@ -1,8 +1,11 @@
-//! Reads fetched styles: icon sets in Iconify's JSON form, and folders of SVG files.
+//! Reads fetched styles: icon sets in Iconify's JSON form, and folders of SVG or WebP files.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use encoders::{
+    DecodeLimits, Filter, Picture, PictureError, RgbaPicture, decode_rgba, rasterize_svg,
+};
 use fs_err as fs;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -41,13 +44,49 @@ enum Body {
 }
 
 impl Drawing {
-    /// The whole drawing as an SVG.
-    pub fn svg(&self) -> std::io::Result<String> {
+    /// The whole drawing, `side` pixels wide and high, or what is wrong with it.
+    pub fn picture(&self, side: u32) -> Result<RgbaPicture, String> {
+        let problem = |problem: &dyn std::fmt::Display| problem.to_string();
         match &self.body {
-            Body::Svg(svg) => Ok(svg.clone()),
-            Body::File(file) => fs::read_to_string(file),
+            Body::Svg(svg) => rasterize_svg(svg, side).map_err(|e| problem(&e)),
+            Body::File(file) if is(file, "svg") => {
+                let svg = fs::read_to_string(file).map_err(|e| problem(&e))?;
+                rasterize_svg(&svg, side).map_err(|e| problem(&e))
+            }
+            Body::File(file) => {
+                let bytes = fs::read(file).map_err(|e| problem(&e))?;
+                let picture = decode_rgba(&bytes, &DecodeLimits::default());
+                let shrunk = picture.and_then(|picture| shrink(&picture, side));
+                shrunk.map_err(|e| problem(&e))
+            }
         }
     }
+}
+
+/// A picture of another size. Colors are weighted by alpha, so that what is under transparent pixels
+/// plays no part.
+fn shrink(picture: &RgbaPicture, side: u32) -> Result<RgbaPicture, PictureError> {
+    let (width, height) = (picture.width(), picture.height());
+    let pixels = picture.as_rgba().as_chunks::<4>().0;
+    let weighted = |value: u8, alpha: u8| ((u32::from(value) * u32::from(alpha) + 127) / 255) as u8;
+    let colors = pixels.iter();
+    let colors = colors.flat_map(|&[r, g, b, a]| [r, g, b].map(|c| weighted(c, a)));
+    let alphas = pixels.iter().flat_map(|&[.., a]| [a; 3]);
+    let resized =
+        |rgb: Vec<u8>| Picture::new(width, height, rgb)?.resize(side, side, Filter::Bicubic);
+    let (colors, alphas) = (resized(colors.collect())?, resized(alphas.collect())?);
+    let colors = colors.as_rgb().as_chunks::<3>().0.iter();
+    let alphas = alphas.as_rgb().as_chunks::<3>().0.iter();
+    let rgba = colors.zip(alphas).flat_map(|(rgb, &[a, ..])| {
+        let straight = |c: u8| (u32::from(c) * 255 / u32::from(a).max(1)).min(255) as u8;
+        let [r, g, b] = rgb.map(straight);
+        [r, g, b, a]
+    });
+    RgbaPicture::new(side, side, rgba.collect())
+}
+
+fn is(file: &Path, extension: &str) -> bool {
+    file.extension().is_some_and(|e| e == extension)
 }
 
 /// The styles in `folder`, by name.
@@ -70,13 +109,18 @@ pub fn read_styles(folder: &Path) -> Result<Vec<Style>, PrepareError> {
                 });
             }
             // OpenMoji keeps its two styles in one package.
-            for (inside, suffix) in [("color/svg", ""), ("black/svg", "-black")] {
-                let svgs = path.join(inside);
-                if svgs.is_dir() {
+            let folders = [
+                ("color/svg", "", "svg"),
+                ("black/svg", "-black", "svg"),
+                ("assets", "", "webp"),
+            ];
+            for (inside, suffix, extension) in folders {
+                let folder = path.join(inside);
+                if folder.is_dir() {
                     let name = format!("{}{suffix}", file_stem(&path));
                     styles.push(Style {
                         name,
-                        drawings: read_svg_folder(&svgs)?,
+                        drawings: read_folder(&folder, extension)?,
                     });
                 }
             }
@@ -239,11 +283,12 @@ fn framed_svg(body: &str, frame: Frame, h_flip: bool, v_flip: bool) -> String {
     )
 }
 
-fn read_svg_folder(folder: &Path) -> Result<Vec<Drawing>, PrepareError> {
+/// Drawings that are called by what they show: code points in hex.
+fn read_folder(folder: &Path, extension: &str) -> Result<Vec<Drawing>, PrepareError> {
     let mut drawings = Vec::new();
     for entry in fs::read_dir(folder)? {
         let file = entry?.path();
-        if file.extension().is_some_and(|extension| extension == "svg") {
+        if is(&file, extension) {
             let name = file_stem(&file);
             drawings.push(Drawing {
                 concepts: vec![concept_of_hex(&name)],

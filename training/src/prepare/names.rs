@@ -16,7 +16,7 @@ const RENAMES: &str = include_str!("../../recipes/mini/renames.tsv");
 const COLORED_FORM: u32 = 0xfe0f;
 
 /// Styles that draw flags only and name them by ISO 3166 code.
-const FLAG_STYLES: [&str; 2] = ["flag-icons", "flagpack"];
+const FLAG_STYLES: [&str; 3] = ["circle-flags", "flag-icons", "flagpack"];
 
 /// The modifiers that choose a skin tone.
 const SKIN_TONES: std::ops::RangeInclusive<char> = '\u{1f3fb}'..='\u{1f3ff}';
@@ -195,7 +195,12 @@ impl NameIndex {
                 return emojis.is_known(concept).then(|| concept.to_owned());
             }
         }
-        let mut names = std::iter::once(&drawing.name).chain(&drawing.aliases);
+        // A style that draws a thing several times numbers its drawings; the first is the plainest.
+        let once = drawing.name.strip_suffix("-1");
+        let names = std::iter::once(drawing.name.as_str());
+        let mut names = names
+            .chain(drawing.aliases.iter().map(String::as_str))
+            .chain(once);
         names.find_map(|name| self.concepts.get(&squeezed(name)).cloned())
     }
 }
