@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use super::{
-    ops::layer_norm,
+    ops::{add_bias, layer_norm},
     source::{Init, Source},
 };
 use crate::ModelError;
@@ -64,7 +64,7 @@ impl Linear {
         shape.push(self.weight.dim(0)?);
         let y = x.reshape(((), inputs))?.matmul(&self.weight.t()?)?;
         let y = match &self.bias {
-            Some(bias) => y.broadcast_add(bias)?,
+            Some(bias) => add_bias(&y, bias)?,
             None => y,
         };
         y.reshape(shape)

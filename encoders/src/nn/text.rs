@@ -5,6 +5,7 @@ use candle_core::{Device, Result, Tensor};
 use super::{
     Form,
     layers::{LayerNorm, Linear},
+    ops::{add_bias, gather_rows},
     source::{Init, Source},
     transformer::{Transformer, TransformerConfig},
 };
@@ -186,8 +187,9 @@ impl TextTower {
         }
         let ids = Tensor::from_vec(ids, n * t, device)?;
         let width = self.config.transformer.width;
-        let x = self.tokens.index_select(&ids, 0)?.reshape((n, t, width))?;
-        let x = x.broadcast_add(&self.positions.narrow(0, 0, t)?)?;
+        let x = gather_rows(&self.tokens, &ids)?.reshape((n, t * width))?;
+        let positions = self.positions.narrow(0, 0, t)?.flatten_all()?;
+        let x = add_bias(&x, &positions)?.reshape((n, t, width))?;
         let mask = if self.config.causal {
             Some(causal_mask(t, device)?)
         } else {
@@ -195,7 +197,7 @@ impl TextTower {
         };
         let x = self.transformer.forward(&x, mask.as_ref())?;
         let pooled = Tensor::from_vec(pooled, n, device)?;
-        let x = x.reshape((n * t, width))?.index_select(&pooled, 0)?;
+        let x = gather_rows(&x.reshape((n * t, width))?, &pooled)?;
         self.norm.forward(&x)
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{composed, elements, with_elements};
+use super::{elements, with_elements};
 
 /// Rows that one task works on.
 const ROWS: usize = 2048;
@@ -42,8 +42,9 @@ pub fn batch_norm(
     eps: f64,
     relu: bool,
 ) -> Result<(Tensor, BatchStatistics)> {
-    if !x.device().is_cpu() {
-        return composed::batch_norm(x, gamma, beta, eps, relu);
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return super::cuda::batch_norm(x, gamma, beta, eps, relu);
     }
     let statistics = Arc::new(Mutex::new(Moments::default()));
     let op = BatchNorm {

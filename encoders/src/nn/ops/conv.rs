@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::{
-    composed, elements,
+    elements,
     matmul::{MatMul, matmul_f32},
     with_elements,
 };
@@ -26,8 +26,9 @@ pub struct ConvShape {
 /// # Errors
 /// When shapes do not fit each other.
 pub fn conv2d(input: &Tensor, weight: &Tensor, shape: ConvShape) -> Result<Tensor> {
-    if !input.device().is_cpu() {
-        return composed::conv2d(input, weight, shape);
+    #[cfg(feature = "cuda")]
+    if input.device().is_cuda() {
+        return super::cuda::conv2d(input, weight, shape);
     }
     input
         .contiguous()?

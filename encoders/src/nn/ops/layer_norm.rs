@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{composed, elements, with_elements};
+use super::{elements, with_elements};
 
 /// Rows that one task works on.
 const ROWS: usize = 64;
@@ -13,8 +13,9 @@ const ROWS: usize = 64;
 /// # Errors
 /// When shapes do not fit each other.
 pub fn layer_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64) -> Result<Tensor> {
-    if !x.device().is_cpu() {
-        return composed::layer_norm(x, gamma, beta, eps);
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return super::cuda::layer_norm(x, gamma, beta, eps);
     }
     x.contiguous()?.apply_op3(gamma, beta, LayerNorm { eps })
 }

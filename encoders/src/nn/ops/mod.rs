@@ -1,12 +1,13 @@
-//! CPU kernels that candle lacks or that are far slower there, each with its backward pass. On other
-//! devices the same functions are composed of candle's own operations.
+//! CPU kernels that candle lacks or that are far slower there, each with its backward pass. On
+//! NVIDIA GPUs the same functions have kernels of their own.
 //!
 //! candle's own `conv2d` backward makes training a convolution tower five times slower than the
 //! machine allows, and its fused `layer_norm` has no backward pass at all.
 
 mod batch_norm;
-mod composed;
 mod conv;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod layer_norm;
 mod matmul;
 mod relu;
@@ -18,6 +19,30 @@ pub use batch_norm::{BatchStatistics, batch_norm};
 pub use conv::{ConvShape, conv2d};
 pub use layer_norm::layer_norm;
 pub use relu::{add_relu, quick_gelu};
+
+/// Adds `bias` `[c]` to every row of `x` `[.., c]`.
+///
+/// # Errors
+/// When shapes do not fit each other.
+pub fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return cuda::add_bias(x, bias);
+    }
+    x.broadcast_add(bias)
+}
+
+/// Rows of `table` `[.., c]` by their numbers `ids` `[n]`: `[n, c]`.
+///
+/// # Errors
+/// When shapes do not fit each other, or a number is too large.
+pub fn gather_rows(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if table.device().is_cuda() {
+        return cuda::gather_rows(table, ids);
+    }
+    table.index_select(ids, 0)
+}
 
 /// The elements of a contiguous f32 operand of a kernel.
 fn elements<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {

@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{composed, elements, with_elements};
+use super::{elements, with_elements};
 
 /// Elements that one task works on.
 const CHUNK: usize = 1 << 15;
@@ -20,8 +20,9 @@ pub fn add_relu(a: &Tensor, b: &Tensor) -> Result<Tensor> {
             b.shape()
         );
     }
-    if !a.device().is_cpu() {
-        return composed::add_relu(a, b);
+    #[cfg(feature = "cuda")]
+    if a.device().is_cuda() {
+        return super::cuda::add_relu(a, b);
     }
     a.contiguous()?.apply_op2(&b.contiguous()?, AddRelu)
 }
@@ -70,8 +71,9 @@ impl CustomOp2 for AddRelu {
 /// # Errors
 /// When `x` is not f32 on the CPU.
 pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
-    if !x.device().is_cpu() {
-        return composed::quick_gelu(x, f64::from(SLOPE));
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return super::cuda::quick_gelu(x, SLOPE);
     }
     x.contiguous()?.apply_op1(QuickGelu)
 }
