@@ -16,5 +16,6 @@ pub mod optimizer;
 pub mod parameters;
 pub mod prepare;
 pub mod tokenizer;
+pub mod words;
 
 pub use error::TrainingError;

@@ -132,8 +132,7 @@ impl BatchSource {
         let mut positives = vec![0.0; n * n];
         for (row, concept) in concepts.iter().enumerate() {
             for (column, caption) in captions.iter().enumerate() {
-                let bears =
-                    concept.name == caption.phrase || concept.tags.contains(&caption.phrase);
+                let bears = concept.bears(caption.language, caption.phrase);
                 positives[row * n + column] = f32::from(u8::from(row == column || bears));
             }
         }
@@ -181,7 +180,10 @@ mod tests {
     use encoders::RgbaPicture;
 
     use super::*;
-    use crate::tokenizer;
+    use crate::{
+        tokenizer,
+        words::{Translations, Words},
+    };
 
     fn concept(name: &str, tags: &[&str]) -> Concept {
         let picture = RgbaPicture::new(1, 1, vec![0; 4]).expect("sizes fit");
@@ -190,6 +192,7 @@ mod tests {
             name: name.to_owned(),
             tags: tags.iter().map(|t| (*t).to_owned()).collect(),
             skin_tone: false,
+            translations: Translations::new(),
             pictures: vec![(picture, 1.0)],
         }
     }
@@ -243,6 +246,30 @@ mod tests {
         concepts[1].tags.truncate(1);
         let by_tag = positives(&source(concepts, true), &["sky", "leaf"]);
         assert_eq!(by_tag, [(0, 0), (0, 0), (0, 0), (0, 0), (1, 1)]);
+    }
+
+    #[test]
+    fn a_caption_in_another_language_is_true_of_what_bears_it_in_that_language() {
+        let words = |language: &str, name: &str, tags: &[&str]| {
+            let words = Words {
+                name: name.to_owned(),
+                tags: tags.iter().map(|t| (*t).to_owned()).collect(),
+            };
+            (language.to_owned(), words)
+        };
+        let mut concepts = vec![
+            concept("red", &["rot"]),
+            concept("mould", &["rot"]),
+            concept("cherry", &[]),
+        ];
+        concepts[0].translations = [words("de", "rot", &[])].into();
+        concepts[1].translations = [words("nl", "schimmel", &[])].into();
+        concepts[2].translations = [words("de", "kirsche", &["rot"])].into();
+        let mut source = source(concepts, false);
+        source.config.captions.translated_share = 1.0;
+        // "rot" is true of the German cherry, and not of the English mould.
+        let found = positives(&source, &["rot", "schimmel", "kirsche"]);
+        assert_eq!(found, [(0, 0), (1, 1), (2, 0), (2, 2)]);
     }
 
     #[test]

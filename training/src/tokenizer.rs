@@ -10,7 +10,7 @@ use tokenizers::{
     pre_tokenizers::byte_level::ByteLevel,
 };
 
-use crate::{TrainingError, captions::Caption, manifest::Concept};
+use crate::{TrainingError, captions::Caption, manifest::Concept, words::ENGLISH};
 
 /// First token of every text.
 pub const START: &str = "<|startoftext|>";
@@ -27,7 +27,7 @@ const END_OF_WORD: &str = "</w>";
 pub fn train(concepts: &[Concept], vocabulary: usize) -> Result<String, TrainingError> {
     let names = concepts.iter().map(|c| c.name.clone());
     let tags = concepts.iter().flat_map(|c| c.tags.clone());
-    let corpus: Vec<String> = names.chain(tags).chain(Caption::wording()).collect();
+    let corpus: Vec<String> = names.chain(tags).chain(Caption::wording(ENGLISH)).collect();
     let empty = layout(&Map::new(), &[], 0).to_string();
     let mut tokenizer = Tokenizer::from_bytes(empty).map_err(TrainingError::Tokenizer)?;
     let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
@@ -161,6 +161,7 @@ pub fn load(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::words::Translations;
 
     fn concept(name: &str) -> Concept {
         Concept {
@@ -168,6 +169,7 @@ mod tests {
             name: name.into(),
             tags: vec!["love".into(), "heart".into()],
             skin_tone: false,
+            translations: Translations::new(),
             pictures: Vec::new(),
         }
     }
