@@ -45,6 +45,10 @@ pub struct DataConfig {
     /// How often pictures of a style are drawn, relative to 1 for styles that are not named.
     #[serde(default)]
     pub style_weights: std::collections::BTreeMap<String, f64>,
+    /// Languages besides English whose words are taken from the `words.jsonl` beside the manifests:
+    /// for the tokenizer, the captions and the evaluation.
+    #[serde(default)]
+    pub languages: Vec<String>,
     /// How often a concept with a skin tone is drawn, relative to 1 for the others.
     pub skin_tone_weight: f64,
 }
@@ -166,6 +170,13 @@ pub struct CaptionConfig {
     pub tags_from: f64,
     /// Share of captions that stand in a carrier sentence.
     pub carrier_share: f64,
+    /// Share of captions in another language than English, each of `data.languages` that has words
+    /// for the concept as often as any other, once `translations_from` is passed.
+    #[serde(default)]
+    pub translated_share: f64,
+    /// Share of all steps before which captions are English only.
+    #[serde(default)]
+    pub translations_from: f64,
 }
 
 /// How pictures are varied.

@@ -28,13 +28,15 @@ pub enum TrainingError {
         /// What it may hold.
         expected: &'static str,
     },
-    /// A line of a manifest cannot be read.
-    #[error("{}, line {line}: expected an object with image, concept, name, tags, style and skin_tone", file.display())]
+    /// A line of a manifest, or of the words beside it, cannot be read.
+    #[error("{}, line {line}: expected an object with {expected}", file.display())]
     Manifest {
         /// The file.
         file: PathBuf,
         /// Number of the line, from 1.
         line: usize,
+        /// The keys of such an object.
+        expected: &'static str,
         /// Why.
         #[source]
         source: serde_json::Error,
@@ -47,6 +49,14 @@ pub enum TrainingError {
         /// The style that it names.
         style: String,
         /// All styles of the manifests, sorted.
+        known: Vec<String>,
+    },
+    /// A configured language is spoken nowhere.
+    #[error("`data.languages` names {language}, words.jsonl beside the manifests holds {}: fetch and prepare again", if known.is_empty() { "nothing".to_owned() } else { known.join(", ") })]
+    Language {
+        /// The language that it names.
+        language: String,
+        /// All languages of the files, sorted.
         known: Vec<String>,
     },
     /// A manifest holds the style that models are tested on.

@@ -17,5 +17,6 @@ pub mod parameters;
 pub mod prepare;
 pub mod tokenizer;
 pub mod towers;
+pub mod words;
 
 pub use error::TrainingError;

@@ -139,9 +139,8 @@ impl BatchSource {
         for (drawn, captions) in drawn.iter().zip(&captions) {
             made.push(self.view(drawn, captions)?);
         }
-        let bears = |i: usize, caption: &Caption| {
-            concepts[i].name == caption.phrase || concepts[i].tags.contains(&caption.phrase)
-        };
+        let bears =
+            |i: usize, caption: &Caption| concepts[i].bears(caption.language, caption.phrase);
         let mask = |is: &dyn Fn(usize, usize) -> bool| {
             let cell = |at: usize| f32::from(u8::from(at / n == at % n || is(at / n, at % n)));
             (0..n * n).map(cell).collect::<Vec<f32>>()
@@ -242,7 +241,10 @@ mod tests {
     use encoders::RgbaPicture;
 
     use super::*;
-    use crate::tokenizer;
+    use crate::{
+        tokenizer,
+        words::{Translations, Words},
+    };
 
     fn concept(name: &str, tags: &[&str]) -> Concept {
         let picture = RgbaPicture::new(1, 1, vec![0; 4]).expect("sizes fit");
@@ -251,6 +253,7 @@ mod tests {
             name: name.to_owned(),
             tags: tags.iter().map(|t| (*t).to_owned()).collect(),
             skin_tone: false,
+            translations: Translations::new(),
             pictures: vec![(picture, 1.0)],
         }
     }
@@ -304,6 +307,30 @@ mod tests {
         concepts[1].tags.truncate(1);
         let by_tag = positives(&source(concepts, true), &["sky", "leaf"]);
         assert_eq!(by_tag, [(0, 0), (0, 0), (0, 0), (0, 0), (1, 1)]);
+    }
+
+    #[test]
+    fn a_caption_in_another_language_is_true_of_what_bears_it_in_that_language() {
+        let words = |language: &str, name: &str, tags: &[&str]| {
+            let words = Words {
+                name: name.to_owned(),
+                tags: tags.iter().map(|t| (*t).to_owned()).collect(),
+            };
+            (language.to_owned(), words)
+        };
+        let mut concepts = vec![
+            concept("red", &["rot"]),
+            concept("mould", &["rot"]),
+            concept("cherry", &[]),
+        ];
+        concepts[0].translations = [words("de", "rot", &[])].into();
+        concepts[1].translations = [words("nl", "schimmel", &[])].into();
+        concepts[2].translations = [words("de", "kirsche", &["rot"])].into();
+        let mut source = source(concepts, false);
+        source.config.captions.translated_share = 1.0;
+        // "rot" is true of the German cherry, and not of the English mould.
+        let found = positives(&source, &["rot", "schimmel", "kirsche"]);
+        assert_eq!(found, [(0, 0), (1, 1), (2, 0), (2, 2)]);
     }
 
     #[test]

@@ -8,11 +8,13 @@ use std::{
 use encoders::{DecodeLimits, RgbaPicture, decode_rgba};
 use fs_err as fs;
 use rayon::prelude::*;
+use serde::de::DeserializeOwned;
 
 use crate::{
     TrainingError,
     config::DataConfig,
     prepare::{PictureEntry, is_test_style},
+    words::{self, ENGLISH, Translations},
 };
 
 /// One thing and all its pictures.
@@ -26,8 +28,23 @@ pub struct Concept {
     pub tags: Vec<String>,
     /// Whether it is a skin-tone variant.
     pub skin_tone: bool,
+    /// What the configured languages besides English call it.
+    pub translations: Translations,
     /// Its pictures with the weight of their style.
     pub pictures: Vec<(RgbaPicture, f64)>,
+}
+
+impl Concept {
+    /// Whether `phrase` is its name or another word for it in `language`. The same letters in another
+    /// language may mean another thing.
+    pub fn bears(&self, language: &str, phrase: &str) -> bool {
+        let (name, tags) = match self.translations.get(language) {
+            Some(words) => (&words.name, &words.tags),
+            None if language == ENGLISH => (&self.name, &self.tags),
+            None => return false,
+        };
+        name == phrase || tags.iter().any(|tag| tag == phrase)
+    }
 }
 
 /// What is trained on, and what is held out.
@@ -43,14 +60,15 @@ impl Dataset {
     /// Reads every manifest and picture. A style of weight 0 is not trained on.
     ///
     /// # Errors
-    /// When a line or a picture cannot be read, or a style is configured that no line has, or a
-    /// line has the test style; the message names it.
+    /// When a line or a picture cannot be read, or a style or a language is configured that no line
+    /// has, or a line has the test style; the message names it.
     pub fn read(config: &DataConfig) -> Result<Self, TrainingError> {
         let mut entries = Vec::new();
         for manifest in &config.manifests {
             entries.extend(read_manifest(manifest)?);
         }
         check_styles(config, &entries)?;
+        let words = words::read(&config.manifests, &config.languages)?;
         let weight = |style: &str| config.style_weights.get(style).copied().unwrap_or(1.0);
         let is_held_out = |style: &String| config.held_out.contains(style);
         entries.retain(|(_, entry)| is_held_out(&entry.style) || weight(&entry.style) > 0.0);
@@ -78,6 +96,7 @@ impl Dataset {
             let concept = concepts
                 .entry(entry.concept.clone())
                 .or_insert_with(|| Concept {
+                    translations: words.get(&entry.concept).cloned().unwrap_or_default(),
                     key: entry.concept,
                     name: entry.name,
                     tags: entry.tags,
@@ -118,19 +137,10 @@ fn check_styles(
 
 fn read_manifest(file: &Path) -> Result<Vec<(PathBuf, PictureEntry)>, TrainingError> {
     let folder = file.parent().unwrap_or(Path::new("."));
-    let text = fs::read_to_string(file)?;
-    let lines = text
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| !line.trim().is_empty());
-    lines
-        .map(|(i, line)| {
-            let entry: PictureEntry =
-                serde_json::from_str(line).map_err(|source| TrainingError::Manifest {
-                    file: file.to_owned(),
-                    line: i + 1,
-                    source,
-                })?;
+    let keys = "image, concept, name, tags, style and skin_tone";
+    read_lines::<PictureEntry>(file, keys)?
+        .into_iter()
+        .map(|entry| {
             if is_test_style(&entry.style) {
                 return Err(TrainingError::TestStyle {
                     file: file.to_owned(),
@@ -138,6 +148,26 @@ fn read_manifest(file: &Path) -> Result<Vec<(PathBuf, PictureEntry)>, TrainingEr
                 });
             }
             Ok((folder.join(&entry.image), entry))
+        })
+        .collect()
+}
+
+/// Every line of a file; `keys` says what each is an object with.
+pub(crate) fn read_lines<T: DeserializeOwned>(
+    file: &Path,
+    keys: &'static str,
+) -> Result<Vec<T>, TrainingError> {
+    let text = fs::read_to_string(file)?;
+    let lines = text.lines().enumerate();
+    lines
+        .filter(|(_, line)| !line.trim().is_empty())
+        .map(|(i, line)| {
+            serde_json::from_str(line).map_err(|source| TrainingError::Manifest {
+                file: file.to_owned(),
+                line: i + 1,
+                expected: keys,
+                source,
+            })
         })
         .collect()
 }
@@ -175,6 +205,7 @@ mod tests {
             manifests: vec![manifest],
             held_out: held_out.iter().map(|s| (*s).to_owned()).collect(),
             style_weights: weights.collect(),
+            languages: Vec::new(),
             skin_tone_weight: 1.0,
         }
     }
@@ -237,6 +268,71 @@ mod tests {
             let says = format!("`{key}` names the style oli, the manifests hold ink, oil, pen");
             assert_eq!(message, says);
         }
+    }
+
+    #[test]
+    fn concepts_bear_their_words_in_the_configured_languages_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = manifest(folder.path(), &LINES);
+        let said = [
+            r#"{"concept": "moon", "words": {"de": {"name": "Mond", "tags": ["Nacht", "nacht", "mond"]},
+                "en": {"name": "moon", "tags": []}, "tr": {"name": "ay", "tags": []}}}"#,
+            r#"{"concept": "comet", "words": {"pl": {"name": "kometa", "tags": []}}}"#,
+        ];
+        let said = said.map(|line| line.replace('\n', "")).join("\n");
+        fs::write(folder.path().join(words::FILE), said).expect("words");
+        let mut config = config(file, &["oil"], &[]);
+        let plain = Dataset::read(&config).expect("reads");
+        assert!(plain.training.iter().all(|c| c.translations.is_empty()));
+
+        config.languages = vec!["pl".to_owned(), "de".to_owned()];
+        let dataset = Dataset::read(&config).expect("reads");
+        let [moon, star] = &dataset.held_out["oil"][..] else {
+            panic!("two concepts");
+        };
+        assert_eq!(star.translations, Translations::new());
+        let languages: Vec<_> = moon.translations.keys().collect();
+        assert_eq!(languages, ["de"]);
+        // As the tokenizer sees them, which has no capitals.
+        assert_eq!(moon.translations["de"].tags, ["nacht"]);
+        for (language, phrase, bears) in [
+            ("de", "mond", true),
+            ("de", "nacht", true),
+            ("de", "the moon", false),
+            (ENGLISH, "the moon", true),
+            (ENGLISH, "mond", false),
+            ("tr", "ay", false),
+        ] {
+            assert_eq!(moon.bears(language, phrase), bears, "{language} {phrase}");
+        }
+        let training = &dataset.training[0];
+        assert_eq!(training.translations, moon.translations);
+    }
+
+    #[test]
+    fn a_language_that_no_word_is_in_is_refused_by_its_name() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut config = config(manifest(folder.path(), &LINES), &[], &[]);
+        config.languages = vec!["de".to_owned(), "dd".to_owned()];
+        let message = |config| Dataset::read(config).expect_err("is refused").to_string();
+        let none = message(&config);
+        assert!(
+            none.contains("names de") && none.contains("holds nothing"),
+            "{none}"
+        );
+        let said = r#"{"concept": "sun", "words": {"de": {"name": "Sonne", "tags": []}}}"#;
+        fs::write(folder.path().join(words::FILE), said).expect("words");
+        let misspelled = message(&config);
+        assert!(
+            misspelled.contains("names dd") && misspelled.contains("holds de:"),
+            "{misspelled}"
+        );
+        fs::write(folder.path().join(words::FILE), format!("{said}\n{{}}")).expect("words");
+        let broken = message(&config);
+        assert!(
+            broken.contains("words.jsonl, line 2: expected an object with concept"),
+            "{broken}"
+        );
     }
 
     #[test]

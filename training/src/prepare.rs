@@ -1,8 +1,10 @@
 //! Turns fetched emoji drawings into training pictures with names and keywords.
 //!
-//! `recipes/mini/fetch.sh` fills the raw folder; this writes one PNG per drawing and a manifest.
+//! `recipes/mini/fetch.sh` fills the raw folder; this writes one PNG per drawing, a manifest, and the
+//! words of all fetched languages.
 //! The Twemoji style is the held-out test of the built-in model and has no place here.
 
+mod cldr;
 mod icons;
 mod names;
 
@@ -17,6 +19,8 @@ use thiserror::Error;
 
 use icons::{Drawing, Style};
 use names::{Emojis, NameIndex};
+
+use crate::words;
 
 /// So many concepts of a style may have exactly the same picture, as "dvd" and "optical disk" do.
 const MAX_ALIKE: usize = 3;
@@ -35,7 +39,7 @@ pub(crate) fn is_test_style(style: &str) -> bool {
 pub struct PrepareConfig {
     /// The folder that `fetch.sh` filled.
     pub raw: PathBuf,
-    /// Where the pictures and `manifest.jsonl` go.
+    /// Where the pictures, `manifest.jsonl` and `words.jsonl` go.
     pub out: PathBuf,
     /// Which styles are wanted.
     pub source: Source,
@@ -74,6 +78,8 @@ pub struct PictureEntry {
 pub struct PrepareReport {
     /// By style.
     pub styles: BTreeMap<String, StyleReport>,
+    /// How many emoji each language has words for.
+    pub languages: BTreeMap<String, usize>,
 }
 
 /// What became of the drawings of one style.
@@ -122,7 +128,8 @@ pub enum PrepareError {
 }
 
 /// Rasterizes every drawing of every wanted style that shows a known emoji to
-/// `OUT/STYLE/CONCEPT.png` and lists them in `OUT/manifest.jsonl`, by style and concept.
+/// `OUT/STYLE/CONCEPT.png` and lists them in `OUT/manifest.jsonl`, by style and concept. What every
+/// known emoji is called goes to `OUT/words.jsonl`: a line for each picture would say it five times.
 ///
 /// A drawing that cannot be drawn costs nothing but itself.
 ///
@@ -147,7 +154,13 @@ pub fn prepare(config: &PrepareConfig) -> Result<PrepareReport, PrepareError> {
         entries.extend(style_entries);
         report.styles.insert(style.name.clone(), style_report);
     }
-    write_manifest(&config.out.join("manifest.jsonl"), &entries)?;
+    let words = emojis.words();
+    for language in words.iter().flat_map(|entry| entry.words.keys()) {
+        *report.languages.entry(language.clone()).or_default() += 1;
+    }
+    write_lines(&config.out.join(words::FILE), &words)?;
+    // Where there is a manifest, everything is prepared.
+    write_lines(&config.out.join("manifest.jsonl"), &entries)?;
     Ok(report)
 }
 
@@ -224,7 +237,7 @@ fn draw(drawing: &Drawing, side: u32) -> Result<Vec<u8>, String> {
     Ok(picture.to_png())
 }
 
-fn write_manifest(file: &Path, entries: &[PictureEntry]) -> Result<(), PrepareError> {
+fn write_lines<T: Serialize>(file: &Path, entries: &[T]) -> Result<(), PrepareError> {
     let mut lines = Vec::new();
     for entry in entries {
         serde_json::to_writer(&mut lines, entry).map_err(|source| PrepareError::Json {
@@ -233,11 +246,10 @@ fn write_manifest(file: &Path, entries: &[PictureEntry]) -> Result<(), PrepareEr
         })?;
         lines.push(b'\n');
     }
-    // Where there is a manifest, all pictures are prepared.
     let aside = file.with_extension("jsonl.new");
-    let mut manifest = fs::File::create(&aside)?;
-    manifest.write_all(&lines)?;
-    manifest.sync_all()?;
+    let mut whole = fs::File::create(&aside)?;
+    whole.write_all(&lines)?;
+    whole.sync_all()?;
     fs::rename(aside, file)?;
     Ok(())
 }

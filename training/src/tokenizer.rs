@@ -1,6 +1,9 @@
 //! Byte-pair encoding (Sennrich et al. 2016) in the form of CLIP's tokenizer.
 
-use std::{collections::HashSet, path::Path};
+use std::{
+    collections::{BTreeSet, HashSet},
+    path::Path,
+};
 
 use encoders::TextTokenizer;
 use serde_json::{Map, Value, json};
@@ -10,7 +13,7 @@ use tokenizers::{
     pre_tokenizers::byte_level::ByteLevel,
 };
 
-use crate::{TrainingError, captions::Caption, manifest::Concept};
+use crate::{TrainingError, captions::Caption, manifest::Concept, words::ENGLISH};
 
 /// First token of every text.
 pub const START: &str = "<|startoftext|>";
@@ -19,15 +22,35 @@ pub const END: &str = "<|endoftext|>";
 /// Marks the end of a word.
 const END_OF_WORD: &str = "</w>";
 
+/// How often English counts beside each of several other languages: it is asked most.
+const ENGLISH_TIMES: usize = 4;
+
 /// Learns `vocabulary` tokens from the words of the concepts; the contents of a `tokenizer.json`.
 /// Equal words give equal contents.
 ///
 /// # Errors
 /// When the tokenizer library refuses.
 pub fn train(concepts: &[Concept], vocabulary: usize) -> Result<String, TrainingError> {
-    let names = concepts.iter().map(|c| c.name.clone());
-    let tags = concepts.iter().flat_map(|c| c.tags.clone());
-    let corpus: Vec<String> = names.chain(tags).chain(Caption::wording()).collect();
+    let mut corpus: Vec<String> = Vec::new();
+    let mut languages = BTreeSet::new();
+    for concept in concepts {
+        let english = std::iter::once(&concept.name).chain(&concept.tags);
+        let times = if concept.translations.is_empty() {
+            1
+        } else {
+            ENGLISH_TIMES
+        };
+        for _ in 0..times {
+            corpus.extend(english.clone().cloned());
+        }
+        for (language, words) in &concept.translations {
+            languages.insert(language.as_str());
+            corpus.extend(std::iter::once(&words.name).chain(&words.tags).cloned());
+        }
+    }
+    for language in std::iter::once(ENGLISH).chain(languages) {
+        corpus.extend(Caption::wording(language));
+    }
     let empty = layout(&Map::new(), &[], 0).to_string();
     let mut tokenizer = Tokenizer::from_bytes(empty).map_err(TrainingError::Tokenizer)?;
     let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
@@ -161,6 +184,7 @@ pub fn load(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::words::Translations;
 
     fn concept(name: &str) -> Concept {
         Concept {
@@ -168,6 +192,7 @@ mod tests {
             name: name.into(),
             tags: vec!["love".into(), "heart".into()],
             skin_tone: false,
+            translations: Translations::new(),
             pictures: Vec::new(),
         }
     }

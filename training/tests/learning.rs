@@ -57,6 +57,7 @@ fn config(image: ImageSection, batch: usize, steps: usize) -> RunConfig {
             manifests: Vec::new(),
             held_out: Vec::new(),
             style_weights: BTreeMap::new(),
+            languages: Vec::new(),
             skin_tone_weight: 1.0,
         },
         objective: ObjectiveConfig::default(),
@@ -88,6 +89,8 @@ fn config(image: ImageSection, batch: usize, steps: usize) -> RunConfig {
             tag_share: 0.0,
             tags_from: 1.0,
             carrier_share: 0.0,
+            translated_share: 0.0,
+            translations_from: 0.0,
         },
         augment: AugmentConfig {
             rotation: 5.0,
@@ -145,6 +148,7 @@ fn drawings() -> Dataset {
                 name: format!("{color} {word}"),
                 tags: Vec::new(),
                 skin_tone: false,
+                translations: BTreeMap::new(),
                 pictures: vec![(picture, 1.0)],
             });
         }

@@ -64,8 +64,10 @@ if [ "$share_alike" = yes ]; then
   fetch openmoji 17.0.0 share-alike/openmoji package/color/svg package/black/svg package/LICENSE.txt
 fi
 
-fetch cldr-annotations-full 48.2.0 cldr/annotations package/annotations/en/annotations.json
+# English comes first in everything; `prepare` takes the words of every language that it finds.
+languages=(en ar de es fr hi it ja ko nl pl pt ru tr zh)
+fetch cldr-annotations-full 48.2.0 cldr/annotations "${languages[@]/#/package/annotations/}"
 fetch cldr-annotations-derived-full 48.2.0 cldr/derived \
-  package/annotationsDerived/en/annotations.json
+  "${languages[@]/#/package/annotationsDerived/}"
 
 touch "$raw/complete"

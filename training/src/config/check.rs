@@ -1,7 +1,7 @@
 //! Which values a run can work with.
 
 use super::{AugmentConfig, ImageSection, ModelSection, OptimizerConfig, RunConfig};
-use crate::TrainingError;
+use crate::{TrainingError, words::ENGLISH};
 
 /// The key, whether its value will do, and what it may hold.
 type Rule = (&'static str, bool, &'static str);
@@ -32,12 +32,18 @@ pub fn check(config: &RunConfig) -> Result<(), TrainingError> {
             is_share(captions.carrier_share),
             SHARE,
         ),
+        (
+            "captions.translations_from",
+            is_share(captions.translations_from),
+            SHARE,
+        ),
     ];
     let rules = model(&config.model).into_iter();
     let rules = rules
         .chain(image(&config.model.image))
         .chain(optimizer(&config.optimizer))
         .chain(words)
+        .chain(languages(config))
         .chain(augment(&config.augment));
     for (key, holds, expected) in rules {
         if !holds {
@@ -123,6 +129,23 @@ fn image(image: &ImageSection) -> Vec<Rule> {
             ),
         ],
     }
+}
+
+fn languages(config: &RunConfig) -> Vec<Rule> {
+    let languages = &config.data.languages;
+    let share = config.captions.translated_share;
+    vec![
+        (
+            "data.languages",
+            !languages.iter().any(|language| language == ENGLISH),
+            "languages other than en",
+        ),
+        (
+            "captions.translated_share",
+            is_share(share) && (share == 0.0 || !languages.is_empty()),
+            "between 0 and 1, and 0 where data.languages names none",
+        ),
+    ]
 }
 
 fn optimizer(o: &OptimizerConfig) -> Vec<Rule> {
@@ -235,6 +258,21 @@ mod tests {
             ("captions.tag_share", "tag_share = 0.2", "1.2"),
             ("captions.tags_from", "tags_from = 0.4", "-0.4"),
             ("captions.carrier_share", "carrier_share = 0.5", "nan"),
+            (
+                "captions.translated_share",
+                "carrier_share = 0.5",
+                "0.5\ntranslated_share = 0.5",
+            ),
+            (
+                "captions.translations_from",
+                "carrier_share = 0.5",
+                "0.5\ntranslations_from = 1.5",
+            ),
+            (
+                "data.languages",
+                "skin_tone_weight = 0.3",
+                "0.3\nlanguages = [\"de\", \"en\"]",
+            ),
             ("augment.rotation", "rotation = 15.0", "-15.0"),
             ("augment.scale", "scale = [0.7, 1.1]", "[1.1, 0.7]"),
             ("augment.scale", "scale = [0.7, 1.1]", "[0.0, 1.0]"),

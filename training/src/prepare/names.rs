@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use emojis::Emoji;
-use serde::Deserialize;
 
-use super::icons::{Drawing, Style, read_json};
+use super::cldr::{self, Annotation};
+use super::icons::{Drawing, Style};
 use super::{PictureEntry, PrepareError};
+use crate::words::{ENGLISH, Words, WordsEntry};
 
 /// Names that only one style uses: style, drawing, concept (`-`: no emoji), separated by tabs.
 const RENAMES: &str = include_str!("../../recipes/mini/renames.tsv");
@@ -49,30 +50,13 @@ pub fn concept_of_hex(hex: &str) -> String {
 pub struct Emojis {
     known: BTreeMap<String, &'static Emoji>,
     annotations: HashMap<String, Annotation>,
-}
-
-/// What CLDR says of one emoji.
-#[derive(Debug, Deserialize)]
-struct Annotation {
-    #[serde(default)]
-    default: Vec<String>,
-    #[serde(default)]
-    tts: Vec<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct AnnotationsFile {
-    #[serde(alias = "annotationsDerived")]
-    annotations: Annotations,
-}
-
-#[derive(Debug, Deserialize)]
-struct Annotations {
-    annotations: HashMap<String, Annotation>,
+    /// By language, without English.
+    translations: BTreeMap<String, HashMap<String, Annotation>>,
 }
 
 impl Emojis {
-    /// The emoji of the crate `emojis` with the keywords that CLDR gives them.
+    /// The emoji of the crate `emojis` with the keywords that CLDR gives them, and with their words
+    /// in every other language that was fetched.
     ///
     /// # Errors
     /// When a file of CLDR is missing or is something else.
@@ -85,38 +69,47 @@ impl Emojis {
             .flat_map(with_tones)
             .map(|emoji| (concept_of(emoji.as_str()), emoji))
             .collect();
-        let mut annotations = HashMap::new();
-        for file in [
-            "annotations/annotations/en/annotations.json",
-            "derived/annotationsDerived/en/annotations.json",
-        ] {
-            let read: AnnotationsFile = read_json(&cldr.join(file))?;
-            let by_text = read.annotations.annotations;
-            annotations.extend(
-                by_text
-                    .into_iter()
-                    .map(|(text, said)| (concept_of(&text), said)),
-            );
+        let annotations = cldr::read(cldr, ENGLISH)?;
+        let mut translations = BTreeMap::new();
+        for language in cldr::languages(cldr)? {
+            if language != ENGLISH {
+                let said = cldr::read(cldr, &language)?;
+                translations.insert(language, said);
+            }
         }
-        Ok(Self { known, annotations })
+        Ok(Self {
+            known,
+            annotations,
+            translations,
+        })
+    }
+
+    /// What every known emoji is called in every language, English included.
+    pub fn words(&self) -> Vec<WordsEntry> {
+        let entry = |(concept, emoji): (&String, &&'static Emoji)| {
+            let translated = self.translations.iter().filter_map(|(language, said)| {
+                let name = said.get(concept)?.tts.first()?;
+                Some((language.clone(), with_keywords(name, said.get(concept))))
+            });
+            let english = with_keywords(emoji.name(), self.annotations.get(concept));
+            let english = (ENGLISH.to_owned(), english);
+            WordsEntry {
+                concept: concept.clone(),
+                words: std::iter::once(english).chain(translated).collect(),
+            }
+        };
+        self.known.iter().map(entry).collect()
     }
 
     /// The manifest's line for `concept` in a style; nothing where no emoji is known.
     pub fn entry(&self, concept: &str, style: &str) -> Option<PictureEntry> {
         let emoji = self.known.get(concept)?;
-        let keywords = self
-            .annotations
-            .get(concept)
-            .map_or(&[][..], |said| &said.default);
+        let Words { name, tags } = with_keywords(emoji.name(), self.annotations.get(concept));
         Some(PictureEntry {
             image: format!("{style}/{concept}.png"),
             concept: concept.to_owned(),
-            name: emoji.name().to_owned(),
-            tags: keywords
-                .iter()
-                .filter(|&tag| tag != emoji.name())
-                .cloned()
-                .collect(),
+            name,
+            tags,
             style: style.to_owned(),
             skin_tone: emoji.as_str().contains(|c| SKIN_TONES.contains(&c)),
         })
@@ -124,6 +117,19 @@ impl Emojis {
 
     fn is_known(&self, concept: &str) -> bool {
         self.known.contains_key(concept)
+    }
+}
+
+/// A name and the keywords that go with it, without the name itself.
+fn with_keywords(name: &str, said: Option<&Annotation>) -> Words {
+    let keywords = said.map_or(&[][..], |said| &said.default);
+    Words {
+        name: name.to_owned(),
+        tags: keywords
+            .iter()
+            .filter(|&tag| tag != name)
+            .cloned()
+            .collect(),
     }
 }
 

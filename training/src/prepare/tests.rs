@@ -16,6 +16,12 @@ const ICONS: &str = r##"{
 const CHARACTERS: &str = r#"{"1f448": "hand-left", "1f449": "hand-right", "2764-fe0f": "nothing"}"#;
 const ANNOTATIONS: &str = r#"{"annotations": {"annotations": {
   "\ud83d\ude00": {"default": ["face", "grin", "grinning face"], "tts": ["grinning face"]}}}}"#;
+/// The keywords hold the name; one emoji is unknown, and one has no name.
+const GERMAN: &str = r#"{"annotations": {"annotations": {
+  "\u2764": {"default": ["Liebe"]}, "\u2190": {"tts": ["Pfeil nach links"]},
+  "\ud83d\ude00": {"default": ["Gesicht", "grinsendes Gesicht"], "tts": ["grinsendes Gesicht"]}}}}"#;
+const GERMAN_DERIVED: &str = r#"{"annotationsDerived": {"annotations": {
+  "\ud83d\udc4b\ud83c\udffb": {"default": ["Hand"], "tts": ["winkende Hand: helle Hautfarbe"]}}}}"#;
 const DERIVED: &str = r#"{"annotationsDerived": {"annotations": {}}}"#;
 
 fn write(file: &Path, text: &str) {
@@ -25,14 +31,13 @@ fn write(file: &Path, text: &str) {
 
 fn raw_folder(root: &Path) -> PrepareConfig {
     let raw = root.join("raw");
-    write(
-        &raw.join("cldr/annotations/annotations/en/annotations.json"),
-        ANNOTATIONS,
-    );
-    write(
-        &raw.join("cldr/derived/annotationsDerived/en/annotations.json"),
-        DERIVED,
-    );
+    for (language, single, sequences) in
+        [("en", ANNOTATIONS, DERIVED), ("de", GERMAN, GERMAN_DERIVED)]
+    {
+        let file = |kind: &str| raw.join(format!("cldr/{kind}/{language}/annotations.json"));
+        write(&file("annotations/annotations"), single);
+        write(&file("derived/annotationsDerived"), sequences);
+    }
     write(&raw.join("styles/plain/icons.json"), ICONS);
     write(&raw.join("styles/plain/chars.json"), CHARACTERS);
     PrepareConfig {
@@ -85,6 +90,35 @@ fn drawings_become_pictures_with_names_and_keywords_and_the_rest_is_reported() {
     assert_eq!(plain.pictures, 3);
     assert_eq!(plain.unknown, ["no-emoji-at-all"]);
     assert_eq!(plain.broken, ["nothing: shows nothing"]);
+}
+
+#[test]
+fn every_known_emoji_gets_its_words_in_every_fetched_language() {
+    let root = tempfile::tempdir().expect("a folder");
+    let config = raw_folder(root.path());
+    let report = prepare(&config).expect("pictures");
+    let text = fs::read_to_string(config.out.join("words.jsonl")).expect("words");
+    let entries: HashMap<String, words::Translations> = text
+        .lines()
+        .map(|line| serde_json::from_str::<words::WordsEntry>(line).expect("an entry"))
+        .map(|entry| (entry.concept, entry.words))
+        .collect();
+    let words = |name: &str, tags: &[&str]| words::Words {
+        name: name.to_owned(),
+        tags: tags.iter().map(|t| (*t).to_owned()).collect(),
+    };
+    let grinning = &entries["1f600"];
+    assert_eq!(grinning["en"], words("grinning face", &["face", "grin"]));
+    assert_eq!(grinning["de"], words("grinsendes Gesicht", &["Gesicht"]));
+    let waving = words("winkende Hand: helle Hautfarbe", &["Hand"]);
+    assert_eq!(entries["1f44b-1f3fb"]["de"], waving);
+    assert!(
+        !entries["2764"].contains_key("de"),
+        "has keywords and no name"
+    );
+    assert!(!entries.contains_key("2190"), "is no emoji");
+    assert_eq!(report.languages["de"], 2);
+    assert_eq!(report.languages["en"], entries.len());
 }
 
 #[test]
