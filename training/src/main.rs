@@ -56,6 +56,10 @@ enum Command {
         /// What computes: `cpu`, or `cuda` or `cuda:N` in a build with that feature.
         #[arg(long, default_value = "cpu")]
         device: Place,
+        /// On a GPU, round the factors of matrix products to TF32 (10 bits behind the point): several
+        /// times as fast.
+        #[arg(long)]
+        tf32: bool,
     },
     /// Write the last checkpoint of a run as a model folder.
     Export {
@@ -107,7 +111,11 @@ fn main() -> anyhow::Result<()> {
             run,
             until,
             device,
-        } => fit(&config, &run, until, device),
+            tf32,
+        } => {
+            candle_core::cuda::set_gemm_reduced_precision_f32(tf32);
+            fit(&config, &run, until, device)
+        }
         Command::Export {
             config,
             run,

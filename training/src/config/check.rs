@@ -220,6 +220,8 @@ mod tests {
     fn the_recipes_will_do() {
         check(&parsed(MINI)).expect("the recipe of the built-in model");
         check(&parsed(include_str!("../../recipes/mini/tune.toml"))).expect("its short form");
+        let second = include_str!("../../recipes/mini/mini-2.toml");
+        check(&parsed(second)).expect("the recipe of the second version");
         check(&parsed(&vit())).expect("the other tower");
     }
 
