@@ -2,6 +2,7 @@
 
 mod classes;
 mod interval;
+mod keywords;
 #[cfg(test)]
 mod tests;
 
@@ -10,6 +11,7 @@ pub use classes::{
     verdict,
 };
 pub use interval::{Interval, RESAMPLES, bootstrap, student, wilson};
+pub use keywords::keyword_queries;
 
 use embedding::Embedding;
 use rayon::prelude::*;

@@ -8,7 +8,7 @@ use encoders::{
     TextTokenizer,
     nn::{Form, NetworkConfig},
 };
-use engine::metrics::recall_at_k;
+use engine::metrics::{keyword_queries, recall_at_k};
 use serde::Serialize;
 
 use crate::{
@@ -32,6 +32,12 @@ pub struct StyleRecall {
     pub base_recall_at_10: f64,
     /// The same with the names in carriers that training never uses.
     pub base_carrier_recall_at_10: f64,
+    /// Share of [`keyword_queries`] with a picture that bears the keyword within the first 10, without
+    /// skin-tone variants.
+    pub keyword_hit_at_10: f64,
+    /// As `base_recall_at_10`, by language of the translated names.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub languages: BTreeMap<String, f64>,
 }
 
 /// Evaluates the running weights on each held-out style.
@@ -51,6 +57,16 @@ pub fn evaluate(
     let towers = Towers::new(parameters, network, specific_dim, form)?;
     let device = parameters.device();
     let side = network.image.image_size();
+    let encode_texts = |texts: &[String]| {
+        encode(texts, |part| {
+            let ids = part
+                .iter()
+                .map(|text| tokenizer.encode(text))
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|e| TrainingError::Tokenizer(e.into()))?;
+            Ok(towers.texts(&ids)?.shared)
+        })
+    };
     held_out
         .iter()
         .map(|(style, concepts)| {
@@ -60,14 +76,8 @@ pub fn evaluate(
                 Ok(towers.images(&pixels)?.shared)
             })?;
             let texts = |carrier: &str| {
-                encode(concepts, |part| {
-                    let ids = part
-                        .iter()
-                        .map(|(c, _)| tokenizer.encode(&carrier.replace("{}", &c.name)))
-                        .collect::<Result<Vec<_>, _>>()
-                        .map_err(|e| TrainingError::Tokenizer(e.into()))?;
-                    Ok(towers.texts(&ids)?.shared)
-                })
+                let names = concepts.iter().map(|(c, _)| carrier.replace("{}", &c.name));
+                encode_texts(&names.collect::<Vec<_>>())
             };
             let names = texts("{}")?;
             let all: Vec<usize> = (0..concepts.len()).collect();
@@ -80,25 +90,54 @@ pub fn evaluate(
             for carrier in UNSEEN_CARRIERS {
                 carriers += recall(&texts(carrier)?, &images, &base, 10);
             }
+            let gallery: Vec<Embedding> = base.iter().map(|i| images[*i].clone()).collect();
+            let share_of_hits = |queries: BTreeMap<&str, Vec<usize>>| {
+                let texts: Vec<String> = queries.keys().map(|text| (*text).to_owned()).collect();
+                let relevant: Vec<Vec<usize>> = queries.into_values().collect();
+                let texts = encode_texts(&texts)?;
+                let share = recall_at_k(&texts, &gallery, |i| relevant[i].clone(), &[10]);
+                Ok::<f64, TrainingError>(share[0])
+            };
+            let base_concepts: Vec<&Concept> = base.iter().map(|i| &concepts[*i].0).collect();
+            let english = base_concepts.iter().map(|c| (&c.name[..], &c.tags[..]));
+            let languages = translated_names(&base_concepts).into_iter();
             let found = StyleRecall {
                 pictures: concepts.len(),
                 recall_at_1: recall(&names, &images, &all, 1),
                 recall_at_10: recall(&names, &images, &all, 10),
                 base_recall_at_10: recall(&names, &images, &base, 10),
                 base_carrier_recall_at_10: carriers / UNSEEN_CARRIERS.len() as f64,
+                keyword_hit_at_10: share_of_hits(keyword_queries(english))?,
+                languages: languages
+                    .map(|(language, names)| Ok((language.to_owned(), share_of_hits(names)?)))
+                    .collect::<Result<_, TrainingError>>()?,
             };
             Ok((style.clone(), found))
         })
         .collect()
 }
 
-/// Shared embeddings of all concepts, one pass per [`BATCH`].
-fn encode(
-    concepts: &[(Concept, Vec<f32>)],
-    pass: impl Fn(&[(Concept, Vec<f32>)]) -> Result<Tensor, TrainingError>,
+/// By language, its names and for each the positions of the concepts that bear it.
+fn translated_names<'a>(
+    concepts: &[&'a Concept],
+) -> BTreeMap<&'a str, BTreeMap<&'a str, Vec<usize>>> {
+    let mut names: BTreeMap<&str, BTreeMap<&str, Vec<usize>>> = BTreeMap::new();
+    for (i, concept) in concepts.iter().enumerate() {
+        for (language, words) in &concept.translations {
+            let of_language = names.entry(language).or_default();
+            of_language.entry(&words.name).or_default().push(i);
+        }
+    }
+    names
+}
+
+/// Shared embeddings of all items, one pass per [`BATCH`].
+fn encode<T>(
+    items: &[T],
+    pass: impl Fn(&[T]) -> Result<Tensor, TrainingError>,
 ) -> Result<Vec<Embedding>, TrainingError> {
-    let mut embeddings = Vec::with_capacity(concepts.len());
-    for part in concepts.chunks(BATCH) {
+    let mut embeddings = Vec::with_capacity(items.len());
+    for part in items.chunks(BATCH) {
         for row in pass(part)?.to_vec2::<f32>()? {
             embeddings.push(Embedding::normalized(row)?);
         }
@@ -115,6 +154,41 @@ fn recall(queries: &[Embedding], gallery: &[Embedding], among: &[usize], k: usiz
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::words::Words;
+
+    #[test]
+    fn a_translated_name_is_asked_for_once_however_many_bear_it() {
+        let concept = |words: &[(&str, &str)]| Concept {
+            key: String::new(),
+            name: String::new(),
+            tags: Vec::new(),
+            skin_tone: false,
+            translations: words
+                .iter()
+                .map(|(language, name)| {
+                    let name = (*name).to_owned();
+                    (
+                        (*language).to_owned(),
+                        Words {
+                            name,
+                            tags: Vec::new(),
+                        },
+                    )
+                })
+                .collect(),
+            pictures: Vec::new(),
+        };
+        let concepts = [
+            concept(&[("de", "uhr"), ("nl", "klok")]),
+            concept(&[]),
+            concept(&[("de", "uhr"), ("nl", "uhr")]),
+        ];
+        let names = translated_names(&concepts.each_ref());
+        assert_eq!(names.keys().copied().collect::<Vec<_>>(), ["de", "nl"]);
+        assert_eq!(names["de"], BTreeMap::from([("uhr", vec![0, 2])]));
+        let dutch = BTreeMap::from([("klok", vec![0]), ("uhr", vec![2])]);
+        assert_eq!(names["nl"], dutch);
+    }
 
     #[test]
     fn recall_is_among_the_chosen_alone() {
