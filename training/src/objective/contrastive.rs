@@ -1,4 +1,4 @@
-//! What training minimises.
+//! Contrast of the pairs of a batch with each other.
 
 use candle_core::{D, Result, Tensor};
 use candle_nn::ops::log_softmax;
@@ -21,16 +21,25 @@ pub fn info_nce(
     log_scale: &Tensor,
     positives: &Tensor,
 ) -> Result<Tensor> {
-    let cosines = unit_rows(images)?.matmul(&unit_rows(texts)?.t()?)?;
-    let scale = log_scale.minimum(MAX_LOGIT_SCALE.ln())?.exp()?;
-    let logits = cosines.broadcast_mul(&scale)?;
+    let logits = logits(images, texts, log_scale)?;
     let by_image = cross_entropy(&logits, positives)?;
     let by_text = cross_entropy(&logits.t()?.contiguous()?, &positives.t()?.contiguous()?)?;
     (by_image + by_text)? * 0.5
 }
 
+/// Cosines `[n, m]` of images `[n, dim]` and texts `[m, dim]`, of any length, times the exponential of
+/// the scalar `log_scale`, which counts up to [`MAX_LOGIT_SCALE`].
+///
+/// # Errors
+/// When shapes do not fit each other.
+pub fn logits(images: &Tensor, texts: &Tensor, log_scale: &Tensor) -> Result<Tensor> {
+    let cosines = unit_rows(images)?.matmul(&unit_rows(texts)?.t()?)?;
+    let scale = log_scale.minimum(MAX_LOGIT_SCALE.ln())?.exp()?;
+    cosines.broadcast_mul(&scale)
+}
+
 /// Mean over rows of the cross-entropy with the positives of the row, which share its mass.
-fn cross_entropy(logits: &Tensor, positives: &Tensor) -> Result<Tensor> {
+pub(super) fn cross_entropy(logits: &Tensor, positives: &Tensor) -> Result<Tensor> {
     let targets = positives.broadcast_div(&positives.sum_keepdim(1)?)?;
     let log_probabilities = log_softmax(logits, D::Minus1)?;
     (targets * log_probabilities)?.sum(1)?.mean_all()?.neg()
