@@ -10,11 +10,19 @@ use fs_err as fs;
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
-use crate::{TrainingError, config::RunConfig, optimizer::AdamW, parameters::Parameters};
+use crate::{
+    TrainingError,
+    config::RunConfig,
+    objective::gamma::{LogZ, TwoWay},
+    optimizer::AdamW,
+    parameters::Parameters,
+};
 
 const FIRST: &str = "moment1/";
 const SECOND: &str = "moment2/";
 const STEP: &str = "step";
+/// Of `log Z`, by direction.
+const MEMORY: [&str; 2] = ["memory/by_row/", "memory/by_column/"];
 /// The one key of the file's metadata.
 const ORIGIN: &str = "run";
 
@@ -33,6 +41,19 @@ pub struct State<'a> {
     pub parameters: &'a Parameters,
     /// The moments.
     pub optimizer: &'a AdamW,
+    /// What the loss remembers of each item, where it does.
+    pub memory: Option<&'a TwoWay>,
+    /// Steps done.
+    pub step: usize,
+}
+
+/// What a checkpoint gives back beside the weights.
+#[derive(Default)]
+pub struct Restored {
+    /// The moments.
+    pub optimizer: AdamW,
+    /// What the loss remembers of each item, where it did.
+    pub memory: Option<TwoWay>,
     /// Steps done.
     pub step: usize,
 }
@@ -57,6 +78,13 @@ pub fn save(folder: &Path, state: &State) -> Result<(), TrainingError> {
     for (name, (first, second)) in &state.optimizer.moments {
         tensors.insert(format!("{FIRST}{name}"), first.clone());
         tensors.insert(format!("{SECOND}{name}"), second.clone());
+    }
+    if let Some(memory) = state.memory {
+        for (prefix, of) in MEMORY.into_iter().zip([&memory.by_row, &memory.by_column]) {
+            for (name, tensor) in of.to_tensors()? {
+                tensors.insert(format!("{prefix}{name}"), tensor);
+            }
+        }
     }
     let step = Tensor::new(state.step as i64, &Device::Cpu)?;
     tensors.insert(STEP.to_owned(), step);
@@ -117,12 +145,11 @@ impl Checkpoint {
         }))
     }
 
-    /// Sets `parameters`, which must have all tensors already. Returns the optimizer's state and
-    /// the number of steps done.
+    /// Sets `parameters`, which must have all tensors already, and returns the rest.
     ///
     /// # Errors
     /// When a tensor is missing or has another shape.
-    pub fn restore(&self, parameters: &Parameters) -> Result<(AdamW, usize), TrainingError> {
+    pub fn restore(&self, parameters: &Parameters) -> Result<Restored, TrainingError> {
         for (name, _) in parameters.all() {
             parameters.set(name, self.tensor(name)?)?;
         }
@@ -136,8 +163,21 @@ impl Checkpoint {
             let (first, second) = (moment(FIRST)?, moment(SECOND)?);
             optimizer.moments.insert(name.to_owned(), (first, second));
         }
-        let step = self.tensor(STEP)?.to_scalar::<i64>()? as usize;
-        Ok((optimizer, step))
+        let memory = |prefix: &str| -> Result<LogZ, TrainingError> {
+            let part = |name: &str| self.tensor(&format!("{prefix}{name}"));
+            Ok(LogZ::from_tensors(part("log_z")?, part("visits")?)?)
+        };
+        let [by_row, by_column] = MEMORY;
+        let remembers = self.tensors.keys().any(|name| name.starts_with(by_row));
+        let memory = remembers.then(|| {
+            let (by_row, by_column) = (memory(by_row)?, memory(by_column)?);
+            Ok::<_, TrainingError>(TwoWay { by_row, by_column })
+        });
+        Ok(Restored {
+            optimizer,
+            memory: memory.transpose()?,
+            step: self.tensor(STEP)?.to_scalar::<i64>()? as usize,
+        })
     }
 
     fn tensor(&self, name: &str) -> Result<&Tensor, TrainingError> {

@@ -11,7 +11,10 @@ use encoders::nn::{
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
-use crate::{TrainingError, objective::latent::LatentWeights};
+use crate::{
+    TrainingError,
+    objective::{gamma::GammaConfig, latent::LatentWeights},
+};
 
 /// Everything that decides the result of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -122,6 +125,8 @@ pub struct TextSection {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ObjectiveConfig {
+    /// How images and texts are contrasted; `InfoNCE` where nothing is said.
+    pub contrast: Option<GammaConfig>,
     /// Weights of the terms beside the cross-modal contrast.
     pub latent: LatentWeights,
 }

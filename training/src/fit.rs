@@ -5,12 +5,14 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
 use candle_core::{DType, Device, Tensor};
 use encoders::nn::{Form, NetworkConfig};
 use fs_err as fs;
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
 use crate::{
     TrainingError,
     augment::augment,
-    checkpoint::{self, Checkpoint},
+    checkpoint::{self, Checkpoint, Restored},
     config::{AugmentConfig, RunConfig},
     evaluate::{StyleRecall, evaluate},
     loader::{Batch, BatchSource, Loader},
@@ -18,7 +20,9 @@ use crate::{
     metrics::Metrics,
     objective::{
         MAX_LOGIT_SCALE,
-        latent::{Latent, LatentReport, Positives, Views, latent_loss},
+        gamma::{Anchors, GammaReport, LogZ, TwoWay},
+        latent::{Latent, LatentReport, Positives, Views, cross_modal, with_structures},
+        logits,
     },
     optimizer::{AdamW, learning_rate},
     parameters::Parameters,
@@ -36,6 +40,9 @@ pub struct StepReport {
     /// Values of its terms before they were weighted.
     #[serde(flatten)]
     pub terms: LatentReport,
+    /// What the gamma-augmented contrast saw, where it is used.
+    #[serde(flatten)]
+    pub gamma: Option<GammaReport>,
     /// Length of the gradient before clipping.
     pub gradient: f64,
     /// Factor from cosines to logits.
@@ -59,6 +66,7 @@ pub struct Run {
     pub tokenizer: String,
     towers: Towers,
     optimizer: AdamW,
+    memory: Option<TwoWay>,
     source: Arc<BatchSource>,
     held_out: BTreeMap<String, Vec<(Concept, Vec<f32>)>>,
     step: usize,
@@ -98,7 +106,13 @@ impl Run {
         let specific_dim = config.model.specific_dim();
         let towers = Towers::new(&mut parameters, &network, specific_dim, form)?;
         let restored = saved.map(|saved| saved.restore(&parameters)).transpose()?;
-        let (optimizer, step) = restored.unwrap_or_default();
+        let Restored {
+            optimizer,
+            memory,
+            step,
+        } = restored.unwrap_or_default();
+        let concepts = dataset.training;
+        let memory = memory_of(concepts.len(), memory, config, folder)?;
         let side = network.image.image_size();
         let held_out = dataset.held_out.into_iter().map(|(style, concepts)| {
             let still = |c: Concept| {
@@ -108,7 +122,6 @@ impl Run {
             (style, concepts.into_iter().map(still).collect())
         });
         let held_out = held_out.collect();
-        let concepts = dataset.training;
         let source = Arc::new(BatchSource {
             concepts,
             tokenizer: words,
@@ -121,6 +134,7 @@ impl Run {
             tokenizer,
             towers,
             optimizer,
+            memory,
             source,
             held_out,
             step,
@@ -171,6 +185,7 @@ impl Run {
                     tokenizer: &self.tokenizer,
                     parameters: &self.parameters,
                     optimizer: &self.optimizer,
+                    memory: self.memory.as_ref(),
                     step: self.step,
                 };
                 checkpoint::save(folder, &state)?;
@@ -201,7 +216,26 @@ impl Run {
                 texts,
             },
         };
-        let (loss, terms) = latent_loss(&of, &config.objective.latent)?;
+        let (base, gamma) = match (&config.objective.contrast, &mut self.memory) {
+            (Some(contrast), Some(memory)) => {
+                let anchors = Anchors {
+                    logits: &logits(&shared.image, &shared.text, of.log_scale)?,
+                    positives: &of.positives.cross,
+                    items: &batch.items,
+                    negatives: self.source.concepts.len() as f64 - 1.0,
+                };
+                // Apart from the streams of the batches, which count up.
+                let mut random = ChaCha8Rng::seed_from_u64(config.seed);
+                random.set_stream(u64::MAX - self.step as u64);
+                let (loss, report) = contrast.both_ways(&anchors, memory, &mut random)?;
+                (loss, Some(report))
+            }
+            _ => (
+                cross_modal(&shared, of.log_scale, &of.positives.cross)?,
+                None,
+            ),
+        };
+        let (loss, terms) = with_structures(base, &of, &config.objective.latent)?;
         let value = loss.to_scalar::<f32>()?;
         if !value.is_finite() {
             return Err(TrainingError::Diverged {
@@ -226,6 +260,7 @@ impl Run {
             step: self.step,
             loss: value,
             terms,
+            gamma,
             gradient,
             logit_scale: log_scale.exp().min(MAX_LOGIT_SCALE),
             learning_rate: rate,
@@ -263,9 +298,38 @@ impl Run {
     }
 }
 
+/// What the loss remembers of the training data: nothing where it needs none.
+fn memory_of(
+    items: usize,
+    saved: Option<TwoWay>,
+    config: &RunConfig,
+    folder: &Path,
+) -> Result<Option<TwoWay>, TrainingError> {
+    if config.objective.contrast.is_none() {
+        return Ok(None);
+    }
+    let new = || LogZ::new(items);
+    let memory = saved.unwrap_or_else(|| TwoWay {
+        by_row: new(),
+        by_column: new(),
+    });
+    let known = memory.by_row.values().len();
+    // Without data nothing is trained: the run is only looked at.
+    if items > 0 && known != items {
+        return Err(TrainingError::Checkpoint {
+            file: checkpoint::file(folder),
+            problem: format!(
+                "remembers {known} items and the training data has {items}; use the data that the \
+                 run began with, or another folder"
+            ),
+        });
+    }
+    Ok(Some(memory))
+}
+
 /// The first picture of a concept on white, unvaried.
 fn as_it_is(concept: &Concept, side: usize) -> Vec<f32> {
-    let mut random = <rand_chacha::ChaCha8Rng as rand::SeedableRng>::seed_from_u64(0);
+    let mut random = ChaCha8Rng::seed_from_u64(0);
     concept
         .pictures
         .first()

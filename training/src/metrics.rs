@@ -60,6 +60,7 @@ mod tests {
         StepReport {
             step,
             terms: LatentReport::default(),
+            gamma: None,
             loss: 1.5,
             gradient: 2.0,
             logit_scale: 3.0,

@@ -388,6 +388,62 @@ fn a_resumed_run_ends_in_the_bytes_of_an_uninterrupted_one() {
     assert!(state(whole.path()) == state(parts.path()), "states differ");
 }
 
+/// Every structure at once, and a memory of each item.
+fn all_objectives() -> ObjectiveConfig {
+    let text = "[contrast]\nmode = \"gamma_sampled\"\ngain_decay = 0.8\nmin_gain = 0.2\n\
+                [latent]\nin_modal = 1.0\nseparation = 0.1\nbridge = 0.3\ngeometric = 0.05\n\
+                geometric_views = 0.05";
+    toml::from_str(text).expect("an objective")
+}
+
+#[test]
+fn a_resumed_run_with_every_objective_ends_in_the_bytes_of_an_uninterrupted_one() {
+    let mut config = config(residual(), 16, 8);
+    config.objective = all_objectives();
+    config.model.specific = true;
+    let (whole, parts) = (
+        tempfile::tempdir().expect("one"),
+        tempfile::tempdir().expect("two"),
+    );
+    let (_, expected) = run(&config, whole.path(), 8);
+    let (_, mut seen) = run(&config, parts.path(), 3);
+    seen.extend(run(&config, parts.path(), 8).1);
+    assert_eq!(losses(&seen), losses(&expected));
+    assert!(state(whole.path()) == state(parts.path()), "states differ");
+    let last = expected.last().expect("a report");
+    let gamma = last.gamma.expect("the gamma-augmented contrast reports");
+    assert!(
+        gamma.estimate.is_finite() && gamma.capped <= 1.0,
+        "{gamma:?}"
+    );
+    let terms = &last.terms;
+    assert!(terms.in_modal.is_some() && terms.bridge.is_some() && terms.uniformity.is_some());
+}
+
+#[test]
+fn specific_projections_that_were_trained_are_exported_and_served() {
+    let mut config = config(residual(), 16, 6);
+    config.objective = all_objectives();
+    config.model.specific = true;
+    let folder = tempfile::tempdir().expect("a folder");
+    let (trained, _) = run(&config, folder.path(), 6);
+    let out = tempfile::tempdir().expect("a folder");
+    let card = Card {
+        name: "specific".to_owned(),
+        ..Card::default()
+    };
+    export(&trained, card, Stored::F32, out.path()).expect("exports");
+    let model = Model::load(out.path()).expect("loads");
+    let dim = config.model.dim;
+    for modality in embedding::Modality::ALL {
+        let space = model.spaces().specific(modality).expect("a specific space");
+        assert_eq!(
+            space.dim, dim,
+            "{modality}: trained, not what the shared one leaves over"
+        );
+    }
+}
+
 #[test]
 fn a_run_that_is_killed_between_checkpoints_does_the_steps_behind_the_last_one_again() {
     let mut config = config(residual(), 16, 12);

@@ -1,7 +1,7 @@
 //! Which values a run can work with.
 
 use super::{AugmentConfig, ImageSection, ModelSection, OptimizerConfig, RunConfig};
-use crate::{TrainingError, words::ENGLISH};
+use crate::{TrainingError, objective::gamma::GammaConfig, words::ENGLISH};
 
 /// The key, whether its value will do, and what it may hold.
 type Rule = (&'static str, bool, &'static str);
@@ -38,9 +38,17 @@ pub fn check(config: &RunConfig) -> Result<(), TrainingError> {
             SHARE,
         ),
     ];
-    let rules = model(&config.model).into_iter();
+    config.objective.latent.check()?;
+    let separates = config.objective.latent.separation > 0.0;
+    let specific = (
+        "model.specific",
+        config.model.specific || !separates,
+        "true where objective.latent.separation is above 0",
+    );
+    let rules = model(&config.model).into_iter().chain([specific]);
     let rules = rules
         .chain(image(&config.model.image))
+        .chain(contrast(config.objective.contrast.as_ref()))
         .chain(optimizer(&config.optimizer))
         .chain(words)
         .chain(languages(config))
@@ -145,6 +153,21 @@ fn languages(config: &RunConfig) -> Vec<Rule> {
             is_share(share) && (share == 0.0 || !languages.is_empty()),
             "between 0 and 1, and 0 where data.languages names none",
         ),
+    ]
+}
+
+fn contrast(config: Option<&GammaConfig>) -> Vec<Rule> {
+    let Some(config) = config else {
+        return Vec::new();
+    };
+    let (decay, least) = (f64::from(config.gain_decay), f64::from(config.min_gain));
+    vec![
+        (
+            "objective.contrast.gain_decay",
+            decay > 0.5 && decay <= 1.0,
+            "above 0.5, at most 1",
+        ),
+        ("objective.contrast.min_gain", is_share(least), SHARE),
     ]
 }
 

@@ -27,7 +27,10 @@ pub fn info_nce(
 
 /// Cosines of unit rows `[n, dim]` and `[m, dim]` times the exponential of the scalar `log_scale`,
 /// which counts up to [`MAX_LOGIT_SCALE`]: `[n, m]`.
-pub(super) fn logits(rows: &Tensor, keys: &Tensor, log_scale: &Tensor) -> Result<Tensor> {
+///
+/// # Errors
+/// When shapes do not fit each other.
+pub fn logits(rows: &Tensor, keys: &Tensor, log_scale: &Tensor) -> Result<Tensor> {
     let scale = log_scale.minimum(MAX_LOGIT_SCALE.ln())?.exp()?;
     rows.matmul(&keys.t()?)?.broadcast_mul(&scale)
 }

@@ -93,11 +93,11 @@ impl LatentWeights {
     /// When a weight is negative or no number, or t is outside 0 to 1; the message names its key.
     pub fn check(&self) -> Result<(), TrainingError> {
         for (key, weight) in [
-            ("latent.in_modal", self.in_modal),
-            ("latent.separation", self.separation),
-            ("latent.bridge", self.bridge),
-            ("latent.geometric", self.geometric),
-            ("latent.geometric_views", self.geometric_views),
+            ("objective.latent.in_modal", self.in_modal),
+            ("objective.latent.separation", self.separation),
+            ("objective.latent.bridge", self.bridge),
+            ("objective.latent.geometric", self.geometric),
+            ("objective.latent.geometric_views", self.geometric_views),
         ] {
             if !(weight.is_finite() && weight >= 0.0) {
                 let expected = "a number of at least 0";
@@ -105,7 +105,7 @@ impl LatentWeights {
             }
         }
         if !(0.0..=1.0).contains(&self.bridge_t) {
-            let (key, expected) = ("latent.bridge_t", "between 0 and 1");
+            let (key, expected) = ("objective.latent.bridge_t", "between 0 and 1");
             return Err(TrainingError::Value { key, expected });
         }
         Ok(())
