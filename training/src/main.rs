@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use training::{
     checkpoint,
     config::RunConfig,
+    experiment,
     export::export,
     fit::Run,
     manifest::Dataset,
@@ -82,6 +83,17 @@ enum Command {
         #[arg(long)]
         full_precision: bool,
     },
+    /// Run an experiment on made-up data; fails where it does not show what it claims.
+    Experiment {
+        /// Which one.
+        name: experiment::Name,
+        /// Take seconds in place of minutes, with wider bounds.
+        #[arg(long)]
+        reduced: bool,
+        /// Where its table and plot go.
+        #[arg(long, default_value = "experiments")]
+        out: PathBuf,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -115,6 +127,12 @@ fn main() -> anyhow::Result<()> {
         } => {
             candle_core::cuda::set_gemm_reduced_precision_f32(tf32);
             fit(&config, &run, until, device)
+        }
+        Command::Experiment { name, reduced, out } => {
+            let outcome = experiment::run(name, reduced, &out)?;
+            print!("{outcome}");
+            anyhow::ensure!(outcome.passed(), "the figures do not show what is claimed");
+            Ok(())
         }
         Command::Export {
             config,

@@ -55,8 +55,7 @@ impl Bank {
     pub fn from_keys(keys: &Tensor) -> Result<Self> {
         let lengths = keys.to_dtype(DType::F32)?.sqr()?.sum(1)?.sqrt()?;
         for (row, length) in lengths.to_vec1::<f32>()?.into_iter().enumerate() {
-            // Not a number is not within either.
-            if !((length - 1.0).abs() <= LENGTH_TOLERANCE) {
+            if length.is_nan() || (length - 1.0).abs() > LENGTH_TOLERANCE {
                 candle_core::bail!("key {row} has length {length}, expected 1: normalize the keys");
             }
         }

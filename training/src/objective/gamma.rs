@@ -104,8 +104,6 @@ pub struct Weights {
     pub log_u: Vec<f32>,
     /// `ln Z` by anchor as remembered, this batch included.
     pub log_z: Vec<f32>,
-    /// How many were cut to [`MAX_WEIGHTS`].
-    pub capped: usize,
 }
 
 impl GammaConfig {
@@ -133,7 +131,8 @@ impl GammaConfig {
         let counted: Vec<usize> = (0..n).filter(|i| counts[*i] > 0.0).collect();
         let items: Vec<usize> = counted.iter().map(|i| anchors.items[*i]).collect();
         let estimates: Vec<f32> = counted.iter().map(|i| log_z[*i]).collect();
-        let weights = self.weights(memory, &items, &estimates, random)?;
+        let mut weights = self.weights(memory, &items, &estimates, random)?;
+        let capped = weights.cap(&estimates);
         let total: f32 = counted
             .iter()
             .zip(&weights.log_z)
@@ -141,7 +140,7 @@ impl GammaConfig {
             .sum();
         let report = GammaReport {
             estimate: total / counted.len().max(1) as f32,
-            capped: weights.capped as f32 / n as f32,
+            capped: capped as f32 / n as f32,
         };
         let loss = match self.mode {
             GammaMode::Infonce => contrast(anchors.logits, anchors.positives)?,
@@ -177,8 +176,8 @@ impl GammaConfig {
         };
         let (by_column, column) = self.loss(&turned, &mut memory.by_column, random)?;
         let report = GammaReport {
-            estimate: (row.estimate + column.estimate) / 2.0,
-            capped: (row.capped + column.capped) / 2.0,
+            estimate: f32::midpoint(row.estimate, column.estimate),
+            capped: f32::midpoint(row.capped, column.capped),
         };
         Ok((((by_row + by_column)? * 0.5)?, report))
     }
@@ -199,20 +198,24 @@ impl GammaConfig {
             GammaMode::Infonce | GammaMode::InfonceRescaled => estimates.to_vec(),
             _ => memory.update(items, estimates, self)?,
         };
+        let log_u = log_z.iter().map(|log_z| self.mode.log_draw(random) - log_z);
+        let log_u = log_u.collect();
+        Ok(Weights { log_u, log_z })
+    }
+}
+
+impl Weights {
+    /// Cuts what the candidates of a row weigh to [`MAX_WEIGHTS`]. `estimates` are the batch's own `ln Z` by
+    /// anchor. Returns how many rows were cut: each of them is biased, toward smaller `Z`.
+    pub fn cap(&mut self, estimates: &[f32]) -> usize {
         let mut capped = 0;
-        let log_u = log_z.iter().zip(estimates).map(|(log_z, estimate)| {
-            let log_u = self.mode.log_draw(random) - log_z;
+        for (log_u, estimate) in self.log_u.iter_mut().zip(estimates) {
             // The weights of a row sum to `u` times the batch's own estimate of `Z`.
             let most = MAX_WEIGHTS.ln() - estimate;
-            capped += usize::from(log_u > most);
-            log_u.min(most)
-        });
-        let log_u = log_u.collect();
-        Ok(Weights {
-            log_u,
-            log_z,
-            capped,
-        })
+            capped += usize::from(*log_u > most);
+            *log_u = log_u.min(most);
+        }
+        capped
     }
 }
 
