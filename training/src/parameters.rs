@@ -105,7 +105,7 @@ impl Source for Parameters {
 }
 
 /// One draw from the standard normal distribution (Box, Muller 1958).
-fn normal(random: &mut impl Rng) -> f32 {
+pub(crate) fn normal(random: &mut impl Rng) -> f32 {
     let u: f64 = 1.0 - random.random::<f64>();
     let v: f64 = random.random();
     ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
