@@ -134,7 +134,7 @@ impl LayerMap {
         let pairs = (1..=student_layers).map(|m| (m - 1, teacher(m) - 1));
         match self {
             Self::Uniform => pairs.collect(),
-            Self::Last => pairs.last().into_iter().collect(),
+            Self::Last => pairs.rev().take(1).collect(),
         }
     }
 
