@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod config;
 mod error;
 pub mod evaluate;
+pub mod experiment;
 pub mod export;
 pub mod fit;
 pub mod loader;
