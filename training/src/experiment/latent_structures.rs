@@ -11,6 +11,8 @@ mod towers;
 
 use std::fmt::Write as _;
 
+use rayon::prelude::*;
+
 use self::{
     data::pairs,
     measure::{Gap, Measured, gap, measure},
@@ -115,23 +117,27 @@ pub(super) fn run(reduced: bool) -> Result<Outcome, TrainingError> {
         arms.push(arm("+Sep .1 +Br .3", with_bridge, DIM));
         arms.push(arm("width control: +Sep .1, 32+32", SEP, 2 * DIM));
     }
+    let one = |arm: &Arm, seed| -> Result<(Measured, Option<Gap>), TrainingError> {
+        let (training, test) = pairs(seed, size.training, size.test)?;
+        let towers = Towers::new(seed, arm.dim)?;
+        train(&towers, &training, &arm.weights, size.steps, seed)?;
+        let gap = (arm.name == CROSS).then(|| gap(&towers, &training, &test));
+        Ok((measure(&towers, &training, &test)?, gap.transpose()?))
+    };
+    let runs = arms.par_iter().map(|arm| {
+        let seeds = (0..size.seeds).into_par_iter();
+        seeds.map(|seed| one(arm, seed)).collect()
+    });
+    let runs = runs.collect::<Result<Vec<Vec<_>>, _>>()?;
     let mut table = String::from(
         "| | R@1 | image's attribute from z | z^i | [z; z^i] | text's from z | [z; z^i] \
          | neighbors in z | in z^i | cos^2(z, z^i) |\n|---|---|---|---|---|---|---|---|---|---|\n",
     );
     let mut means = Vec::new();
     let mut gaps = Vec::new();
-    for arm in &arms {
-        let mut measured = Vec::new();
-        for seed in 0..size.seeds {
-            let (training, test) = pairs(seed, size.training, size.test)?;
-            let towers = Towers::new(seed, arm.dim)?;
-            train(&towers, &training, &arm.weights, size.steps, seed)?;
-            measured.push(measure(&towers, &training, &test)?);
-            if arm.name == CROSS {
-                gaps.push(gap(&towers, &training, &test)?);
-            }
-        }
+    for (arm, runs) in arms.iter().zip(runs) {
+        let measured: Vec<Measured> = runs.iter().map(|(measured, _)| *measured).collect();
+        gaps.extend(runs.iter().filter_map(|(_, gap)| *gap));
         let m = Measured::mean(&measured);
         let (recall, error) = spread(&measured.iter().map(|m| m.recall).collect::<Vec<_>>());
         // A head that no loss reaches is a random projection.
