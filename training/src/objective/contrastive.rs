@@ -21,18 +21,18 @@ pub fn info_nce(
     log_scale: &Tensor,
     positives: &Tensor,
 ) -> Result<Tensor> {
-    let logits = logits(&unit_rows(images)?, &unit_rows(texts)?, log_scale)?;
-    both_ways(&logits, positives)
+    both_ways(&logits(images, texts, log_scale)?, positives)
 }
 
-/// Cosines of unit rows `[n, dim]` and `[m, dim]` times the exponential of the scalar `log_scale`,
-/// which counts up to [`MAX_LOGIT_SCALE`]: `[n, m]`.
+/// Cosines `[n, m]` of images `[n, dim]` and texts `[m, dim]`, of any length, times the exponential of
+/// the scalar `log_scale`, which counts up to [`MAX_LOGIT_SCALE`].
 ///
 /// # Errors
 /// When shapes do not fit each other.
-pub fn logits(rows: &Tensor, keys: &Tensor, log_scale: &Tensor) -> Result<Tensor> {
+pub fn logits(images: &Tensor, texts: &Tensor, log_scale: &Tensor) -> Result<Tensor> {
+    let cosines = unit_rows(images)?.matmul(&unit_rows(texts)?.t()?)?;
     let scale = log_scale.minimum(MAX_LOGIT_SCALE.ln())?.exp()?;
-    rows.matmul(&keys.t()?)?.broadcast_mul(&scale)
+    cosines.broadcast_mul(&scale)
 }
 
 /// Mean of [`contrast`] of rows with columns and of columns with rows.

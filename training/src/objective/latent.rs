@@ -183,7 +183,11 @@ pub fn with_structures(
         terms.add(|r| &mut r.uniformity, uniformity(specific)?, weight)?;
     }
     if weights.bridge > 0.0 {
-        let middle = view(&of.shared.image_augmented, "bridge", "augmented images")?;
+        let middle = view(
+            of.shared.image_augmented.as_ref(),
+            "bridge",
+            "augmented images",
+        )?;
         let term = brownian_bridge(&of.shared.image, &of.shared.text, middle, weights.bridge_t)?;
         terms.add(|r| &mut r.bridge, term, weights.bridge)?;
     }
@@ -238,15 +242,18 @@ impl Terms {
 impl Views {
     /// Both augmented views.
     fn augmented(&self, term: &'static str) -> Result<(&Tensor, &Tensor), TrainingError> {
-        let images = view(&self.image_augmented, term, "augmented images")?;
-        Ok((images, view(&self.text_augmented, term, "augmented texts")?))
+        let images = view(self.image_augmented.as_ref(), term, "augmented images")?;
+        Ok((
+            images,
+            view(self.text_augmented.as_ref(), term, "augmented texts")?,
+        ))
     }
 }
 
 fn view<'a>(
-    of: &'a Option<Tensor>,
+    of: Option<&'a Tensor>,
     term: &'static str,
     view: &'static str,
 ) -> Result<&'a Tensor, TrainingError> {
-    of.as_ref().ok_or(TrainingError::View { term, view })
+    of.ok_or(TrainingError::View { term, view })
 }

@@ -1,7 +1,9 @@
 //! What training minimises.
 
+pub mod attention;
 pub mod bank;
 mod contrastive;
+pub mod distillation;
 pub mod gamma;
 #[cfg(test)]
 mod gradients;
