@@ -53,6 +53,14 @@ pub fn info(places: &Places, args: &ModelInfoArgs) -> Result<()> {
         ("image tower", tower(&info.image)),
         ("probabilities", model.scoring().to_string()),
         (
+            "languages",
+            if info.languages.is_empty() {
+                "not stated".to_owned()
+            } else {
+                info.languages.join(", ")
+            },
+        ),
+        (
             "license",
             info.license
                 .clone()
@@ -75,7 +83,7 @@ pub fn info(places: &Places, args: &ModelInfoArgs) -> Result<()> {
 fn tower(info: &TowerInfo) -> String {
     let checked = match &info.probes {
         Some(probes) => format!("cosine {:.6} to its probes", probes.least_cosine),
-        None => "not verified".to_owned(),
+        None => "not verified (`diptych model check` does)".to_owned(),
     };
     format!("{}, kernels {}, {checked}", info.precision, info.kernels)
 }

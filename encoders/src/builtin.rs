@@ -16,5 +16,6 @@ pub(crate) fn files() -> Files<'static> {
         tokenizer_config: None,
         weights: include_bytes!("../builtin/model.safetensors"),
         card: Some(include_bytes!("../builtin/diptych.json")),
+        readme: None,
     }
 }

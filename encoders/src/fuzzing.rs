@@ -122,6 +122,7 @@ fn good<'a>(small: &'a SmallFiles, weights: &'a [u8]) -> Files<'a> {
         tokenizer_config: small.tokenizer_config.as_deref(),
         weights,
         card: small.card.as_deref(),
+        readme: small.readme.as_deref(),
     }
 }
 

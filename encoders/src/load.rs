@@ -84,6 +84,7 @@ impl Loader<'_> {
             tokenizer_config: small.tokenizer_config.as_deref(),
             weights: &weights,
             card: small.card.as_deref(),
+            readme: small.readme.as_deref(),
         };
         Ok(Self {
             layout: small.layout,

@@ -39,6 +39,9 @@ pub struct ModelInfo {
     pub image: TowerInfo,
     /// License of the weights, where the folder says it.
     pub license: Option<String>,
+    /// Languages that the text tower was trained for, as BCP 47 writes them; empty where the folder
+    /// does not say.
+    pub languages: Vec<String>,
     /// What it is for and where it comes from, where the folder says it.
     pub description: Option<String>,
 }
@@ -147,6 +150,7 @@ impl Model {
             text: TowerInfo::new(text_run, text.bytes()),
             image: TowerInfo::new(image_run, image.bytes()),
             license: card.license,
+            languages: card.languages,
             description: card.description,
         };
         let text = TextEncoder {

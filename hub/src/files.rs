@@ -14,8 +14,9 @@ const PARTS: [&str; 2] = [
 ];
 /// Endings of weights that are not read.
 const OTHER_WEIGHTS: [&str; 6] = [".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx"];
-/// Taken along where they are there. What the second says may change the ids of a text.
-const OPTIONAL: [&str; 2] = ["diptych.json", "tokenizer_config.json"];
+/// Taken along where they are there: license and languages, the card, and what may change the ids of a
+/// text.
+const OPTIONAL: [&str; 3] = ["README.md", "diptych.json", "tokenizer_config.json"];
 
 /// One way in which a model lies in a repository, the preferred one first.
 struct Form {
@@ -134,6 +135,7 @@ mod tests {
             "config.json",
             "preprocessor_config.json",
             "tokenizer.json",
+            "README.md",
             "model.safetensors",
         ];
         assert_eq!(of(&[&open[..], &hub].concat()).expect("complete"), expected);

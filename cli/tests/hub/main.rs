@@ -51,7 +51,8 @@ impl Place {
             .join(format!("models--{}", NAME.replace('/', "--")))
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// The binary as it sees this hub.
+    fn started(&self) -> Command {
         let mut command = diptych(&self.world.path("data"));
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().to_ascii_uppercase();
@@ -63,7 +64,13 @@ impl Place {
         }
         command
             .env("HF_ENDPOINT", &self.hub.url)
-            .env("HF_HOME", self.world.path("hf"))
+            .env("HF_HOME", self.world.path("hf"));
+        command
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.started();
+        command
             .args(["embed", "--text", "a red bicycle", "--json"])
             .args(arguments);
         command
@@ -578,4 +585,13 @@ fn an_endpoint_that_is_no_url_or_no_hub_is_named() {
     refused(&place.by_name(), &["JSON", "HF_ENDPOINT"]);
     place.hub.state().broken = Some(418);
     refused(&place.by_name(), &["HTTP 418"]);
+}
+
+#[test]
+fn what_the_readme_of_a_repository_states_is_shown() {
+    let place = Place::new();
+    let mut command = place.started();
+    let shown = answer(&ran(command.args(["model", "info", "--json", "--model", NAME])));
+    assert_eq!(shown["license"], "apache-2.0");
+    assert_eq!(shown["languages"], serde_json::json!(["en", "tlh"]));
 }

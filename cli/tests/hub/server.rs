@@ -89,9 +89,9 @@ impl Hub {
             let content = fs_err::read(&path).expect("read");
             hub.state().files.insert((COMMIT.to_owned(), name), content);
         }
-        for name in ["README.md", "pytorch_model.bin"] {
-            hub.put(COMMIT, name, b"not needed".to_vec());
-        }
+        hub.put(COMMIT, "pytorch_model.bin", b"not needed".to_vec());
+        let readme = "---\nlicense: apache-2.0\nlanguage:\n- en\n- tlh\n---\n# A model\n";
+        hub.put(COMMIT, "README.md", readme.into());
         hub.state()
             .revisions
             .insert("main".to_owned(), COMMIT.to_owned());

@@ -8,6 +8,7 @@
 
 mod config;
 mod open_clip;
+mod readme;
 mod siglip;
 mod small;
 mod source;
@@ -39,6 +40,7 @@ const WEIGHTS: &str = "model.safetensors";
 const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
 const OPEN_CLIP_WEIGHTS: &str = "open_clip_model.safetensors";
 const CARD: &str = "diptych.json";
+const README: &str = "README.md";
 
 /// Every family, for messages.
 const SUPPORTED: &str = "\"clip\" (CLIP of OpenAI, LAION and DataComp), \"siglip\" (SigLIP, and SigLIP 2 \
@@ -80,6 +82,9 @@ pub struct Card {
     /// License of the weights, as an SPDX expression.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub license: Option<String>,
+    /// Languages that its text tower was trained for, as BCP 47 writes them; empty where nothing says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub languages: Vec<String>,
     /// Where it comes from, what it is for, and what it is not for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
@@ -102,6 +107,8 @@ pub(crate) struct Files<'a> {
     pub tokenizer_config: Option<&'a [u8]>,
     pub weights: &'a [u8],
     pub card: Option<&'a [u8]>,
+    /// What the hub shows of a model; it states what a card does not.
+    pub readme: Option<&'a [u8]>,
 }
 
 /// A model folder, read and checked, but for the weights.
@@ -132,7 +139,7 @@ impl Files<'_> {
         let context = network.text.context_length;
         let tokenizer = TextTokenizer::with_rules(self.tokenizer, &file, context, &rules)?;
         check_tokenizer(&tokenizer, &network, &file, self.layout)?;
-        let card = if let Some(contents) = self.card {
+        let mut card = if let Some(contents) = self.card {
             let file = self.folder.join(CARD);
             parse_card(contents, file)?
         } else {
@@ -141,6 +148,11 @@ impl Files<'_> {
                 ..Card::default()
             }
         };
+        let stated = self.readme.map(readme::stated).unwrap_or_default();
+        card.license = card.license.or(stated.license);
+        if card.languages.is_empty() {
+            card.languages = stated.languages;
+        }
         Ok(Description {
             fingerprint: self.fingerprint(&network),
             network,

@@ -5,8 +5,8 @@ use std::path::Path;
 use fs_err as fs;
 
 use super::{
-    CARD, CONFIG, Layout, OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, PREPROCESSOR, SUPPORTED, TOKENIZER,
-    TOKENIZER_CONFIG, WEIGHTS,
+    CARD, CONFIG, Layout, OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, PREPROCESSOR, README, SUPPORTED,
+    TOKENIZER, TOKENIZER_CONFIG, WEIGHTS,
 };
 use crate::ModelError;
 
@@ -19,6 +19,7 @@ pub(crate) struct SmallFiles {
     pub tokenizer: Vec<u8>,
     pub tokenizer_config: Option<Vec<u8>>,
     pub card: Option<Vec<u8>>,
+    pub readme: Option<Vec<u8>>,
 }
 
 impl SmallFiles {
@@ -55,6 +56,8 @@ impl SmallFiles {
             tokenizer: required(TOKENIZER)?,
             tokenizer_config: optional(TOKENIZER_CONFIG)?,
             card: optional(CARD)?,
+            // What cannot be read states nothing.
+            readme: optional(README).ok().flatten(),
         };
         if has(layout.weights()) {
             Ok(files)

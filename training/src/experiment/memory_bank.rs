@@ -158,7 +158,7 @@ pub fn run(reduced: bool) -> Result<Outcome, TrainingError> {
 fn accuracy(method: Method, seed: u64, steps: usize) -> Result<[f64; SHOTS.len()], TrainingError> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let world = World::new(&mut random);
-    let mut encoder = Encoder(Parameters::seeded(seed));
+    let mut encoder = Encoder(Parameters::seeded(seed, Device::Cpu));
     match method {
         Method::Raw | Method::Untrained => {}
         Method::InBatch { batch } => {
@@ -183,7 +183,7 @@ fn accuracy(method: Method, seed: u64, steps: usize) -> Result<[f64; SHOTS.len()
             };
             let mut bank = Bank::seeded(KEYS, WIDTHS[2], seed, &Device::Cpu)?;
             // Of the same seed, so that it starts as the same encoder.
-            let mut slow = Encoder(Parameters::seeded(seed));
+            let mut slow = Encoder(Parameters::seeded(seed, Device::Cpu));
             let [first, _] = world.pairs(1, &mut random)?;
             encoder.projected(&first)?;
             slow.projected(&first)?;

@@ -1,6 +1,6 @@
 //! A small transformer that says where it looks.
 
-use candle_core::{D, Tensor};
+use candle_core::{D, Device, Tensor};
 use candle_nn::ops::{layer_norm_slow, softmax};
 use encoders::nn::{Init, Source as _};
 
@@ -56,7 +56,7 @@ impl Transformer {
             heads,
             layers,
         } = sizes;
-        let mut parameters = Parameters::seeded(seed);
+        let mut parameters = Parameters::seeded(seed, Device::Cpu);
         let of = &mut parameters;
         let embedding = |of: &mut Parameters, name: &str, rows: usize| {
             of.tensor(name, &[rows, width], Init::Normal { deviation: 0.5 })

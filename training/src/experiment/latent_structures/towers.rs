@@ -45,7 +45,7 @@ pub(super) struct Encoded {
 
 impl Towers {
     pub(super) fn new(seed: u64, dim: usize) -> Result<Self, TrainingError> {
-        let mut parameters = Parameters::seeded(seed);
+        let mut parameters = Parameters::seeded(seed, Device::Cpu);
         let mut tower = |name: &str| -> Result<Tower, TrainingError> {
             let mut dense =
                 |part: &str, shape| Dense::new(&mut parameters, &format!("{name}.{part}"), shape);
@@ -95,8 +95,8 @@ pub(super) fn train(
     let identity = Tensor::eye(BATCH, DType::F32, &Device::Cpu)?;
     let positives = Positives {
         cross: identity.clone(),
-        shared: identity.clone(),
-        specific: identity,
+        images: identity.clone(),
+        texts: identity,
     };
     let per_epoch = order.len() / BATCH;
     let augmented = *weights != LatentWeights::default();
