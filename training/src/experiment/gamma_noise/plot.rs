@@ -65,6 +65,7 @@ fn paint(svg: &mut String, steps: usize, curves: &[Curves]) -> Result<(), Proble
     }
     chart
         .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
         .background_style(WHITE.mix(0.85))
         .draw()?;
     area.present()?;

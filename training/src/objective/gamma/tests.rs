@@ -124,8 +124,7 @@ fn loss_and_gradient_equal_the_formula_and_its_differences() -> Result<()> {
             let slope = (by_hand(i, 1e-4) - by_hand(i, -1e-4)) / 2e-4;
             assert!(
                 (slope - f64::from(*gradient)).abs() < 1e-5,
-                "{mode:?}, {i}: {slope} against {}",
-                gradient
+                "{mode:?}, {i}: {slope} against {gradient}"
             );
         }
     }
