@@ -12,6 +12,7 @@ mod pairs;
 mod probe;
 mod report;
 mod retrieval;
+mod words;
 mod zero_shot;
 
 use anyhow::Result;

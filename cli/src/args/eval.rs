@@ -24,6 +24,10 @@ pub enum EvalCommand {
 /// Options of `eval demo`.
 #[derive(Debug, Args)]
 pub struct EvalDemoArgs {
+    /// Measure keywords and names in other languages, too: a words.jsonl as `diptych-train prepare`
+    /// writes it
+    #[arg(long, value_name = "FILE")]
+    pub words: Option<PathBuf>,
     /// Print the figures as JSON
     #[arg(long)]
     pub json: bool,

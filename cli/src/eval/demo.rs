@@ -8,6 +8,7 @@ use encoders::Model;
 use engine::metrics::{image_retrieval_recall, recall_at_k, text_retrieval_recall};
 use serde::Serialize;
 
+use super::words::{self, ByWords};
 use crate::{
     args::{EvalDemoArgs, Places},
     gallery::{self, Entry},
@@ -15,14 +16,14 @@ use crate::{
 };
 
 /// Where recall is measured.
-const KS: [usize; 3] = [1, 5, 10];
+pub(super) const KS: [usize; 3] = [1, 5, 10];
 
 /// Natural wordings of a name. No training of ours used any of them as a whole
 /// sentence.
 const CARRIERS: [&str; 3] = ["photo with {} in it", "show me {}", "{} please"];
 
 /// Figures by name.
-type Figures = BTreeMap<String, f64>;
+pub(super) type Figures = BTreeMap<String, f64>;
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -38,6 +39,9 @@ struct Report {
     carriers_mean: Pair,
     /// The mean over the wordings divided by the figure of plain names.
     carriers_ratio: Pair,
+    /// Keywords, and names in other languages, as queries, without skin-tone variants.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    words: Option<ByWords>,
 }
 
 #[derive(Debug, Serialize)]
@@ -88,6 +92,9 @@ pub fn run(places: &Places, args: &EvalDemoArgs) -> Result<()> {
     };
     plain.full.extend(full.by_picture(&names));
     plain.base.extend(base.by_picture(&names));
+    let own: Vec<&Entry> = base.rows.iter().map(|row| &entries[*row]).collect();
+    let words = args.words.as_deref();
+    let words = words.map(|file| words::measure(file, &own, &base.pictures, &model));
     let spaces = model.spaces();
     let report = Report {
         model: spaces.model.clone(),
@@ -101,6 +108,7 @@ pub fn run(places: &Places, args: &EvalDemoArgs) -> Result<()> {
         carriers,
         carriers_mean,
         carriers_ratio,
+        words: words.transpose()?,
     };
     if args.json {
         Ok(output::json(&report)?)
@@ -265,6 +273,15 @@ fn print(report: &Report) -> Result<()> {
             image_retrieval_recall,
             ratio,
         ));
+    }
+    if let Some(words) = &report.words {
+        let keywords = format!("{} keywords", words.keywords);
+        let hits = &words.keyword_hit;
+        rows.push(row("base", &keywords, words::keyword_hit, hits));
+        for (language, figures) in &words.languages {
+            let names = format!("names in {language}");
+            rows.push(row("base", &names, image_retrieval_recall, figures));
+        }
     }
     let Sizes { full, base } = report.pictures;
     let model = &report.model;
