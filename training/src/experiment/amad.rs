@@ -49,8 +49,7 @@ const FULL: Size = Size {
     teacher_batch: 64,
     teacher_steps: 1000,
     student_steps: 600,
-    // The spread between runs is wide with few sequences.
-    labeled: &[(512, 8), (2048, 4)],
+    labeled: &[(512, 4), (2048, 4)],
     test: 2000,
 };
 const REDUCED: Size = Size {
