@@ -591,7 +591,9 @@ fn an_endpoint_that_is_no_url_or_no_hub_is_named() {
 fn what_the_readme_of_a_repository_states_is_shown() {
     let place = Place::new();
     let mut command = place.started();
-    let shown = answer(&ran(command.args(["model", "info", "--json", "--model", NAME])));
+    let shown = answer(&ran(
+        command.args(["model", "info", "--json", "--model", NAME])
+    ));
     assert_eq!(shown["license"], "apache-2.0");
     assert_eq!(shown["languages"], serde_json::json!(["en", "tlh"]));
 }
