@@ -235,7 +235,7 @@ impl Run {
                 None,
             ),
         };
-        let (loss, terms) = with_structures(base, &of, &config.objective.latent)?;
+        let (loss, terms) = with_structures(&base, &of, &config.objective.latent)?;
         let value = loss.to_scalar::<f32>()?;
         if !value.is_finite() {
             return Err(TrainingError::Diverged {

@@ -151,7 +151,7 @@ pub fn latent_loss(
     weights: &LatentWeights,
 ) -> Result<(Tensor, LatentReport), TrainingError> {
     let base = cross_modal(of.shared, of.log_scale, &of.positives.cross)?;
-    with_structures(base, of, weights)
+    with_structures(&base, of, weights)
 }
 
 /// The same around another cross-modal term.
@@ -159,7 +159,7 @@ pub fn latent_loss(
 /// # Errors
 /// As [`latent_loss`].
 pub fn with_structures(
-    base: Tensor,
+    base: &Tensor,
     of: &Latent<'_>,
     weights: &LatentWeights,
 ) -> Result<(Tensor, LatentReport), TrainingError> {
@@ -170,7 +170,7 @@ pub fn with_structures(
     terms.add(|r| &mut r.cross_modal, base, share)?;
     if weights.in_modal > 0.0 {
         let term = in_modal(of.shared, of.log_scale, of.positives)?;
-        terms.add(|r| &mut r.in_modal, term, weights.in_modal * share)?;
+        terms.add(|r| &mut r.in_modal, &term, weights.in_modal * share)?;
     }
     if weights.separation > 0.0 {
         let (term, view) = ("separation", "specific embeddings");
@@ -178,9 +178,9 @@ pub fn with_structures(
         let weight = weights.separation;
         let contrasted = (in_modal(specific, of.log_scale, of.positives)? * 2.0)?;
         let orthogonal = orthogonality(of.shared, specific)?;
-        terms.add(|r| &mut r.orthogonality, orthogonal, weight)?;
-        terms.add(|r| &mut r.specific_in_modal, contrasted, weight)?;
-        terms.add(|r| &mut r.uniformity, uniformity(specific)?, weight)?;
+        terms.add(|r| &mut r.orthogonality, &orthogonal, weight)?;
+        terms.add(|r| &mut r.specific_in_modal, &contrasted, weight)?;
+        terms.add(|r| &mut r.uniformity, &uniformity(specific)?, weight)?;
     }
     if weights.bridge > 0.0 {
         let middle = view(
@@ -189,15 +189,15 @@ pub fn with_structures(
             "augmented images",
         )?;
         let term = brownian_bridge(&of.shared.image, &of.shared.text, middle, weights.bridge_t)?;
-        terms.add(|r| &mut r.bridge, term, weights.bridge)?;
+        terms.add(|r| &mut r.bridge, &term, weights.bridge)?;
     }
     if weights.geometric > 0.0 {
         let term = geometric_consistency(&of.shared.image, &of.shared.text)?;
-        terms.add(|r| &mut r.geometric, term, weights.geometric)?;
+        terms.add(|r| &mut r.geometric, &term, weights.geometric)?;
     }
     if weights.geometric_views > 0.0 {
         let term = geometric_consistency_of_views(of.shared)?;
-        terms.add(|r| &mut r.geometric_views, term, weights.geometric_views)?;
+        terms.add(|r| &mut r.geometric_views, &term, weights.geometric_views)?;
     }
     terms.total()
 }
@@ -213,8 +213,8 @@ struct Terms {
 }
 
 impl Terms {
-    fn add(&mut self, place: Place, term: Tensor, weight: f64) -> candle_core::Result<()> {
-        let weighted = (&term * weight)?;
+    fn add(&mut self, place: Place, term: &Tensor, weight: f64) -> candle_core::Result<()> {
+        let weighted = (term * weight)?;
         self.total = Some(match &self.total {
             Some(total) => (total + weighted)?,
             None => weighted,
