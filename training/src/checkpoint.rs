@@ -1,7 +1,7 @@
 //! Everything that a run needs to go on exactly where it was, in one file.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
 };
 
@@ -21,6 +21,7 @@ use crate::{
 const FIRST: &str = "moment1/";
 const SECOND: &str = "moment2/";
 const STEP: &str = "step";
+const AVERAGE: &str = "average/";
 /// Of `log Z`, by direction.
 const MEMORY: [&str; 2] = ["memory/by_row/", "memory/by_column/"];
 /// The one key of the file's metadata.
@@ -78,6 +79,9 @@ pub fn save(folder: &Path, state: &State) -> Result<(), TrainingError> {
     for (name, (first, second)) in &state.optimizer.moments {
         tensors.insert(format!("{FIRST}{name}"), first.clone());
         tensors.insert(format!("{SECOND}{name}"), second.clone());
+    }
+    for (name, average) in state.parameters.averages() {
+        tensors.insert(format!("{AVERAGE}{name}"), average.clone());
     }
     if let Some(memory) = state.memory {
         for (prefix, of) in MEMORY.into_iter().zip([&memory.by_row, &memory.by_column]) {
@@ -149,7 +153,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// When a tensor is missing or has another shape.
-    pub fn restore(&self, parameters: &Parameters) -> Result<Restored, TrainingError> {
+    pub fn restore(&self, parameters: &mut Parameters) -> Result<Restored, TrainingError> {
         for (name, _) in parameters.all() {
             parameters.set(name, self.tensor(name)?)?;
         }
@@ -163,6 +167,13 @@ impl Checkpoint {
             let (first, second) = (moment(FIRST)?, moment(SECOND)?);
             optimizer.moments.insert(name.to_owned(), (first, second));
         }
+        let mut averages = BTreeMap::new();
+        for (name, tensor) in &self.tensors {
+            if let Some(name) = name.strip_prefix(AVERAGE) {
+                averages.insert(name.to_owned(), tensor.to_device(parameters.device())?);
+            }
+        }
+        parameters.set_averages(averages);
         let memory = |prefix: &str| -> Result<LogZ, TrainingError> {
             let part = |name: &str| self.tensor(&format!("{prefix}{name}"));
             Ok(LogZ::from_tensors(part("log_z")?, part("visits")?)?)

@@ -159,6 +159,10 @@ pub struct OptimizerConfig {
     pub weight_decay: f64,
     /// Longest gradient, over all parameters together.
     pub clip: f64,
+    /// Share of the old in the running average of the weights (Polyak, Juditsky 1992), with 0.999 about
+    /// the last thousand steps; evaluated and exported are the averages then. 0 leaves them out.
+    #[serde(default)]
+    pub average: f64,
     /// Steps between checkpoints.
     pub checkpoint_every: usize,
     /// Steps between evaluations on the held-out styles.

@@ -23,8 +23,8 @@ pub fn export(run: &Run, card: Card, stored: Stored, folder: &Path) -> Result<()
             expected: "at least 1",
         });
     };
-    let tensors: Vec<(&str, Tensor)> = run
-        .parameters
+    let settled = run.parameters.settled()?;
+    let tensors: Vec<(&str, Tensor)> = settled
         .all()
         .map(|(name, var)| (name, var.as_tensor().clone()))
         .collect();

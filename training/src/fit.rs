@@ -26,7 +26,7 @@ use crate::{
     },
     optimizer::{AdamW, learning_rate},
     parameters::Parameters,
-    tokenizer,
+    plot, tokenizer,
     towers::Towers,
 };
 
@@ -105,7 +105,9 @@ impl Run {
         };
         let specific_dim = config.model.specific_dim();
         let towers = Towers::new(&mut parameters, &network, specific_dim, form)?;
-        let restored = saved.map(|saved| saved.restore(&parameters)).transpose()?;
+        let restored = saved
+            .map(|saved| saved.restore(&mut parameters))
+            .transpose()?;
         let Restored {
             optimizer,
             memory,
@@ -170,7 +172,7 @@ impl Run {
             let last = self.step == config.optimizer.steps;
             if last || self.step.is_multiple_of(config.optimizer.evaluate_every) {
                 report.held_out = Some(evaluate(
-                    &mut self.parameters,
+                    &mut self.parameters.settled()?,
                     &self.network,
                     self.source.config.model.specific_dim(),
                     &self.source.tokenizer,
@@ -189,6 +191,9 @@ impl Run {
                     step: self.step,
                 };
                 checkpoint::save(folder, &state)?;
+            }
+            if report.held_out.is_some() {
+                plot::draw_run(folder, config.optimizer.steps)?;
             }
             observe(&report);
         }
@@ -254,6 +259,9 @@ impl Run {
         if log_scale > MAX_LOGIT_SCALE.ln() {
             let clamped = Tensor::new(MAX_LOGIT_SCALE.ln() as f32, device)?;
             self.parameters.set("logit_scale", &clamped)?;
+        }
+        if config.optimizer.average > 0.0 {
+            self.parameters.average(config.optimizer.average)?;
         }
         self.step += 1;
         Ok(StepReport {

@@ -15,6 +15,7 @@ mod metrics;
 pub mod objective;
 pub mod optimizer;
 pub mod parameters;
+pub mod plot;
 pub mod prepare;
 pub mod tokenizer;
 pub mod towers;

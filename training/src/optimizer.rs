@@ -138,6 +138,7 @@ mod tests {
             logit_scale_factor: 3.0,
             weight_decay: 0.5,
             clip,
+            average: 0.0,
             checkpoint_every: 1,
             evaluate_every: 1,
         }

@@ -20,6 +20,8 @@ pub struct Parameters {
     vars: BTreeMap<String, Var>,
     random: ChaCha8Rng,
     device: Device,
+    /// Running averages of all tensors by name; empty where none are kept.
+    averages: BTreeMap<String, Tensor>,
 }
 
 impl Parameters {
@@ -29,7 +31,54 @@ impl Parameters {
             vars: BTreeMap::new(),
             random: ChaCha8Rng::seed_from_u64(seed),
             device,
+            averages: BTreeMap::new(),
         }
+    }
+
+    /// The running averages by name; empty where none are kept.
+    pub fn averages(&self) -> &BTreeMap<String, Tensor> {
+        &self.averages
+    }
+
+    /// Replaces the running averages.
+    pub fn set_averages(&mut self, averages: BTreeMap<String, Tensor>) {
+        self.averages = averages;
+    }
+
+    /// Takes the present values into the running averages; `keep` is the share of the old. The first
+    /// values are the first averages.
+    ///
+    /// # Errors
+    /// When a tensor cannot be computed with.
+    pub fn average(&mut self, keep: f64) -> Result<(), TrainingError> {
+        for (name, var) in &self.vars {
+            let value = var.as_detached_tensor();
+            let average = match self.averages.get(name) {
+                Some(old) => ((old * keep)? + (value * (1.0 - keep))?)?,
+                None => value.copy()?,
+            };
+            self.averages.insert(name.clone(), average);
+        }
+        Ok(())
+    }
+
+    /// What is evaluated and exported: the averages where they are kept, else the tensors themselves.
+    ///
+    /// # Errors
+    /// When there is no memory for a copy.
+    pub fn settled(&self) -> Result<Self, TrainingError> {
+        let mut settled = Self {
+            vars: self.vars.clone(),
+            random: self.random.clone(),
+            device: self.device.clone(),
+            averages: BTreeMap::new(),
+        };
+        for (name, average) in &self.averages {
+            settled
+                .vars
+                .insert(name.clone(), Var::from_tensor(average)?);
+        }
+        Ok(settled)
     }
 
     /// Where the tensors live.

@@ -82,6 +82,7 @@ fn config(image: ImageSection, batch: usize, steps: usize) -> RunConfig {
             logit_scale_factor: 3.0,
             weight_decay: 0.05,
             clip: 1.0,
+            average: 0.0,
             checkpoint_every: 1000,
             evaluate_every: 1000,
         },
@@ -401,6 +402,7 @@ fn a_resumed_run_with_every_objective_ends_in_the_bytes_of_an_uninterrupted_one(
     let mut config = config(residual(), 16, 8);
     config.objective = all_objectives();
     config.model.specific = true;
+    config.optimizer.average = 0.5;
     let (whole, parts) = (
         tempfile::tempdir().expect("one"),
         tempfile::tempdir().expect("two"),
@@ -442,6 +444,61 @@ fn specific_projections_that_were_trained_are_exported_and_served() {
             "{modality}: trained, not what the shared one leaves over"
         );
     }
+}
+
+#[test]
+fn averages_are_those_of_all_steps_and_are_what_is_exported() {
+    let mut config = config(residual(), 16, 3);
+    config.optimizer.average = 0.75;
+    config.optimizer.checkpoint_every = 1;
+    let folder = tempfile::tempdir().expect("a folder");
+    let name = "visual_projection.weight";
+    let values = |tensor: &Tensor| {
+        let values = tensor.flatten_all().and_then(|t| t.to_vec1::<f32>());
+        values.expect("values")
+    };
+    let mut by_hand: Option<Vec<f32>> = None;
+    let mut trained = None;
+    for step in 1..=3 {
+        let (run, _) = run(&config, folder.path(), step);
+        let now = run
+            .parameters
+            .all()
+            .find(|(n, _)| *n == name)
+            .expect("there");
+        let now = values(now.1);
+        by_hand = Some(match by_hand {
+            None => now,
+            Some(old) => old
+                .iter()
+                .zip(now)
+                .map(|(a, b)| 0.75 * a + 0.25 * b)
+                .collect(),
+        });
+        trained = Some(run);
+    }
+    let (trained, by_hand) = (trained.expect("a run"), by_hand.expect("averages"));
+    let out = tempfile::tempdir().expect("a folder");
+    let card = Card {
+        name: "average".to_owned(),
+        ..Card::default()
+    };
+    export(&trained, card, Stored::F32, out.path()).expect("exports");
+    let file = out.path().join("model.safetensors");
+    let exported = candle_core::safetensors::load(file, &Device::Cpu).expect("loads");
+    let gaps = values(&exported[name]);
+    let gap = gaps
+        .iter()
+        .zip(&by_hand)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max);
+    assert!(gap < 1e-6, "{gap}");
+    let last = trained
+        .parameters
+        .all()
+        .find(|(n, _)| *n == name)
+        .expect("there");
+    assert_ne!(values(last.1), gaps, "the last step is not the average");
 }
 
 #[test]

@@ -175,6 +175,11 @@ fn optimizer(o: &OptimizerConfig) -> Vec<Rule> {
     vec![
         ("optimizer.batch", o.batch >= 2, "at least 2"),
         (
+            "optimizer.average",
+            (0.0..1.0).contains(&o.average),
+            "at least 0 and below 1",
+        ),
+        (
             "optimizer.steps",
             o.steps > o.warmup_steps,
             "more than warmup_steps",

@@ -4,8 +4,6 @@
 //! of each pair that is disturbed in its second half. The only parameter is the weight of the fine
 //! channel. A fixed temperature makes the model misspecified, which is when the bias moves the optimum.
 
-mod plot;
-
 use std::{f64::consts::TAU, fmt::Write as _, path::Path};
 
 use rand::{RngExt as _, SeedableRng as _, seq::SliceRandom as _};
@@ -17,6 +15,7 @@ use crate::{
     TrainingError,
     objective::gamma::{GammaConfig, GammaMode, LogZ},
     parameters::normal,
+    plot::{Curves, Plot},
 };
 
 const ITEMS: usize = 256;
@@ -167,20 +166,34 @@ pub fn run(reduced: bool, plot: &Path) -> Result<Outcome, TrainingError> {
     {
         let per_setting = METHODS.len() * runs;
         let shown = &traces[at * per_setting..(at + 1) * per_setting];
-        let curves: Vec<plot::Curves> = METHODS
+        let steps = settings[at].steps as f64;
+        let curves = METHODS
             .iter()
             .zip(shown.chunks(runs))
             // Without its memory the gamma loss lies on the rescaled one.
             .filter(|(method, _)| method.min_gain < 1.0 && !method.capped)
-            .map(|(method, traces)| plot::Curves {
-                name: method.name,
+            .map(|(method, traces)| Curves {
+                name: method.name.to_owned(),
                 runs: traces
                     .iter()
-                    .map(|t| t.points.iter().map(|w| w / optimum).collect())
+                    .map(|trace| {
+                        let each = steps / trace.points.len() as f64;
+                        let points = trace.points.iter().enumerate();
+                        let points = points.map(|(i, w)| ((i as f64 + 0.5) * each, w / optimum));
+                        points.collect()
+                    })
                     .collect(),
             })
             .collect();
-        plot::draw(plot, settings[at].steps, &curves)?;
+        let drawn = Plot {
+            x: "steps",
+            y: "weight / optimum",
+            x_range: 0.0..steps,
+            y_range: 0.4..2.0,
+            rule: Some(1.0),
+            curves,
+        };
+        drawn.write(plot)?;
     }
     Ok(Outcome { table, claims })
 }
