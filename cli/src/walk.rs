@@ -12,15 +12,14 @@ use walkdir::{DirEntry, WalkDir};
 
 use crate::output;
 
-/// Endings of pictures that can be read.
-const READ: [&str; 12] = [
-    "bmp", "dib", "gif", "jfif", "jpe", "jpeg", "jpg", "png", "tif", "tiff", "webp", "apng",
+/// Endings of pictures that can be read. A build without AVIF says so for each.
+const READ: [&str; 13] = [
+    "avif", "bmp", "dib", "gif", "jfif", "jpe", "jpeg", "jpg", "png", "tif", "tiff", "webp", "apng",
 ];
 
 /// Endings of pictures that cannot be read: they are reported, where other files are passed over.
-const NOT_READ: [&str; 14] = [
-    "arw", "avif", "cr2", "cr3", "dng", "heic", "heif", "jp2", "jxl", "nef", "orf", "psd", "raf",
-    "svg",
+const NOT_READ: [&str; 13] = [
+    "arw", "cr2", "cr3", "dng", "heic", "heif", "jp2", "jxl", "nef", "orf", "psd", "raf", "svg",
 ];
 
 /// First bytes of the formats that are read, for files without an ending.

@@ -3,6 +3,8 @@
 //! The header is read first and the budget checked against it; only then are pixels allocated.
 //! Of an animation one frame is decoded. Colors become RGB as Pillow's `convert("RGB")` does it.
 
+#[cfg(feature = "avif")]
+mod avif;
 mod bmp;
 mod gif;
 mod png;
@@ -27,7 +29,11 @@ use super::rgba::RgbaPicture;
 use crate::PictureError;
 
 /// What is read.
-const FORMATS: &str = "JPEG, PNG, WebP, GIF, BMP or TIFF";
+const FORMATS: &str = if cfg!(feature = "avif") {
+    "JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF"
+} else {
+    "JPEG, PNG, WebP, GIF, BMP or TIFF"
+};
 
 /// Memory that a decoder may use beside the pixels themselves (tables, strips, metadata).
 const SCRATCH_BYTES: usize = 32 << 20;
@@ -53,19 +59,20 @@ impl Default for DecodeLimits {
     }
 }
 
-/// Decodes a JPEG, PNG, WebP, GIF (first frame), BMP or TIFF picture to RGB and turns it upright
-/// as its EXIF orientation says.
+/// Decodes a JPEG, PNG, WebP, GIF (first frame), BMP or TIFF picture, with the feature `avif` also
+/// a still AVIF, to RGB and turns it upright as its EXIF orientation (in AVIF `irot` and `imir`)
+/// says.
 ///
 /// Gray is replicated, a palette looked up, alpha dropped (not blended), 16-bit color reduced to
 /// its high byte and 16-bit gray clipped to 255, the screen around the first frame of a GIF filled
 /// from its palette: all as Pillow's `convert("RGB")` does it, and transformers up to version 4
 /// with it. (Version 5 blends transparency onto white.) Lossless formats give Pillow's bytes, but
 /// for a GIF whose first frame reaches beyond its screen: that is cut here, where Pillow enlarges
-/// the screen. So does JPEG; lossy WebP may differ by a few gray levels.
+/// the screen. So does JPEG; lossy WebP and AVIF may differ by a few gray levels.
 ///
 /// # Errors
 /// When the picture is over the budget, in no known format, or broken; also a TIFF of
-/// floating-point colors or with JPEG inside.
+/// floating-point colors or with JPEG inside, and an AVIF made of several in a grid.
 pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Picture, PictureError> {
     let raw = read(bytes, limits)?;
     let rgb = convert::to_rgb(raw.color, raw.data).ok_or_else(|| unsupported_color(raw.format))?;
@@ -110,13 +117,11 @@ fn read(bytes: &[u8], limits: &DecodeLimits) -> Result<Raw, PictureError> {
         });
     }
     let unknown = || PictureError::UnknownFormat { expected: FORMATS };
-    let guessed = image::guess_format(bytes).map_err(|_| unknown())?;
-    if guessed == ImageFormat::Avif {
-        return Err(undecodable(
-            "AVIF",
-            "AVIF is not read yet, convert the picture to JPEG, PNG or WebP",
-        ));
-    }
+    let guessed = if is_avif(bytes) {
+        ImageFormat::Avif
+    } else {
+        image::guess_format(bytes).map_err(|_| unknown())?
+    };
     let format = format_name(guessed).ok_or_else(unknown)?;
     // A decoder that panics on hostile bytes must cost this picture only.
     catch_unwind(AssertUnwindSafe(|| read_as(guessed, format, bytes, limits)))
@@ -158,7 +163,30 @@ fn read_as(
             }
             read_with(BmpDecoder::new(Cursor::new(bytes)), format, limits)
         }
+        #[cfg(feature = "avif")]
+        ImageFormat::Avif => avif::read(format, bytes, limits),
+        #[cfg(not(feature = "avif"))]
+        ImageFormat::Avif => Err(undecodable(
+            format,
+            "AVIF is not part of this build: build with `--features avif`, or convert the picture \
+             to JPEG, PNG or WebP",
+        )),
         _ => read_tiff(format, bytes, limits),
+    }
+}
+
+/// Whether this begins as a file of AVIF does. One of the general brand `mif1` may be so or HEIC.
+fn is_avif(bytes: &[u8]) -> bool {
+    let Some([s0, s1, s2, s3, b'f', b't', b'y', b'p', brand @ ..]) = bytes.first_chunk::<12>()
+    else {
+        return false;
+    };
+    let size = u32::from_be_bytes([*s0, *s1, *s2, *s3]) as usize;
+    let compatible = bytes.get(16..size.min(bytes.len())).unwrap_or_default();
+    match brand {
+        b"avif" | b"avis" => true,
+        b"mif1" | b"msf1" => compatible.as_chunks().0.contains(b"avif"),
+        _ => false,
     }
 }
 
@@ -318,6 +346,7 @@ fn format_name(format: ImageFormat) -> Option<&'static str> {
         ImageFormat::Jpeg => Some("JPEG"),
         ImageFormat::Png => Some("PNG"),
         ImageFormat::WebP => Some("WebP"),
+        ImageFormat::Avif => Some("AVIF"),
         ImageFormat::Gif => Some("GIF"),
         ImageFormat::Bmp => Some("BMP"),
         ImageFormat::Tiff => Some("TIFF"),

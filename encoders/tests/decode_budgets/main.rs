@@ -6,6 +6,8 @@
     reason = "the figures are what some run this for"
 )]
 
+#[cfg(feature = "avif")]
+mod avif;
 mod files;
 
 use std::{
@@ -340,7 +342,10 @@ fn sizes_inside_of_files_are_not_believed() {
 
 #[test]
 fn a_cut_file_of_any_format_costs_little() {
-    for (name, bytes) in files::whole() {
+    let mut whole = files::whole();
+    #[cfg(feature = "avif")]
+    whole.push(("AVIF", avif::read("alpha_10.avif")));
+    for (name, bytes) in whole {
         let sides = cheaply(name, &bytes).expect(name);
         let step = (bytes.len() / 40).max(1);
         let cuts = (0..bytes.len().min(64)).chain((64..bytes.len()).step_by(step));

@@ -338,18 +338,34 @@ fn a_jpeg_that_ends_early_is_broken() {
 fn what_is_no_picture_is_told_what_is_read() {
     for bytes in [&b""[..], b"hello", b"<svg/>", &[0; 64], b"%PDF-1.7"] {
         let error = decode(bytes, &LIMITS).expect_err("not a picture");
-        let expected =
-            "not a picture in a supported format: expected JPEG, PNG, WebP, GIF, BMP or TIFF";
+        let expected = format!("not a picture in a supported format: expected {FORMATS}");
         assert_eq!(error.to_string(), expected);
     }
 }
 
 #[test]
-fn avif_is_recognized_and_refused_with_what_to_do() {
-    let bytes = b"\0\0\0\x1cftypavif\0\0\0\0mif1avif";
-    let error = decode(bytes, &LIMITS).expect_err("it is not read");
-    assert_eq!(error.to_string(), "the AVIF data cannot be decoded");
-    assert!(cause(&error).contains("convert the picture"), "{error:?}");
+fn avif_is_recognized_by_its_brands_and_refused_with_what_to_do() {
+    for bytes in [
+        b"\0\0\0\x18ftypavif\0\0\0\0mif1avif",
+        b"\0\0\0\x18ftypavis\0\0\0\0avifmif1",
+        b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif",
+    ] {
+        let error = decode(bytes, &LIMITS).expect_err("it holds no picture");
+        assert_eq!(error.to_string(), "the AVIF data cannot be decoded");
+        let expected = if cfg!(feature = "avif") {
+            "the meta is missing"
+        } else {
+            "AVIF is not part of this build: build with `--features avif`, or convert the picture \
+             to JPEG, PNG or WebP"
+        };
+        assert_eq!(cause(&error), expected);
+    }
+    let heic = b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic";
+    let error = decode(heic, &LIMITS).expect_err("it is HEIC");
+    assert!(
+        matches!(error, PictureError::UnknownFormat { .. }),
+        "{error}"
+    );
 }
 
 /// A decoder that panics is caught, so what is seen here is that damage costs an error or a picture
