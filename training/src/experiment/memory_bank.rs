@@ -235,6 +235,7 @@ fn optimization(batch: usize) -> OptimizerConfig {
         logit_scale_factor: 1.0,
         weight_decay: 0.0,
         clip: f64::INFINITY,
+        average: 0.0,
         checkpoint_every: usize::MAX,
         evaluate_every: usize::MAX,
     }

@@ -69,6 +69,7 @@ pub(super) fn minimize(
         logit_scale_factor: 1.0,
         weight_decay: 0.0,
         clip: f64::INFINITY,
+        average: 0.0,
         checkpoint_every: steps,
         evaluate_every: steps,
     };
