@@ -151,7 +151,7 @@ fn a_model_of_the_hub_embeds_as_its_folder_does_and_only_what_it_needs_is_fetche
     assert_eq!(by_name["items"], by_folder["items"]);
     assert_eq!(by_name["fingerprint"], by_folder["fingerprint"]);
     for asked in &asked {
-        let mut needed = NEEDED.iter().chain(&["tokenizer_config.json"]);
+        let mut needed = NEEDED.iter().chain(&["tokenizer_config.json", "README.md"]);
         let is_needed = needed.any(|name| asked.line.contains(&format!("{COMMIT}/{name}")));
         assert!(
             is_needed || asked.line.ends_with("/revision/main"),

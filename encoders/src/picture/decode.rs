@@ -177,15 +177,13 @@ fn read_as(
 
 /// Whether this begins as a file of AVIF does. One of the general brand `mif1` may be so or HEIC.
 fn is_avif(bytes: &[u8]) -> bool {
-    let Some([s0, s1, s2, s3, b'f', b't', b'y', b'p', brand @ ..]) = bytes.first_chunk::<12>()
-    else {
+    let [size, [b'f', b't', b'y', b'p'], brand, _, more @ ..] = bytes.as_chunks::<4>().0 else {
         return false;
     };
-    let size = u32::from_be_bytes([*s0, *s1, *s2, *s3]) as usize;
-    let compatible = bytes.get(16..size.min(bytes.len())).unwrap_or_default();
+    let count = (u32::from_be_bytes(*size) as usize / 4).saturating_sub(4);
     match brand {
         b"avif" | b"avis" => true,
-        b"mif1" | b"msf1" => compatible.as_chunks().0.contains(b"avif"),
+        b"mif1" | b"msf1" => more.iter().take(count).any(|brand| brand == b"avif"),
         _ => false,
     }
 }

@@ -19,37 +19,37 @@ const PLAIN: Boxes = Boxes {
     more: Vec::new(),
 };
 
-fn named(name: &[u8; 4], data: &[&[u8]]) -> Vec<u8> {
+fn named(name: [u8; 4], data: &[&[u8]]) -> Vec<u8> {
     let data = data.concat();
     let size = 8 + data.len() as u32;
-    [&size.to_be_bytes()[..], name, &data].concat()
+    [&size.to_be_bytes()[..], &name, &data].concat()
 }
 
 fn file(boxes: &Boxes, stream: &[u8]) -> Vec<u8> {
-    let start = named(b"ftyp", &[b"avif\0\0\0\0avifmif1"]);
+    let start = named(*b"ftyp", &[b"avif\0\0\0\0avifmif1"]);
     let sides = [boxes.sides.0.to_be_bytes(), boxes.sides.1.to_be_bytes()];
     let meta = |at: u32| {
         let part = [at.to_be_bytes(), (stream.len() as u32).to_be_bytes()].concat();
         let parts = part.repeat(boxes.parts);
         let count = (boxes.parts as u16).to_be_bytes();
-        let kind = named(b"infe", &[b"\x02\0\0\0\0\x01\0\0av01\0"]);
-        let ispe = named(b"ispe", &[&[0; 4], sides.as_flattened()]);
-        let list = named(b"ipco", &[&ispe]);
-        let given = named(b"ipma", &[b"\0\0\0\0\0\0\0\x01\0\x01\x01\x01"]);
+        let kind = named(*b"infe", &[b"\x02\0\0\0\0\x01\0\0av01\0"]);
+        let ispe = named(*b"ispe", &[&[0; 4], sides.as_flattened()]);
+        let list = named(*b"ipco", &[&ispe]);
+        let given = named(*b"ipma", &[b"\0\0\0\0\0\0\0\x01\0\x01\x01\x01"]);
         let boxes = [
-            named(b"pitm", &[b"\0\0\0\0\0\x01"]),
-            named(b"iinf", &[b"\0\0\0\0\0\x01", &kind]),
+            named(*b"pitm", &[b"\0\0\0\0\0\x01"]),
+            named(*b"iinf", &[b"\0\0\0\0\0\x01", &kind]),
             named(
-                b"iloc",
+                *b"iloc",
                 &[b"\0\0\0\0\x44\0\0\x01\0\x01\0\0", &count, &parts],
             ),
-            named(b"iprp", &[&list, &given]),
+            named(*b"iprp", &[&list, &given]),
             boxes.more.clone(),
         ];
-        named(b"meta", &[&[0; 4], &boxes.concat()])
+        named(*b"meta", &[&[0; 4], &boxes.concat()])
     };
     let at = start.len() + meta(0).len() + 8;
-    [start, meta(at as u32), named(b"mdat", &[stream])].concat()
+    [start, meta(at as u32), named(*b"mdat", &[stream])].concat()
 }
 
 /// The files of `tests/reference/avif.py`.
@@ -142,9 +142,9 @@ fn boxes_of_an_avif_are_not_believed() {
     let bytes = file(&many(5 << 20, b"\0\0\0\x08free"), &stream());
     refused("AVIF with 40 MB of boxes", &bytes, "its meta box has");
     // Each says that it is an auxiliary picture of the first.
-    let references = named(b"auxl", &[b"\0\x01\0\x01\0\x01"]).repeat(70_000);
+    let references = named(*b"auxl", &[b"\0\x01\0\x01\0\x01"]).repeat(70_000);
     let references = Boxes {
-        more: named(b"iref", &[&[0; 4], &references]),
+        more: named(*b"iref", &[&[0; 4], &references]),
         ..PLAIN
     };
     let bytes = file(&references, &stream());

@@ -2,6 +2,9 @@
 
 use super::AvifError;
 
+/// The name of a box and its data.
+type Named<'a> = ([u8; 4], &'a [u8]);
+
 /// Bytes that are still to be read.
 #[derive(Clone, Copy)]
 pub(super) struct Reader<'a>(pub(super) &'a [u8]);
@@ -33,7 +36,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next box and its data; nothing at the end.
-    pub(super) fn next_box(&mut self) -> Result<Option<([u8; 4], &'a [u8])>, AvifError> {
+    pub(super) fn next_box(&mut self) -> Result<Option<Named<'a>>, AvifError> {
         if self.0.is_empty() {
             return Ok(None);
         }

@@ -14,9 +14,9 @@ const ALPHA: [&[u8]; 2] = [
     b"urn:mpeg:hevc:2015:auxid:1\0",
 ];
 /// Properties that may be essential for a picture and are used, or change no sample.
-const KNOWN: [&[u8; 4]; 12] = [
+const KNOWN: [&[u8; 4]; 11] = [
     b"ispe", b"pixi", b"colr", b"av1C", b"irot", b"imir", b"auxC", b"pasp", b"clap", b"clli",
-    b"mdcv", b"rloc",
+    b"mdcv",
 ];
 
 /// The still picture of a file.
