@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn a_run_is_drawn_as_far_as_it_went() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut text = String::new();
+        let mut lines = Vec::new();
         for step in 1..=1000 {
             let recall = if step % 250 == 0 {
                 r#","held_out":{"ink":{"pictures":4,"recall_at_10":0.5,"base_recall_at_10":0.75}}"#
@@ -204,9 +204,10 @@ mod tests {
                 ""
             };
             let loss = 5.0 / f64::from(step);
-            text += &format!("{{\"step\":{step},\"loss\":{loss}{recall}}}\n");
+            lines.push(format!("{{\"step\":{step},\"loss\":{loss}{recall}}}"));
         }
-        text += "{\"step\":1001,\"lo";
+        lines.push("{\"step\":1001,\"lo".to_owned());
+        let text = lines.join("\n");
         fs::write(folder.path().join("metrics.jsonl"), text).expect("writes");
         draw_run(folder.path(), 2000).expect("draws");
         let read = |name: &str| fs::read_to_string(folder.path().join(name)).expect(name);
