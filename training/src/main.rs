@@ -57,8 +57,8 @@ enum Command {
         /// What computes: `cpu`, or `cuda` or `cuda:N` in a build with that feature.
         #[arg(long, default_value = "cpu")]
         device: Place,
-        /// On a GPU, round the factors of matrix products to TF32 (10 bits behind the point): several
-        /// times as fast.
+        /// On a GPU, round the factors of matrix products to TF32 (10 bits behind the point), for its
+        /// faster units.
         #[arg(long)]
         tf32: bool,
     },

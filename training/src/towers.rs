@@ -14,20 +14,6 @@ pub struct Rows {
     pub specific: Option<Tensor>,
 }
 
-impl Rows {
-    /// The rows `[from, from + len)`.
-    ///
-    /// # Errors
-    /// When there are fewer rows.
-    pub fn narrow(&self, from: usize, len: usize) -> Result<Self> {
-        let part = |rows: &Tensor| rows.narrow(0, from, len);
-        Ok(Self {
-            shared: part(&self.shared)?,
-            specific: self.specific.as_ref().map(part).transpose()?,
-        })
-    }
-}
-
 /// Both towers with their heads.
 #[derive(Debug)]
 pub struct Towers {

@@ -1,6 +1,8 @@
 //! What the `README.md` of a model folder states about the model, in the YAML between its first two
 //! lines of dashes: `license`, `license_name` and `language`. Everything else in it is passed over.
 
+use std::{io::Read as _, path::Path};
+
 /// Longest part of a file that is looked at, in bytes.
 const MOST: usize = 1 << 16;
 
@@ -15,6 +17,14 @@ const LANGUAGES: usize = 200;
 pub(super) struct Stated {
     pub license: Option<String>,
     pub languages: Vec<String>,
+}
+
+/// The part of a file that is looked at; nothing where it cannot be read.
+pub(super) fn head(file: &Path) -> Option<Vec<u8>> {
+    let mut contents = Vec::new();
+    let file = fs_err::File::open(file).ok()?;
+    file.take(MOST as u64).read_to_end(&mut contents).ok()?;
+    Some(contents)
 }
 
 /// Reads a file.

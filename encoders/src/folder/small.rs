@@ -6,7 +6,7 @@ use fs_err as fs;
 
 use super::{
     CARD, CONFIG, Layout, OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, PREPROCESSOR, README, SUPPORTED,
-    TOKENIZER, TOKENIZER_CONFIG, WEIGHTS,
+    TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, readme,
 };
 use crate::ModelError;
 
@@ -56,8 +56,7 @@ impl SmallFiles {
             tokenizer: required(TOKENIZER)?,
             tokenizer_config: optional(TOKENIZER_CONFIG)?,
             card: optional(CARD)?,
-            // What cannot be read states nothing.
-            readme: optional(README).ok().flatten(),
+            readme: readme::head(&folder.join(README)),
         };
         if has(layout.weights()) {
             Ok(files)

@@ -1,3 +1,5 @@
+//! Over 400 lines by a few: every mode against the same batches and finite differences.
+
 use candle_core::{Device, Var};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
