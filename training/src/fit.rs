@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
 
 use candle_core::{DType, Device, Tensor};
-use encoders::nn::{Form, NetworkConfig};
+use encoders::nn::{Form, NetworkConfig, round_factors_to_bf16};
 use fs_err as fs;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
@@ -13,7 +13,7 @@ use crate::{
     TrainingError,
     augment::augment,
     checkpoint::{self, Checkpoint, Restored},
-    config::{AugmentConfig, RunConfig},
+    config::{AugmentConfig, Factors, RunConfig},
     evaluate::{StyleRecall, evaluate},
     loader::{Batch, BatchSource, Loader},
     manifest::{Concept, Dataset},
@@ -160,6 +160,7 @@ impl Run {
     ) -> Result<(), TrainingError> {
         let config = self.source.config.clone();
         let until = until.min(config.optimizer.steps);
+        round_factors_to_bf16(config.optimizer.factors == Factors::Bf16);
         let loader = Loader::start(Arc::clone(&self.source), self.step);
         fs::create_dir_all(folder)?;
         let mut metrics = Metrics::open(folder, self.step)?;
@@ -240,7 +241,9 @@ impl Run {
                 None,
             ),
         };
-        let (loss, terms) = with_structures(&base, &of, &config.objective.latent)?;
+        let progress = self.step as f64 / config.optimizer.steps as f64;
+        let weights = config.objective.latent_at(progress);
+        let (loss, terms) = with_structures(&base, &of, &weights)?;
         let value = loss.to_scalar::<f32>()?;
         if !value.is_finite() {
             return Err(TrainingError::Diverged {

@@ -401,6 +401,8 @@ fn all_objectives() -> ObjectiveConfig {
 fn a_resumed_run_with_every_objective_ends_in_the_bytes_of_an_uninterrupted_one() {
     let mut config = config(residual(), 16, 8);
     config.objective = all_objectives();
+    // The structures set in between the two parts.
+    config.objective.latent_from = 0.5;
     config.model.specific = true;
     config.optimizer.average = 0.5;
     let (whole, parts) = (
@@ -412,6 +414,7 @@ fn a_resumed_run_with_every_objective_ends_in_the_bytes_of_an_uninterrupted_one(
     seen.extend(run(&config, parts.path(), 8).1);
     assert_eq!(losses(&seen), losses(&expected));
     assert!(state(whole.path()) == state(parts.path()), "states differ");
+    assert!(expected[3].terms.in_modal.is_none() && expected[4].terms.in_modal.is_some());
     let last = expected.last().expect("a report");
     let gamma = last.gamma.expect("the gamma-augmented contrast reports");
     assert!(

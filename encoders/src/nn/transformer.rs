@@ -6,7 +6,7 @@ use candle_core::{D, Result, Tensor};
 use super::{
     Form,
     layers::{LayerNorm, Linear},
-    ops::quick_gelu,
+    ops::{attention, quick_gelu},
     source::{Init, Source},
 };
 use crate::ModelError;
@@ -248,6 +248,9 @@ fn attend(
     form: Form,
 ) -> Result<Tensor> {
     let (n, a, width) = q.dims3()?;
+    if form != Form::Fused && q.device().is_cpu() {
+        return attention([q, k, v], heads, mask);
+    }
     let size = width / heads;
     // [n, t, width] to [n, heads, t, size].
     let split = |x: &Tensor| {
