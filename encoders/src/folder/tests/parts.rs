@@ -1,6 +1,6 @@
 //! Weights in several files, and the processor as transformers 5 writes it.
 
-use embedding::{Encoded, Encoder};
+use embedding::Encoded;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -185,10 +185,10 @@ fn what_is_wrong_with_a_tensor_is_said_of_its_part_or_of_the_index() {
             ": tensor `{projection}`: is in none of the 2 files that are listed, expected shape [40, 32]"
         )
     );
-    let zeros = vec![0; 12];
     let add = |part: &str| {
         rewrite(&folder, part, |tensors| {
-            let view = TensorView::new(safetensors::Dtype::F32, vec![3], &zeros).expect("it fits");
+            let view =
+                TensorView::new(safetensors::Dtype::F32, vec![3], &[0; 12]).expect("it fits");
             tensors.push((projection.to_owned(), view));
         });
     };
