@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
 
 use candle_core::{DType, Device, Tensor};
-use encoders::nn::{Form, NetworkConfig, round_factors_to_bf16};
+use encoders::nn::{Form, NetworkConfig, with_narrow_factors};
 use fs_err as fs;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
@@ -160,14 +160,14 @@ impl Run {
     ) -> Result<(), TrainingError> {
         let config = self.source.config.clone();
         let until = until.min(config.optimizer.steps);
-        round_factors_to_bf16(config.optimizer.factors == Factors::Bf16);
         let loader = Loader::start(Arc::clone(&self.source), self.step);
         fs::create_dir_all(folder)?;
         let mut metrics = Metrics::open(folder, self.step)?;
         while self.step < until {
             let started = Instant::now();
             let batch = loader.next(self.step)?;
-            let mut report = self.one_step(&batch, &config)?;
+            let narrow = config.optimizer.factors == Factors::Bf16;
+            let mut report = with_narrow_factors(narrow, || self.one_step(&batch, &config))?;
             report.samples_per_second =
                 config.optimizer.batch as f64 / started.elapsed().as_secs_f64();
             let last = self.step == config.optimizer.steps;

@@ -12,7 +12,7 @@ pub(crate) mod transformer;
 pub(crate) mod vit;
 
 pub use network::{ImageConfig, ImageTower, Network, NetworkConfig, unit_rows};
-pub use ops::{BatchStatistics, Elements, round_factors_to_bf16};
+pub use ops::{BatchStatistics, Elements, with_narrow_factors};
 pub use residual::{ResidualConfig, ResidualTower};
 pub use source::{FileSource, Init, Source};
 pub use text::{Pooling, TextConfig, TextTower};

@@ -124,7 +124,7 @@ fn an_index_names_files_of_its_own_folder_or_is_refused() {
         let folder = copy(LARGEST_ID);
         let index = split(&folder, WEIGHTS);
         edit(&folder, &index, |index| {
-            index["weight_map"]["t"] = json!(name)
+            index["weight_map"]["t"] = json!(name);
         });
         assert_eq!(
             refused(&folder, &index),
@@ -176,7 +176,7 @@ fn what_is_wrong_with_a_tensor_is_said_of_its_part_or_of_the_index() {
     let own = map[projection].as_str().expect("it is listed").to_owned();
     let other = if own == part(0) { part(1) } else { part(0) };
     rewrite(&folder, &own, |tensors| {
-        tensors.retain(|(name, _)| name != projection)
+        tensors.retain(|(name, _)| name != projection);
     });
     assert_eq!(
         refused(&folder, &index),

@@ -13,7 +13,7 @@ mod layer_norm;
 mod linear;
 mod relu;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::cell::Cell;
 
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
 use parking_lot::RwLockReadGuard;
@@ -27,18 +27,27 @@ pub use relu::{add_relu, quick_gelu};
 
 use crate::run::Precision;
 
-static NARROW: AtomicBool = AtomicBool::new(false);
-
-/// Whether convolutions and linear maps that are trained on a CPU round the factors of their products to
-/// bfloat16, for this whole process; sums and weights stay f32. With AVX512-BF16 that is about twice
-/// as fast.
-pub fn round_factors_to_bf16(yes: bool) {
-    NARROW.store(yes, Ordering::Relaxed);
+thread_local! {
+    static NARROW: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What factors are rounded to.
+/// Runs `f`, in which convolutions and linear maps that are trained on a CPU round the factors of their
+/// products to bfloat16 where `narrow` is set; sums and weights stay f32. Backward passes do as their
+/// forward passes did, wherever they run.
+pub fn with_narrow_factors<R>(narrow: bool, f: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            NARROW.set(self.0);
+        }
+    }
+    let _restore = Restore(NARROW.replace(narrow));
+    f()
+}
+
+/// What factors are rounded to on this thread.
 fn factors() -> Precision {
-    if NARROW.load(Ordering::Relaxed) {
+    if NARROW.get() {
         Precision::Bf16
     } else {
         Precision::F32
