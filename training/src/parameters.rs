@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use candle_core::{Device, Tensor, Var};
 use encoders::{
     ModelError,
-    nn::{BatchStatistics, Init, Source},
+    nn::{BatchStatistics, Elements, Init, Source},
 };
 use rand::{Rng, RngExt as _, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 
 use crate::TrainingError;
 
@@ -54,7 +55,7 @@ impl Parameters {
         for (name, var) in &self.vars {
             let value = var.as_detached_tensor();
             let average = match self.averages.get(name) {
-                Some(old) => ((old * keep)? + (value * (1.0 - keep))?)?,
+                Some(old) => mean_of(old, &value, keep)?,
                 None => value.copy()?,
             };
             self.averages.insert(name.clone(), average);
@@ -130,6 +131,24 @@ impl Parameters {
         }
         Ok(())
     }
+}
+
+/// `keep` times the old and the rest of the new.
+fn mean_of(old: &Tensor, new: &Tensor, keep: f64) -> candle_core::Result<Tensor> {
+    if !old.device().is_cpu() {
+        return (old * keep)? + (new * (1.0 - keep))?;
+    }
+    // In one pass over memory.
+    let (old_values, new_values) = (Elements::of(old), Elements::of(new));
+    let (old_values, new_values) = (old_values.slice()?, new_values.slice()?);
+    let (keep, rest) = (keep as f32, (1.0 - keep) as f32);
+    let mean: Vec<f32> = old_values
+        .par_iter()
+        .zip(new_values)
+        .with_min_len(1 << 14)
+        .map(|(old, new)| old * keep + new * rest)
+        .collect();
+    Tensor::from_vec(mean, old.shape(), old.device())
 }
 
 fn is_statistic(name: &str) -> bool {

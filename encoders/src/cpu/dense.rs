@@ -1,7 +1,9 @@
 //! Products of matrices that are made for one call, as training needs them: row-major floats in and
 //! out, the factors rounded to bfloat16 on the way where that is wanted.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, mem::MaybeUninit};
+
+use rayon::prelude::*;
 
 use super::{
     Precision,
@@ -77,12 +79,40 @@ impl Element for u16 {
     }
 }
 
-/// `out = rows columns`; `rows` `[m, k]` of elements, whose rows are filled up to whole words, and
-/// `out` `[m, n]` for columns of `k` inputs and `n` outputs. What the map adds is added.
+/// A vector of `n` floats whose chunks are filled in parallel by `write`, which is told the number of
+/// its chunk. Large outputs need not be cleared before they are written then.
+///
+/// # Safety
+/// `write` initializes every element of its chunk.
+pub(crate) unsafe fn filled(
+    n: usize,
+    chunk: usize,
+    write: impl Fn(usize, &mut [MaybeUninit<f32>]) + Sync,
+) -> Vec<f32> {
+    let mut out = Vec::with_capacity(n);
+    out.spare_capacity_mut()[..n]
+        .par_chunks_mut(chunk.max(1))
+        .enumerate()
+        .for_each(|(i, chunk)| write(i, chunk));
+    // SAFETY: all chunks were written, as the caller says.
+    unsafe { out.set_len(n) };
+    out
+}
+
+/// Floats as a place to write.
+pub(crate) fn place(floats: &mut [f32]) -> &mut [MaybeUninit<f32>] {
+    let (start, n) = (floats.as_mut_ptr(), floats.len());
+    // SAFETY: the layout is the same, and only floats are ever written there.
+    unsafe { std::slice::from_raw_parts_mut(start.cast(), n) }
+}
+
+/// Writes `out = rows columns`; `rows` `[m, k]` of elements, whose rows are filled up to whole words, and
+/// `out` `[m, n]` for columns of `k` inputs and `n` outputs. What the map adds is added. All of `out`
+/// is initialized.
 ///
 /// # Panics
 /// When a slice is shorter than its shape says, or the columns are of another precision.
-pub(crate) fn product<E: Element>(rows: &[E], columns: &Packed, out: &mut [f32]) {
+pub(crate) fn product<E: Element>(rows: &[E], columns: &Packed, out: &mut [MaybeUninit<f32>]) {
     let (k, n) = (columns.inputs(), columns.outputs());
     let m = out.len() / n.max(1);
     assert_eq!(out.len(), m * n, "out is [m, n]");

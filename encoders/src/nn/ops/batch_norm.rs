@@ -7,7 +7,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::{elements, with_elements};
-use crate::cpu::wide;
+use crate::cpu::{dense::filled, wide};
 
 /// Rows that one task works on.
 const ROWS: usize = 2048;
@@ -160,10 +160,11 @@ impl CustomOp3 for BatchNorm {
             .map(|(inverse, gamma)| inverse * gamma)
             .collect();
         let floor = if self.relu { 0.0 } else { f32::NEG_INFINITY };
-        let mut y = vec![0.0; x.len()];
-        y.par_chunks_mut(ROWS * c)
-            .zip(x.par_chunks(ROWS * c))
-            .for_each(|(y, x)| {
+        // SAFETY: a chunk is as long as its part of the input, so that all of it is written.
+        #[allow(unsafe_code)]
+        let y = unsafe {
+            filled(x.len(), ROWS * c, |i, y| {
+                let x = &x[i * ROWS * c..][..y.len()];
                 wide(
                     #[inline(always)]
                     || {
@@ -172,12 +173,13 @@ impl CustomOp3 for BatchNorm {
                                 y.iter_mut().zip(x).zip(&mean).zip(&scale).zip(beta)
                             {
                                 let value = (x - m) * s + b;
-                                *y = if value > floor { value } else { floor };
+                                y.write(if value > floor { value } else { floor });
                             }
                         }
                     },
                 );
-            });
+            })
+        };
         *self
             .statistics
             .lock()
@@ -238,10 +240,12 @@ impl CustomOp3 for BatchNorm {
                 let count = rows as f64;
                 let mean_g: Vec<f32> = sums[..c].iter().map(|s| (s / count) as f32).collect();
                 let mean_gx: Vec<f32> = sums[c..].iter().map(|s| (s / count) as f32).collect();
-                let mut dx = vec![0.0; x.len()];
-                dx.par_chunks_mut(ROWS * c)
-                    .zip(x.par_chunks(ROWS * c).zip(g.par_chunks(ROWS * c)))
-                    .for_each(|(dx, (x, g))| {
+                // SAFETY: as in the forward pass.
+                #[allow(unsafe_code)]
+                let dx = unsafe {
+                    filled(x.len(), ROWS * c, |i, dx| {
+                        let part = i * ROWS * c..i * ROWS * c + dx.len();
+                        let (x, g) = (&x[part.clone()], &g[part]);
                         let (mean, inverse, scale) = (&mean[..c], &inverse[..c], &scale[..c]);
                         let (mean_g, mean_gx, beta) = (&mean_g[..c], &mean_gx[..c], &beta[..c]);
                         wide(
@@ -251,18 +255,17 @@ impl CustomOp3 for BatchNorm {
                                 for (dx, (x, g)) in dx.chunks_exact_mut(c).zip(rows) {
                                     for j in 0..c {
                                         let d = x[j] - mean[j];
-                                        let g = if d * scale[j] + beta[j] > floor {
-                                            g[j]
-                                        } else {
-                                            0.0
-                                        };
+                                        let passes = d * scale[j] + beta[j] > floor;
+                                        let g = if passes { g[j] } else { 0.0 };
                                         let normal = d * inverse[j];
-                                        dx[j] = scale[j] * (g - mean_g[j] - normal * mean_gx[j]);
+                                        let slope = g - mean_g[j] - normal * mean_gx[j];
+                                        dx[j].write(scale[j] * slope);
                                     }
                                 }
                             },
                         );
-                    });
+                    })
+                };
                 (dx, sums)
             })
         })??;

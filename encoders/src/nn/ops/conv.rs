@@ -3,13 +3,15 @@
 //! Work is split over pictures, so that the unfolded patches of some pictures stay in the cache.
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use parking_lot::Mutex;
 use rayon::prelude::*;
 
-use super::{elements, factors, with_elements};
+use super::{CHUNK, elements, factors, with_elements};
 use crate::{
     cpu::{
         Level, Packed,
-        dense::{Element, Scratch, outer, product},
+        dense::{Element, Scratch, filled, outer, place, product},
+        wide,
     },
     run::Precision,
 };
@@ -224,23 +226,47 @@ impl CustomOp2 for Conv2d {
 /// `[n, out_h, out_w, out_c]` of `input` `[n, h, w, c]` and `weight` `[out_c, kernel, kernel, c]`.
 fn forward<E: Element>(sizes: &Sizes, input: &[f32], weight: &[f32]) -> Vec<f32> {
     let out_picture = sizes.positions() * sizes.out_c;
-    let mut out = vec![0.0; sizes.n * out_picture];
     let columns = Packed::new(Level::best(), E::PRECISION, (weight, sizes.patch()), None);
     let row = E::stride(sizes.patch());
-    out.par_chunks_mut(sizes.at_once() * out_picture)
-        .zip(input.par_chunks(sizes.at_once() * sizes.picture()))
-        .for_each_init(
-            || sizes.room::<E>(),
-            |patches, (out, pictures)| {
-                sizes.unfold(&E::rows(pictures, pictures.len()), patches);
-                product(&patches[..out.len() / sizes.out_c * row], &columns, out);
-            },
-        );
-    out
+    let (chunk, pictures) = (
+        sizes.at_once() * out_picture,
+        sizes.at_once() * sizes.picture(),
+    );
+    let rooms = Rooms::default();
+    // SAFETY: a product initializes all of its place.
+    #[allow(unsafe_code)]
+    unsafe {
+        filled(sizes.n * out_picture, chunk, |i, out| {
+            let pictures = &input[i * pictures..input.len().min((i + 1) * pictures)];
+            let mut patches = rooms.take(|| sizes.room::<E>());
+            sizes.unfold(&E::rows(pictures, pictures.len()), &mut patches);
+            product(&patches[..out.len() / sizes.out_c * row], &columns, out);
+            rooms.give(patches);
+        })
+    }
+}
+
+/// Memory that tasks hand on to each other.
+struct Rooms<T>(Mutex<Vec<T>>);
+
+impl<T> Default for Rooms<T> {
+    fn default() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+}
+
+impl<T> Rooms<T> {
+    fn take(&self, new: impl FnOnce() -> T) -> T {
+        self.0.lock().pop().unwrap_or_else(new)
+    }
+
+    fn give(&self, room: T) {
+        self.0.lock().push(room);
+    }
 }
 
 /// Into so many parts of a batch the backward pass is split, at most.
-const SHARES: usize = 16;
+const SHARES: usize = 8;
 
 /// Gradients of the input (where wanted) and the weight.
 fn backward<E: Element>(
@@ -288,7 +314,7 @@ fn backward<E: Element>(
                 outer(grad, patches, &mut scratch, &mut weight_grad);
                 let Some(columns) = &columns else { continue };
                 patch_grads.resize(positions * sizes.patch(), 0.0);
-                product(grad.0, columns, &mut patch_grads);
+                product(grad.0, columns, place(&mut patch_grads));
                 let at = (from - pictures.start) * sizes.picture();
                 let input_grad = input_grad[at..].chunks_exact_mut(sizes.picture());
                 let patch_grads = patch_grads.chunks_exact(sizes.positions() * sizes.patch());
@@ -299,12 +325,7 @@ fn backward<E: Element>(
             weight_grad
         })
         .collect();
-    let mut weight_grad = vec![0.0; weight.len()];
-    for sum in sums {
-        for (total, x) in weight_grad.iter_mut().zip(sum) {
-            *total += x;
-        }
-    }
+    let weight_grad = in_order(sums);
     let input_grad = if convolved {
         let turned = turned_kernel(sizes, weight);
         let back = Sizes {
@@ -317,6 +338,30 @@ fn backward<E: Element>(
         folded.then_some(input_grad)
     };
     (input_grad, weight_grad)
+}
+
+/// The sum of vectors of one length, added in their order.
+pub(super) fn in_order(sums: Vec<Vec<f32>>) -> Vec<f32> {
+    let mut sums = sums.into_iter();
+    let mut total = sums.next().unwrap_or_default();
+    let others: Vec<Vec<f32>> = sums.collect();
+    total
+        .par_chunks_mut(CHUNK)
+        .enumerate()
+        .for_each(|(i, total)| {
+            for other in &others {
+                let other = &other[i * CHUNK..][..total.len()];
+                wide(
+                    #[inline(always)]
+                    || {
+                        for (total, x) in total.iter_mut().zip(other) {
+                            *total += x;
+                        }
+                    },
+                );
+            }
+        });
+    total
 }
 
 /// The kernel that brings gradients back: `[c, kernel, kernel, out_c]`, turned by 180 degrees.

@@ -3,11 +3,11 @@
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::{elements, factors, with_elements};
+use super::{conv::in_order, elements, factors, with_elements};
 use crate::{
     cpu::{
         Level, Packed,
-        dense::{Element, Scratch, outer, product},
+        dense::{Element, Scratch, filled, outer, product},
     },
     run::Precision,
 };
@@ -93,11 +93,15 @@ fn forward<E: Element>(
 /// Rows through a map.
 fn through<E: Element>(x: &[f32], columns: &Packed) -> Vec<f32> {
     let (inputs, outputs) = (columns.inputs(), columns.outputs());
-    let mut out = vec![0.0; x.len() / inputs.max(1) * outputs];
-    out.par_chunks_mut(ROWS * outputs.max(1))
-        .zip(x.par_chunks(ROWS * inputs.max(1)))
-        .for_each(|(out, x)| product(&E::rows(x, inputs), columns, out));
-    out
+    let n = x.len() / inputs.max(1) * outputs;
+    // SAFETY: a product initializes all of its place.
+    #[allow(unsafe_code)]
+    unsafe {
+        filled(n, ROWS * outputs, |i, out| {
+            let x = &x[i * ROWS * inputs..x.len().min((i + 1) * ROWS * inputs)];
+            product(&E::rows(x, inputs), columns, out);
+        })
+    }
 }
 
 /// Gradients of rows, weights and bias, in the order of their elements.
@@ -129,17 +133,17 @@ fn backward<E: Element>(
             (dw, db)
         })
         .collect();
-    let (mut dw, mut db) = (vec![0.0; weight.len()], vec![0.0; outputs]);
-    let add = |to: &mut [f32], from: Vec<f32>| {
-        for (to, from) in to.iter_mut().zip(from) {
-            *to += from;
-        }
-    };
-    for (w, b) in sums {
-        add(&mut dw, w);
-        add(&mut db, b);
-    }
-    (dx, dw, db)
+    let (dw, db) = sums.into_iter().unzip();
+    (
+        dx,
+        or_zeros(in_order(dw), weight.len()),
+        or_zeros(in_order(db), outputs),
+    )
+}
+
+/// Of no rows there is no sum.
+fn or_zeros(sum: Vec<f32>, n: usize) -> Vec<f32> {
+    if sum.is_empty() { vec![0.0; n] } else { sum }
 }
 
 impl CustomOp2 for Linear {

@@ -25,7 +25,13 @@ pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use relu::{add_relu, quick_gelu};
 
-use crate::run::Precision;
+use crate::{
+    cpu::{dense::filled, wide},
+    run::Precision,
+};
+
+/// Elements that one task of an elementwise operation works on.
+const CHUNK: usize = 1 << 15;
 
 thread_local! {
     static NARROW: Cell<bool> = const { Cell::new(false) };
@@ -76,6 +82,27 @@ pub fn gather_rows(table: &Tensor, ids: &Tensor) -> Result<Tensor> {
         return cuda::gather_rows(table, ids);
     }
     table.index_select(ids, 0)
+}
+
+/// `f` of each two elements.
+fn pairwise(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
+    assert_eq!(a.len(), b.len(), "as many of each");
+    // SAFETY: a chunk is as long as its parts of the operands, so that all of it is written.
+    #[allow(unsafe_code)]
+    unsafe {
+        filled(a.len(), CHUNK, |i, out| {
+            let n = out.len();
+            let (a, b) = (&a[i * CHUNK..][..n], &b[i * CHUNK..][..n]);
+            wide(
+                #[inline(always)]
+                || {
+                    for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
+                        out.write(f(*a, *b));
+                    }
+                },
+            );
+        })
+    }
 }
 
 /// The elements of a contiguous f32 operand of a kernel.

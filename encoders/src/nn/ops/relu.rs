@@ -1,13 +1,8 @@
 //! Small fused activations.
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
-use rayon::prelude::*;
 
-use super::{elements, with_elements};
-use crate::cpu::wide;
-
-/// Elements that one task works on.
-const CHUNK: usize = 1 << 15;
+use super::{elements, pairwise, with_elements};
 
 /// `max(a + b, 0)` for tensors of one shape: the end of a residual block.
 ///
@@ -43,21 +38,10 @@ impl CustomOp2 for AddRelu {
         l2: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (a, b) = (elements(s1, l1)?, elements(s2, l2)?);
-        let mut y = vec![0.0; a.len()];
-        y.par_chunks_mut(CHUNK)
-            .zip(a.par_chunks(CHUNK))
-            .zip(b.par_chunks(CHUNK))
-            .for_each(|((y, a), b)| {
-                wide(
-                    #[inline(always)]
-                    || {
-                        for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
-                            let sum = a + b;
-                            *y = if sum > 0.0 { sum } else { 0.0 };
-                        }
-                    },
-                );
-            });
+        let y = pairwise(a, b, |a, b| {
+            let sum = a + b;
+            if sum > 0.0 { sum } else { 0.0 }
+        });
         Ok((CpuStorage::F32(y), l1.shape().clone()))
     }
 
@@ -97,14 +81,7 @@ impl CustomOp1 for QuickGelu {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = elements(storage, layout)?;
-        let mut y = vec![0.0; x.len()];
-        y.par_chunks_mut(CHUNK)
-            .zip(x.par_chunks(CHUNK))
-            .for_each(|(y, x)| {
-                for (y, x) in y.iter_mut().zip(x) {
-                    *y = x / (1.0 + (-SLOPE * x).exp());
-                }
-            });
+        let y = pairwise(x, x, |x, _| x / (1.0 + (-SLOPE * x).exp()));
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 
@@ -119,25 +96,7 @@ impl CustomOp1 for QuickGelu {
 
 /// `f(value, gradient)` for each element.
 fn masked(values: &Tensor, grad: &Tensor, f: impl Fn(f32, f32) -> f32 + Sync) -> Result<Tensor> {
-    let dx = with_elements(values, |v| {
-        with_elements(grad, |g| {
-            let mut dx = vec![0.0; v.len()];
-            dx.par_chunks_mut(CHUNK)
-                .zip(v.par_chunks(CHUNK))
-                .zip(g.par_chunks(CHUNK))
-                .for_each(|((dx, v), g)| {
-                    wide(
-                        #[inline(always)]
-                        || {
-                            for ((dx, v), g) in dx.iter_mut().zip(v).zip(g) {
-                                *dx = f(*v, *g);
-                            }
-                        },
-                    );
-                });
-            dx
-        })
-    })??;
+    let dx = with_elements(values, |v| with_elements(grad, |g| pairwise(v, g, f)))??;
     Tensor::from_vec(dx, values.shape(), values.device())
 }
 
