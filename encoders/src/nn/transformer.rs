@@ -138,9 +138,23 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
-        let x = (x + self.attention.forward(&self.norm1.forward(x)?, mask)?)?;
+        let (found, _) = self.attention.forward(&self.norm1.forward(x)?, mask)?;
+        let x = (x + found)?;
         let hidden = self.mlp.forward(&self.norm2.forward(&x)?)?;
         x + hidden
+    }
+
+    /// The same parts with each normalization behind its residual connection, as in the first
+    /// transformer (Vaswani et al. 2017, section 3.1) and in BERT; and the attention probabilities.
+    pub(super) fn forward_post_norm(
+        &self,
+        x: &Tensor,
+        mask: Option<&Tensor>,
+    ) -> Result<(Tensor, Tensor)> {
+        let (found, map) = self.attention.forward(x, mask)?;
+        let x = self.norm1.forward(&(x + found)?)?;
+        let hidden = self.mlp.forward(&x)?;
+        Ok((self.norm2.forward(&(x + hidden)?)?, map))
     }
 }
 
@@ -224,7 +238,8 @@ impl Attention {
         })
     }
 
-    fn forward(&self, x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
+    /// What tokens `[n, t, width]` find, and where they looked: as [`attend`].
+    fn forward(&self, x: &Tensor, mask: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
         let width = x.dim(2)?;
         let (q, k, v) = match &self.qkv {
             Qkv::Joined(qkv) => {
@@ -234,19 +249,20 @@ impl Attention {
             }
             Qkv::Apart([q, k, v]) => (q.forward(x)?, k.forward(x)?, v.forward(x)?),
         };
-        let mixed = attend([&q, &k, &v], self.heads, mask, self.form)?;
-        self.out.forward(&mixed)
+        let (mixed, map) = attend([&q, &k, &v], self.heads, mask, self.form)?;
+        Ok((self.out.forward(&mixed)?, map))
     }
 }
 
-/// What queries `[n, a, width]` find in keys and values `[n, t, width]`: `[n, a, width]`. `mask`
-/// `[a, t]` is added to the logits.
+/// What queries `[n, a, width]` find in keys and values `[n, t, width]`: `[n, a, width]`; and the
+/// attention probabilities, `[n, heads, a, t]`. `mask`, `[a, t]` or of four axes, is added to the
+/// logits.
 fn attend(
     [q, k, v]: [&Tensor; 3],
     heads: usize,
     mask: Option<&Tensor>,
     form: Form,
-) -> Result<Tensor> {
+) -> Result<(Tensor, Tensor)> {
     let (n, a, width) = q.dims3()?;
     let size = width / heads;
     // [n, t, width] to [n, heads, t, size].
@@ -264,10 +280,8 @@ fn attend(
         Form::Fused => candle_nn::ops::softmax_last_dim(&logits)?,
         Form::Differentiable { .. } => candle_nn::ops::softmax(&logits, D::Minus1)?,
     };
-    weights
-        .matmul(&split(v)?)?
-        .transpose(1, 2)?
-        .reshape((n, a, width))
+    let mixed = weights.matmul(&split(v)?)?.transpose(1, 2)?;
+    Ok((mixed.reshape((n, a, width))?, weights))
 }
 
 /// A learned query that attends to all tokens, and an MLP with a residual connection.
@@ -324,10 +338,8 @@ impl AttentionHead {
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let q = self.q.forward(&self.probe)?.repeat((x.dim(0)?, 1, 1))?;
         let (k, v) = (self.k.forward(x)?, self.v.forward(x)?);
-        let x = self
-            .out
-            .forward(&attend([&q, &k, &v], self.heads, None, self.form)?)?
-            .squeeze(1)?;
+        let (mixed, _) = attend([&q, &k, &v], self.heads, None, self.form)?;
+        let x = self.out.forward(&mixed)?.squeeze(1)?;
         let hidden = self.mlp.forward(&self.norm.forward(&x)?)?;
         x + hidden
     }
