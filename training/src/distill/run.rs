@@ -128,6 +128,11 @@ impl Distillation {
         self.step
     }
 
+    /// The student as it is now.
+    pub fn student(&self) -> &SentenceTower {
+        &self.student
+    }
+
     /// Runs up to `until` steps in all; every report goes to `metrics.jsonl` and to `observe`.
     ///
     /// # Errors
