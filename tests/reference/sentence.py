@@ -3,7 +3,7 @@
 
     pip install -r requirements.txt
     python sentence.py make                   # writes data/sentence_*, seeded
-    python sentence.py check-export DIR ROWS  # ROWS: JSON, [{"text", "row"}], what the tower made of DIR
+    python sentence.py check-export DIR ROWS  # ROWS: what encoders/examples/sentences.rs made of DIR
 
 What sentence-transformers does behind the transformer (Pooling, Dense, Normalize) is written out here,
 so that the library is not needed.

@@ -92,7 +92,10 @@ impl Distillation {
             ids.map_err(|problem| TrainingError::Tokenizer(problem.into()))
         };
         let ids = texts.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
-        let (mut parameters, student) = begin(config, &sizes, &teacher)?;
+        let form = Form::Differentiable {
+            batch_statistics: false,
+        };
+        let (mut parameters, student) = begin(config, &sizes, &teacher, form)?;
         let layers = [sizes.transformer.layers, teacher.config.transformer.layers];
         let lesson = Lesson::new(
             &config.lesson,
@@ -223,9 +226,9 @@ impl Distillation {
         Ok(export.write(folder)?)
     }
 
-    /// The student as it was before the first step.
+    /// The student as it was before the first step, in the form for serving.
     pub(super) fn beginning(&self) -> Result<(SentenceTower, TextTokenizer), TrainingError> {
-        let (_, tower) = begin(&self.config, &self.sizes, &self.teacher)?;
+        let (_, tower) = begin(&self.config, &self.sizes, &self.teacher, Form::Fused)?;
         Ok((tower, tokenizer(&self.teacher, &self.config)?))
     }
 }
@@ -235,9 +238,10 @@ fn begin(
     config: &DistillConfig,
     sizes: &SentenceConfig,
     teacher: &SentenceFolder,
+    form: Form,
 ) -> Result<(Parameters, SentenceTower), TrainingError> {
     let mut parameters = Parameters::seeded(config.seed, Device::Cpu);
-    let tower = student::begin(&config.student, sizes, teacher, &mut parameters)?;
+    let tower = student::begin(&config.student, sizes, teacher, &mut parameters, form)?;
     Ok((parameters, tower))
 }
 

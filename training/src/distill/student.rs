@@ -22,6 +22,7 @@ pub(super) fn begin(
     sizes: &SentenceConfig,
     teacher: &SentenceFolder,
     parameters: &mut Parameters,
+    form: Form,
 ) -> Result<SentenceTower, ModelError> {
     let pairs = LayerMap::Uniform.pairs(config.layers, teacher.config.transformer.layers);
     let mut source = Beginning {
@@ -32,9 +33,6 @@ pub(super) fn begin(
         layers: pairs.into_iter().map(|(_, teacher)| teacher).collect(),
         learn_words: config.learn_words,
         parameters,
-    };
-    let form = Form::Differentiable {
-        batch_statistics: false,
     };
     SentenceTower::new(&mut source, sizes, form)
 }
