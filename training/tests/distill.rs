@@ -169,11 +169,13 @@ fn a_resumed_run_ends_in_the_bytes_of_an_uninterrupted_one() {
         let state = |run: &str| std::fs::read(checkpoint::file(&case.path(run))).expect("a file");
         assert!(state("whole") == state("parts"), "states differ");
         let (whole, parts) = (whole.expect("done"), parts.expect("done"));
-        assert_eq!(whole.student.neighbors, parts.student.neighbors);
+        let figures =
+            |report: &Report| [report.student.cosine, report.student.neighbors].map(f64::to_bits);
+        assert_eq!(figures(&whole), figures(&parts));
         // Asked again, it only compares again.
         let (steps, again) = case.run("parts", 14).expect("compares");
         assert!(steps.is_empty());
-        assert_eq!(again.expect("done").student.cosine, parts.student.cosine);
+        assert_eq!(figures(&again.expect("done")), figures(&parts));
     }
 }
 
@@ -244,11 +246,12 @@ fn a_student_of_the_teachers_sizes_begins_as_the_teacher_and_one_of_fewer_layers
     let (own, theirs) = (load(&case.path("student")), load(&case.config.teacher));
     for (layer, of) in [(0, 1), (1, 2)] {
         let name = |layer: usize| format!("encoder.layer.{layer}.attention.self.query.weight");
-        assert_eq!(gap(&own[&name(layer)], &theirs[&name(of)]), 0.0);
+        let moved = gap(&own[&name(layer)], &theirs[&name(of)]);
+        assert!(moved < f32::MIN_POSITIVE, "{moved}");
     }
     let positions = "embeddings.position_embeddings.weight";
     let first = theirs[positions].narrow(0, 0, 12).expect("it has 20");
-    assert_eq!(gap(&own[positions], &first), 0.0);
+    assert!(gap(&own[positions], &first) < f32::MIN_POSITIVE);
 }
 
 #[test]
@@ -279,7 +282,7 @@ fn words_that_are_not_learned_stay_the_teachers_and_all_else_moves() {
             continue;
         }
         let words = name == "embeddings.word_embeddings.weight";
-        assert_eq!(moved == 0.0, words, "{name} moved by {moved}");
+        assert_eq!(moved < f32::MIN_POSITIVE, words, "{name} moved by {moved}");
     }
 }
 
@@ -336,76 +339,79 @@ fn a_report_has_sane_figures_and_the_teacher_agrees_with_itself() {
     );
 }
 
+/// Changed lines of the configuration, and what is said then.
+const REFUSED: &[(&[(&str, &str)], &str)] = &[
+    (
+        &[("layers = 2", "layers = 0")],
+        "`student.layers` must be at least 1",
+    ),
+    (
+        &[("layers = 2", "layers = 4")],
+        "`student.layers` must be at most the teacher's",
+    ),
+    (
+        &[("heads", "heads = 5")],
+        "`student.heads` must be a divisor",
+    ),
+    (
+        &[("heads", "heads = 4"), ("guide", "guide = \"one_to_one\"")],
+        "`student.heads` must be at most",
+    ),
+    (
+        &[("context_length", "context_length = 17")],
+        "`student.context_length` must be at least 3",
+    ),
+    (
+        &[("width", "width = 16")],
+        "`student.start` must be \"random\"",
+    ),
+    (
+        &[
+            ("start", "start = \"random\""),
+            ("learn_words", "learn_words = false"),
+        ],
+        "`student.learn_words`",
+    ),
+    (
+        &[("embedding", "embedding = -1.0")],
+        "`lesson.embedding` must be a number of at least 0",
+    ),
+    (
+        &[("embedding", "embedding = 0.0")],
+        "`lesson.logits` must be above 0",
+    ),
+    (
+        &[("logit_scale", "logit_scale = nan")],
+        "`lesson.logit_scale`",
+    ),
+    (
+        &[("weight =", "weight = 0.0")],
+        "`lesson.attention.weight` must be a number above 0",
+    ),
+    (
+        &[("guide", "guide = \"amad_v2\"\nsharpness = 0.0")],
+        "`lesson.attention.sharpness`",
+    ),
+    (&[("batch", "batch = 97")], "holds 96 texts, at least 97"),
+    (
+        &[("steps =", "steps = 3")],
+        "`optimizer.steps` must be more than warmup_steps",
+    ),
+    (
+        &[("teacher =", "teacher = \"no/such/folder\"")],
+        "no/such/folder",
+    ),
+    (
+        &[("training =", "training = \"no/such/file\"")],
+        "no/such/file",
+    ),
+];
+
 #[test]
 fn what_a_run_cannot_work_with_is_refused_by_its_key() {
-    for (changes, says) in [
-        (
-            &[("layers = 2", "layers = 0")][..],
-            "`student.layers` must be at least 1",
-        ),
-        (
-            &[("layers = 2", "layers = 4")],
-            "`student.layers` must be at most the teacher's",
-        ),
-        (
-            &[("heads", "heads = 5")],
-            "`student.heads` must be a divisor",
-        ),
-        (
-            &[("heads", "heads = 4"), ("guide", "guide = \"one_to_one\"")],
-            "`student.heads` must be at most",
-        ),
-        (
-            &[("context_length", "context_length = 17")],
-            "`student.context_length` must be at least 3",
-        ),
-        (
-            &[("width", "width = 16")],
-            "`student.start` must be \"random\"",
-        ),
-        (
-            &[
-                ("start", "start = \"random\""),
-                ("learn_words", "learn_words = false"),
-            ],
-            "`student.learn_words`",
-        ),
-        (
-            &[("embedding", "embedding = -1.0")],
-            "`lesson.embedding` must be a number of at least 0",
-        ),
-        (
-            &[("embedding", "embedding = 0.0")],
-            "`lesson.logits` must be above 0",
-        ),
-        (
-            &[("logit_scale", "logit_scale = nan")],
-            "`lesson.logit_scale`",
-        ),
-        (
-            &[("weight =", "weight = 0.0")],
-            "`lesson.attention.weight` must be a number above 0",
-        ),
-        (
-            &[("guide", "guide = \"amad_v2\"\nsharpness = 0.0")],
-            "`lesson.attention.sharpness`",
-        ),
-        (&[("batch", "batch = 97")], "holds 96 texts, at least 97"),
-        (
-            &[("steps =", "steps = 3")],
-            "`optimizer.steps` must be more than warmup_steps",
-        ),
-        (
-            &[("teacher =", "teacher = \"no/such/folder\"")],
-            "no/such/folder",
-        ),
-        (
-            &[("training =", "training = \"no/such/file\"")],
-            "no/such/file",
-        ),
-    ] {
+    for (changes, says) in REFUSED {
         let case = case(changes);
-        let refused = case.run("run", 1).err().expect(says).to_string();
+        let refused = case.run("run", 1).expect_err(says).to_string();
         assert!(refused.contains(says), "{says}: {refused}");
         assert!(!case.path("run").exists(), "{says}: nothing was begun");
     }
