@@ -405,6 +405,10 @@ const REFUSED: &[(&[(&str, &str)], &str)] = &[
         &[("training =", "training = \"no/such/file\"")],
         "no/such/file",
     ),
+    (
+        &[("held_out =", "held_out = \"no/such/file\"")],
+        "no/such/file",
+    ),
 ];
 
 #[test]

@@ -13,7 +13,7 @@ import pathlib
 import sys
 import zipfile
 
-HELD_OUT = 2000
+HELD_OUT = 1000
 LEAST_WORDS = 3
 
 

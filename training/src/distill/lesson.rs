@@ -178,3 +178,91 @@ impl Lesson {
         Ok(sum)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use encoders::nn::{
+        Activation, Form, SentenceConfig, SentencePooling, SentenceTower, TransformerConfig,
+    };
+
+    use super::*;
+
+    const TOKENS: usize = 6;
+
+    fn tower(seed: u64, layers: usize, heads: usize) -> SentenceTower {
+        let config = SentenceConfig {
+            vocabulary: 20,
+            positions: TOKENS,
+            context_length: TOKENS,
+            token_types: 1,
+            transformer: TransformerConfig {
+                width: 12,
+                mlp_width: 20,
+                layers,
+                heads,
+                activation: Activation::Gelu,
+                layer_norm_eps: 1e-12,
+            },
+            pooling: SentencePooling::Mean,
+            dense: None,
+        };
+        let mut parameters = Parameters::seeded(seed, Device::Cpu);
+        let tower = SentenceTower::new(&mut parameters, &config, Form::Fused).expect("a tower");
+        // Sharper attention than that of fresh weights, so that maps differ.
+        for (name, var) in parameters.all() {
+            let larger = (var.as_tensor() * 8.0).expect("a product");
+            if name.contains("attention.self") {
+                parameters.set(name, &larger).expect("of one shape");
+            }
+        }
+        tower
+    }
+
+    #[test]
+    fn padding_plays_no_part_in_where_the_teacher_looks() {
+        let (teacher, student) = (tower(1, 4, 3), tower(2, 2, 2));
+        let texts = [vec![1, 2], vec![3, 4, 5, 6, 7, 8], vec![9, 10, 11]];
+        for guide in [
+            Guide::OneToOne,
+            Guide::AmadV1,
+            Guide::AmadV2,
+            Guide::AmadV3,
+            Guide::AmadV4,
+        ] {
+            let config = LessonConfig {
+                embedding: 1.0,
+                logits: 0.0,
+                logit_scale: 1.0,
+                attention: Some(AttentionConfig {
+                    guide,
+                    weight: 0.5,
+                    sharpness: 0.5,
+                    layers: LayerMap::Uniform,
+                }),
+            };
+            let mut aside = Parameters::seeded(3, Device::Cpu);
+            let lesson = Lesson::new(&config, [2, 4], TOKENS, &mut aside).expect("a lesson");
+            let attention = |texts: &[Vec<u32>]| {
+                let pass = |tower: &SentenceTower| tower.forward(texts).expect("a pass");
+                let loss = lesson
+                    .loss(&pass(&teacher), &pass(&student))
+                    .expect("a loss");
+                let number = |term: &Tensor| term.to_scalar::<f32>().expect("a number");
+                let attention = number(loss.attention.as_ref().expect("it is taught"));
+                let whole = number(&loss.embedding) + 0.5 * attention;
+                assert!((number(&loss.whole) - whole).abs() < 1e-5, "{guide:?}");
+                attention
+            };
+            let together = attention(&texts);
+            let alone = texts
+                .each_ref()
+                .map(|text| attention(std::slice::from_ref(text)));
+            let mean = alone.iter().sum::<f32>() / 3.0;
+            let gap = (together - mean).abs();
+            assert!(
+                gap < 1e-4 * mean,
+                "{guide:?}: {together}, one by one {alone:?}"
+            );
+        }
+    }
+}

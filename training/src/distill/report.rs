@@ -19,12 +19,11 @@ use serde::Serialize;
 use super::{
     agreement::{cosines, neighbors, overlap, rank_correlation},
     run::Distillation,
-    texts,
 };
 use crate::TrainingError;
 
 /// Neighbors that are compared.
-const NEIGHBORS: usize = 10;
+pub(super) const NEIGHBORS: usize = 10;
 /// Texts of which all pairs are compared.
 const PAIRED: usize = 400;
 /// Chance of a word to be left out of a query.
@@ -89,15 +88,7 @@ pub struct Figures {
 
 /// Compares the student in a folder, as it is read from there.
 pub(super) fn compare(run: &Distillation, student: &Path) -> Result<Report, TrainingError> {
-    let file = &run.config.texts.held_out;
-    let texts = texts::read(file)?;
-    if texts.len() <= NEIGHBORS {
-        return Err(TrainingError::TooFewTexts {
-            file: file.clone(),
-            texts: texts.len(),
-            least: NEIGHBORS + 1,
-        });
-    }
+    let texts = &run.held_out;
     let mut random = ChaCha8Rng::seed_from_u64(run.config.seed);
     let shortened: Vec<String> = texts.iter().map(|t| shortened(t, &mut random)).collect();
     let student = SentenceFolder::read(student)?;
@@ -111,14 +102,14 @@ pub(super) fn compare(run: &Distillation, student: &Path) -> Result<Report, Trai
         SentenceModel::new(tower, tokenizer),
         load(&student)?,
     ];
-    let times = times(&models, &texts)?;
-    let collection = models[0].encode(&texts)?;
+    let times = times(&models, texts)?;
+    let collection = models[0].encode(texts)?;
     let expected = neighbors(&collection, &collection, NEIGHBORS);
     let pairs = cosines(&collection[..PAIRED.min(texts.len())]);
     let bytes = [run.teacher.bytes(), student.bytes(), student.bytes()];
     let figures = |i: usize| -> Result<Figures, TrainingError> {
         let model = &models[i];
-        let own = model.encode(&texts)?;
+        let own = model.encode(texts)?;
         let queries = model.encode(&shortened)?;
         let recall = recall_at_k(&queries, &collection, |i| vec![i], &[1, NEIGHBORS]);
         let cosine = own

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::{
     config::DistillConfig,
     lesson::{ASIDE, Lesson},
+    report::NEIGHBORS,
     student,
     texts::{self, Order},
 };
@@ -64,6 +65,8 @@ pub struct Distillation {
     /// Tokens of the texts, as many as the student reads.
     ids: Vec<Vec<u32>>,
     order: Order,
+    /// What teacher and student are compared on.
+    pub(super) held_out: Vec<String>,
     identity: String,
     step: usize,
 }
@@ -78,14 +81,9 @@ impl Distillation {
         config.check()?;
         let teacher = SentenceFolder::read(&config.teacher)?;
         let sizes = config.sizes(&teacher.config)?;
-        let texts = texts::read(&config.texts.training)?;
-        if texts.len() < config.optimizer.batch {
-            return Err(TrainingError::TooFewTexts {
-                file: config.texts.training.clone(),
-                texts: texts.len(),
-                least: config.optimizer.batch,
-            });
-        }
+        let texts = texts::read(&config.texts.training, config.optimizer.batch)?;
+        // A text is not its own neighbor.
+        let held_out = texts::read(&config.texts.held_out, NEIGHBORS + 1)?;
         let tokenizer = tokenizer(&teacher, config)?;
         let encode = |text: &String| {
             let ids = tokenizer.encode(text);
@@ -121,6 +119,7 @@ impl Distillation {
             lesson,
             optimizer,
             ids,
+            held_out,
             identity,
             step,
         })

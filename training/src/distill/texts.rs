@@ -17,11 +17,12 @@ struct Line {
     text: String,
 }
 
-/// The texts of a file of JSON lines; other keys than `text` are for people.
-pub(super) fn read(file: &Path) -> Result<Vec<String>, TrainingError> {
+/// The texts of a file of JSON lines, of which there must be `least`; other keys than `text` are for
+/// people.
+pub(super) fn read(file: &Path, least: usize) -> Result<Vec<String>, TrainingError> {
     let contents = fs::read_to_string(file)?;
     let lines = contents.lines().enumerate();
-    lines
+    let texts = lines
         .map(|(number, line)| {
             let line: Line =
                 serde_json::from_str(line).map_err(|source| TrainingError::Manifest {
@@ -32,7 +33,15 @@ pub(super) fn read(file: &Path) -> Result<Vec<String>, TrainingError> {
                 })?;
             Ok(line.text)
         })
-        .collect()
+        .collect::<Result<Vec<_>, _>>()?;
+    if texts.len() < least {
+        return Err(TrainingError::TooFewTexts {
+            file: file.to_owned(),
+            texts: texts.len(),
+            least,
+        });
+    }
+    Ok(texts)
 }
 
 /// Which texts a step sees. It depends on the seed and the step alone.
@@ -125,12 +134,17 @@ mod tests {
             "{\"text\": \"one\", \"id\": 3}\n{\"name\": \"two\"}\n",
         )
         .expect("writes");
-        let message = read(&file).expect_err("is refused").to_string();
+        let message = read(&file, 1).expect_err("is refused").to_string();
         assert!(
             message.contains("line 2: expected an object with text"),
             "{message}"
         );
         fs::write(&file, "{\"text\": \"one\", \"id\": 3}\n").expect("writes");
-        assert_eq!(read(&file).expect("reads"), ["one"]);
+        assert_eq!(read(&file, 1).expect("reads"), ["one"]);
+        let message = read(&file, 2).expect_err("is refused").to_string();
+        assert!(
+            message.contains("holds 1 texts, at least 2 are needed"),
+            "{message}"
+        );
     }
 }
