@@ -33,7 +33,7 @@ pub(super) fn read(file: &Path, least: usize) -> Result<Vec<String>, TrainingErr
                 })?;
             Ok(line.text)
         })
-        .collect::<Result<Vec<_>, _>>()?;
+        .collect::<Result<Vec<_>, TrainingError>>()?;
     if texts.len() < least {
         return Err(TrainingError::TooFewTexts {
             file: file.to_owned(),
