@@ -145,6 +145,9 @@ pub enum TrainingError {
     /// The network made a row that is no embedding.
     #[error("the network made an unusable embedding")]
     Embedding(#[from] embedding::EmbeddingError),
+    /// Texts cannot be compared.
+    #[error(transparent)]
+    Encoding(#[from] embedding::EncodeError),
     /// The network failed.
     #[error("the network failed")]
     Network(#[from] candle_core::Error),
