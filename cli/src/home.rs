@@ -80,13 +80,21 @@ impl Home {
     /// # Errors
     /// When there is none, it cannot be read, or another process uses it.
     pub fn open_existing(&self) -> Result<Engine> {
+        self.open_existing_with(EngineConfig::default())
+    }
+
+    /// The same with other settings of the engine.
+    ///
+    /// # Errors
+    /// As for [`Home::open_existing`], or when a setting is out of its range.
+    pub fn open_existing_with(&self, config: EngineConfig) -> Result<Engine> {
         if !self.store().is_dir() {
             bail!(
                 "nothing is indexed in {} yet: run `diptych index PATH` first",
                 self.root.display()
             );
         }
-        self.open(EngineConfig::default())
+        self.open(config)
     }
 
     fn open(&self, config: EngineConfig) -> Result<Engine> {

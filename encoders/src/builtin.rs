@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::folder::{Files, Layout};
+use crate::folder::{Files, Layout, Preprocessor};
 
 /// The files of `encoders/builtin`.
 pub(crate) fn files() -> Files<'static> {
@@ -11,10 +11,14 @@ pub(crate) fn files() -> Files<'static> {
         name: "diptych-mini",
         layout: Layout::Transformers,
         config: include_bytes!("../builtin/config.json"),
+        preprocessor_form: Preprocessor::Alone,
         preprocessor: include_bytes!("../builtin/preprocessor_config.json"),
         tokenizer: include_bytes!("../builtin/tokenizer.json"),
         tokenizer_config: None,
-        weights: include_bytes!("../builtin/model.safetensors"),
+        weights: vec![(
+            Layout::Transformers.weights(),
+            include_bytes!("../builtin/model.safetensors"),
+        )],
         card: Some(include_bytes!("../builtin/diptych.json")),
         readme: None,
     }

@@ -117,10 +117,11 @@ fn good<'a>(small: &'a SmallFiles, weights: &'a [u8]) -> Files<'a> {
         name: "model",
         layout: small.layout,
         config: &small.config,
+        preprocessor_form: small.preprocessor_form,
         preprocessor: &small.preprocessor,
         tokenizer: &small.tokenizer,
         tokenizer_config: small.tokenizer_config.as_deref(),
-        weights,
+        weights: vec![(small.layout.weights(), weights)],
         card: small.card.as_deref(),
         readme: small.readme.as_deref(),
     }

@@ -38,6 +38,7 @@ mod towers;
 mod weights;
 
 pub use check::{CheckRow, check, check_builtin, has_probes, wants_probes, write_probes};
+pub use cpu::wide;
 pub use error::{ModelError, PictureError};
 pub use folder::{Card, Export, SentenceExport, SentenceFolder, SentenceSource, Stored};
 pub use ingest::{Done, encode_all};

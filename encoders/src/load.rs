@@ -32,14 +32,25 @@ const SMALL: usize = 8_000_000;
 /// The files of a model, read and checked but for the weights.
 pub(crate) struct Loader<'a> {
     layout: Layout,
-    weights: Weights<'a>,
-    file: PathBuf,
+    /// Files, sorted by name.
+    weights: Vec<(PathBuf, Weights<'a>)>,
+    /// What is named where a tensor is in none of them.
+    named: PathBuf,
     pub description: Description,
 }
 
 enum Weights<'a> {
     Mapped(Mmap),
     Borrowed(&'a [u8]),
+}
+
+impl Weights<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Borrowed(bytes) => bytes,
+        }
+    }
 }
 
 /// How a tower runs.
@@ -60,11 +71,13 @@ impl Loader<'static> {
 impl<'a> Loader<'a> {
     /// Of files in memory.
     pub(crate) fn of_files(files: &Files<'a>) -> Result<Self, ModelError> {
+        let weights = files.weights.iter();
+        let weights = weights.map(|(name, b)| (files.folder.join(name), Weights::Borrowed(b)));
         Ok(Self {
             layout: files.layout,
-            file: files.folder.join(files.layout.weights()),
+            named: files.folder.join(files.layout.weights()),
             description: files.describe()?,
-            weights: Weights::Borrowed(files.weights),
+            weights: weights.collect(),
         })
     }
 }
@@ -72,25 +85,31 @@ impl<'a> Loader<'a> {
 impl Loader<'_> {
     /// Of a folder, called `name` where its card does not say; its weights are mapped.
     pub(crate) fn of(folder: &Path, name: &str, small: &SmallFiles) -> Result<Self, ModelError> {
-        let file = folder.join(small.layout.weights());
-        let weights = map_file(&file)?;
+        let mapped = small.weights.parts.iter().map(|part| {
+            let file = folder.join(part);
+            let map = map_file(&file)?;
+            Ok((file, Weights::Mapped(map)))
+        });
+        let mapped: Vec<(PathBuf, Weights<'_>)> = mapped.collect::<Result<_, ModelError>>()?;
+        let names = small.weights.parts.iter().map(String::as_str);
         let files = Files {
             folder: folder.to_owned(),
             name,
             layout: small.layout,
             config: &small.config,
+            preprocessor_form: small.preprocessor_form,
             preprocessor: &small.preprocessor,
             tokenizer: &small.tokenizer,
             tokenizer_config: small.tokenizer_config.as_deref(),
-            weights: &weights,
+            weights: names.zip(mapped.iter().map(|(_, w)| w.bytes())).collect(),
             card: small.card.as_deref(),
             readme: small.readme.as_deref(),
         };
         Ok(Self {
             layout: small.layout,
-            file,
+            named: folder.join(&small.weights.named),
             description: files.describe()?,
-            weights: Weights::Mapped(weights),
+            weights: mapped,
         })
     }
 
@@ -111,16 +130,16 @@ impl Loader<'_> {
 
     /// The tensors.
     pub(crate) fn source(&self) -> Result<FolderSource<'_>, ModelError> {
-        let bytes = match &self.weights {
-            Weights::Mapped(map) => &map[..],
-            Weights::Borrowed(bytes) => bytes,
-        };
-        FolderSource::new(self.layout, bytes, &self.file)
+        let files = self.weights.iter();
+        let files = files.map(|(file, weights)| (file.clone(), weights.bytes()));
+        FolderSource::new(self.layout, files, &self.named)
     }
 
     /// How cosines become probabilities.
     pub(crate) fn scoring(&self) -> Result<Scoring, ModelError> {
-        let (scale, bias) = logits(&mut self.source()?, &self.description.network)?;
+        const SCALE: &str = "logit_scale";
+        let mut source = self.source()?;
+        let (scale, bias) = logits(&mut source, &self.description.network)?;
         let logit_scale = scale.to_scalar::<f32>()?.exp();
         let scoring = match bias {
             None => Scoring::Softmax { logit_scale },
@@ -133,8 +152,8 @@ impl Loader<'_> {
             return Ok(scoring);
         }
         Err(ModelError::Tensor {
-            file: self.file.clone(),
-            name: "logit_scale".to_owned(),
+            file: source.files().file_of(SCALE).to_owned(),
+            name: SCALE.to_owned(),
             problem: format!("gives {scoring}, expected finite numbers"),
         })
     }

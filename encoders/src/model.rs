@@ -121,7 +121,7 @@ impl Model {
     pub(crate) fn from_loader(loader: Loader<'_>, options: RunOptions) -> Result<Self, ModelError> {
         let (text, text_run) = loader.chosen_text(options)?;
         let (image, image_run) = loader.chosen_image(options)?;
-        let (parameters, scoring) = (loader.source()?.file().parameters(), loader.scoring()?);
+        let (parameters, scoring) = (loader.source()?.files().parameters(), loader.scoring()?);
         let Description {
             network,
             preprocess,

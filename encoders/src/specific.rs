@@ -29,7 +29,7 @@ impl Specific {
         width: usize,
     ) -> Result<Self, ModelError> {
         let name = format!("{tower}_specific_projection.weight");
-        if let Some(shape) = source.file().shape(&name) {
+        if let Some(shape) = source.files().shape(&name) {
             // As many rows as the file has, but at least one: an embedding has elements.
             let rows = shape.first().copied().unwrap_or_default().max(1);
             let shape = [rows, width];

@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeSet,
     fs::{File, TryLockError},
-    io::{self, ErrorKind},
+    io::{self, ErrorKind, Read as _},
     path::{Path, PathBuf},
     process,
 };
@@ -13,9 +13,11 @@ use std::{
 use fs_err as fs;
 
 use crate::{
+    HubError,
     checksum::Etag,
     files,
     name::{Commit, RepoName, Revision},
+    parts,
 };
 
 /// The folder of one repository.
@@ -73,7 +75,16 @@ impl Cache {
             .filter(|entry| entry.path().is_file())
             .filter_map(|entry| entry.file_name().into_string().ok())
             .collect();
-        files::needed(&self.repo, commit, &names).is_ok()
+        files::needed(&self.repo, commit, &names, |name| self.list(commit, name)).is_ok()
+    }
+
+    /// The contents of a list of parts that is in a snapshot.
+    pub(crate) fn list(&self, commit: &Commit, name: &str) -> Result<Vec<u8>, HubError> {
+        let file = fs::File::open(self.snapshot(commit).join(name))?;
+        parts::check_size(file.metadata()?.len(), &self.repo, commit, name)?;
+        let mut contents = Vec::new();
+        file.take(parts::MOST_BYTES).read_to_end(&mut contents)?;
+        Ok(contents)
     }
 
     /// What the revision was when it was last asked for.

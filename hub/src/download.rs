@@ -25,7 +25,7 @@ const BUFFER: usize = 1 << 17;
 
 /// A file that is wanted.
 pub(crate) struct Wanted {
-    pub name: &'static str,
+    pub name: String,
     pub about: About,
 }
 
@@ -69,7 +69,7 @@ impl Download<'_> {
             if let Some(found) = about.etag.mismatch(&incomplete)? {
                 fs::remove_file(&incomplete)?;
                 return Err(HubError::WrongChecksum {
-                    file: (*name).to_owned(),
+                    file: name.clone(),
                     expected: about.etag.as_str().to_owned(),
                     found,
                     endpoint: self.settings.endpoint.to_string(),
@@ -126,7 +126,7 @@ impl Download<'_> {
             most = most.max(before).max(after);
             if tries == TRIES {
                 return Err(HubError::Interrupted {
-                    file: wanted.name.to_owned(),
+                    file: wanted.name.clone(),
                     have_bytes: after,
                     size_bytes: size,
                     reason: problem,
@@ -145,7 +145,7 @@ impl Download<'_> {
         from: u64,
         step: &mut dyn FnMut(Step),
     ) -> Result<String, HubError> {
-        let response = match self.wire.read(self.commit, wanted.name, from) {
+        let response = match self.wire.read(self.commit, &wanted.name, from) {
             Ok(response) => response,
             Err(HubError::Unreachable { reason, .. }) => return Ok(reason),
             Err(error) => return Err(error),

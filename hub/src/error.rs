@@ -139,18 +139,20 @@ pub enum HubError {
         /// Weights in other forms.
         found: Vec<String>,
     },
-    /// Weights in several files.
+    /// Weights in several files, and no usable list of them.
     #[error(
-        "the weights of {repo} at {commit} are in several parts ({index}), which is not supported; transformers \
-         joins them: save_pretrained(\"joined\", max_shard_size=\"100GB\"), then --model joined"
+        "{index} of {repo} at {commit}, which lists the files of its weights, {problem}; transformers joins \
+         them: save_pretrained(\"joined\", max_shard_size=\"100GB\"), then --model joined"
     )]
-    Parts {
+    BadIndex {
         /// The model.
         repo: RepoName,
         /// What was looked at.
         commit: Commit,
         /// The file that lists the parts.
-        index: &'static str,
+        index: String,
+        /// What is wrong with it.
+        problem: String,
     },
     /// Weights, but not all that belongs to them.
     #[error(

@@ -8,6 +8,7 @@ use crate::{
     download::{Download, Step, Wanted},
     files,
     name::{Commit, RepoName, Revision},
+    parts,
     wire::{Listing, Wire},
 };
 
@@ -121,7 +122,13 @@ pub fn fetch(
         }
     }
     let wire = Wire::new(settings, repo);
-    let found = match find(&wire, repo, &named, revision.is_none()) {
+    let source = Source {
+        settings,
+        repo,
+        wire: &wire,
+        cache: &cache,
+    };
+    let found = match source.find(&named, revision.is_none()) {
         Ok(found) => found,
         Err(HubError::Unreachable { endpoint, reason }) => {
             let Some(commit) = here else {
@@ -148,7 +155,7 @@ pub fn fetch(
             to: &found.commit,
         });
     }
-    download(settings, &wire, &cache, &found, watch)?;
+    source.download(&found, watch)?;
     // The cache may be for reading only.
     let is_kept = cache.reference(&found.revision).as_ref() == Some(&found.commit);
     if found.revision.commit().is_none() && !is_kept {
@@ -161,97 +168,118 @@ pub fn fetch(
 struct Found {
     revision: Revision,
     commit: Commit,
-    files: Vec<&'static str>,
+    files: Vec<String>,
 }
 
-fn find(
-    wire: &Wire<'_>,
-    repo: &RepoName,
-    named: &Revision,
-    may_be_converted: bool,
-) -> Result<Found, HubError> {
-    let Listing { commit, names } = wire.listing(named)?;
-    let problem = match files::needed(repo, &commit, &names) {
-        Ok(files) => {
-            return Ok(Found {
-                revision: named.clone(),
-                commit,
-                files,
+/// A model on a hub, and where its files go.
+struct Source<'a> {
+    settings: &'a Settings,
+    repo: &'a RepoName,
+    wire: &'a Wire<'a>,
+    cache: &'a Cache,
+}
+
+impl Source<'_> {
+    fn find(&self, named: &Revision, may_be_converted: bool) -> Result<Found, HubError> {
+        let Listing { commit, names } = self.wire.listing(named)?;
+        let list = |name: &str| self.list(&commit, name);
+        let problem = match files::needed(self.repo, &commit, &names, list) {
+            Ok(files) => {
+                return Ok(Found {
+                    revision: named.clone(),
+                    commit,
+                    files,
+                });
+            }
+            Err(problem) => problem,
+        };
+        if !may_be_converted || !matches!(problem, HubError::NoWeights { .. }) {
+            return Err(problem);
+        }
+        // Not every hub has discussions; what is known already says more than their absence.
+        let Ok(Some(revision)) = self.wire.conversion(&commit) else {
+            return Err(problem);
+        };
+        let Listing { commit, names } = self.wire.listing(&revision)?;
+        let list = |name: &str| self.list(&commit, name);
+        let files = files::needed(self.repo, &commit, &names, list)?;
+        Ok(Found {
+            revision,
+            commit,
+            files,
+        })
+    }
+
+    fn download_of<'a>(&'a self, commit: &'a Commit) -> Download<'a> {
+        Download {
+            settings: self.settings,
+            wire: self.wire,
+            cache: self.cache,
+            commit,
+        }
+    }
+
+    /// The contents of a list of parts, which goes to the cache before the sizes of all other files
+    /// are known: a content that was not checked is of no use.
+    fn list(&self, commit: &Commit, name: &str) -> Result<Vec<u8>, HubError> {
+        if !self.cache.has(commit, name) {
+            let about = self.wire.about(commit, name)?;
+            parts::check_size(about.size, self.repo, commit, name)?;
+            let wanted = Wanted {
+                name: name.to_owned(),
+                about,
+            };
+            self.cache.create()?;
+            self.download_of(commit).run(&wanted, &mut |_| ())?;
+        }
+        self.cache.list(commit, name)
+    }
+
+    fn download(&self, found: &Found, watch: &mut dyn FnMut(Event<'_>)) -> Result<(), HubError> {
+        let (cache, commit) = (self.cache, &found.commit);
+        let files = found.files.iter().filter(|name| !cache.has(commit, name));
+        let wanted = files.map(|name| {
+            Ok(Wanted {
+                name: name.clone(),
+                about: self.wire.about(commit, name)?,
+            })
+        });
+        let wanted: Vec<Wanted> = wanted.collect::<Result<_, HubError>>()?;
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        cache.create()?;
+        let download = self.download_of(commit);
+        let total_bytes = wanted.iter().map(|wanted| wanted.about.size).sum();
+        let needed_bytes = wanted.iter().map(|wanted| download.missing(wanted)).sum();
+        let free_bytes = fs4::available_space(cache.folder())?;
+        if needed_bytes > free_bytes {
+            let folder = cache.folder().to_owned();
+            return Err(HubError::NoRoom {
+                folder,
+                needed_bytes,
+                free_bytes,
             });
         }
-        Err(problem) => problem,
-    };
-    if !may_be_converted || !matches!(problem, HubError::NoWeights { .. }) {
-        return Err(problem);
-    }
-    // Not every hub has discussions; what is known already says more than their absence.
-    let Ok(Some(revision)) = wire.conversion(&commit) else {
-        return Err(problem);
-    };
-    let Listing { commit, names } = wire.listing(&revision)?;
-    let files = files::needed(repo, &commit, &names)?;
-    Ok(Found {
-        revision,
-        commit,
-        files,
-    })
-}
-
-fn download(
-    settings: &Settings,
-    wire: &Wire<'_>,
-    cache: &Cache,
-    found: &Found,
-    watch: &mut dyn FnMut(Event<'_>),
-) -> Result<(), HubError> {
-    let commit = &found.commit;
-    let files = found.files.iter().filter(|name| !cache.has(commit, name));
-    let wanted = files.map(|name| {
-        Ok(Wanted {
-            name,
-            about: wire.about(commit, name)?,
-        })
-    });
-    let wanted: Vec<Wanted> = wanted.collect::<Result<_, HubError>>()?;
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    cache.create()?;
-    let download = Download {
-        settings,
-        wire,
-        cache,
-        commit,
-    };
-    let total_bytes = wanted.iter().map(|wanted| wanted.about.size).sum();
-    let needed_bytes = wanted.iter().map(|wanted| download.missing(wanted)).sum();
-    let free_bytes = fs4::available_space(cache.folder())?;
-    if needed_bytes > free_bytes {
-        let folder = cache.folder().to_owned();
-        return Err(HubError::NoRoom {
-            folder,
-            needed_bytes,
-            free_bytes,
+        let have_bytes = u64::saturating_sub(total_bytes, needed_bytes);
+        watch(Event::Begins {
+            commit,
+            total_bytes,
+            have_bytes,
         });
+        let mut before = 0;
+        for wanted in &wanted {
+            let file = wanted.name.as_str();
+            download.run(wanted, &mut |step| match step {
+                Step::Waits => watch(Event::Waits { file }),
+                Step::GoesOn(at_bytes) => watch(Event::GoesOn { file, at_bytes }),
+                Step::Has(bytes) => watch(Event::Has {
+                    bytes: before + bytes,
+                }),
+            })?;
+            before += wanted.about.size;
+        }
+        watch(Event::Ends);
+        Ok(())
     }
-    let have_bytes = u64::saturating_sub(total_bytes, needed_bytes);
-    watch(Event::Begins {
-        commit,
-        total_bytes,
-        have_bytes,
-    });
-    let mut before = 0;
-    for wanted in &wanted {
-        let file = wanted.name;
-        download.run(wanted, &mut |step| match step {
-            Step::Waits => watch(Event::Waits { file }),
-            Step::GoesOn(at_bytes) => watch(Event::GoesOn { file, at_bytes }),
-            Step::Has(bytes) => watch(Event::Has {
-                bytes: before + bytes,
-            }),
-        })?;
-        before += wanted.about.size;
-    }
-    watch(Event::Ends);
-    Ok(())
 }

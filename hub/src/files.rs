@@ -5,13 +5,9 @@ use std::collections::BTreeSet;
 use crate::{
     HubError,
     name::{Commit, RepoName},
+    parts,
 };
 
-/// Weights in several parts; the value is what lists them.
-const PARTS: [&str; 2] = [
-    "model.safetensors.index.json",
-    "open_clip_model.safetensors.index.json",
-];
 /// Endings of weights that are not read.
 const OTHER_WEIGHTS: [&str; 6] = [".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx"];
 /// Taken along where they are there: license and languages, the card, and what may change the ids of a
@@ -23,6 +19,8 @@ struct Form {
     /// One of each is needed, the earlier the better.
     small: &'static [&'static [&'static str]],
     weights: &'static str,
+    /// What lists the files of the weights, where they are several.
+    index: &'static str,
 }
 
 const FORMS: [Form; 2] = [
@@ -33,10 +31,12 @@ const FORMS: [Form; 2] = [
             &["tokenizer.json"],
         ],
         weights: "model.safetensors",
+        index: "model.safetensors.index.json",
     },
     Form {
         small: &[&["open_clip_config.json"], &["tokenizer.json"]],
         weights: "open_clip_model.safetensors",
+        index: "open_clip_model.safetensors.index.json",
     },
 ];
 
@@ -61,39 +61,63 @@ impl Form {
     }
 }
 
-/// The files of the first form that is complete. The weights come last, so that a folder that has
-/// them has everything.
+/// The files of the first form that is complete, with weights in one file before weights in several. The
+/// weights come last, so that a folder that has them has everything. `read` gives the contents of a
+/// file.
 ///
 /// # Errors
-/// When none is complete; the error says what is missing.
+/// When none is complete; the error says what is missing. When a list of parts cannot be read or used.
 pub(crate) fn needed(
     repo: &RepoName,
     commit: &Commit,
     names: &BTreeSet<String>,
-) -> Result<Vec<&'static str>, HubError> {
-    for form in &FORMS {
-        if names.contains(form.weights)
-            && let Ok(mut files) = form.small(names)
-        {
-            files.extend(OPTIONAL.iter().filter(|name| names.contains(**name)));
-            files.push(form.weights);
-            return Ok(files);
+    read: impl Fn(&str) -> Result<Vec<u8>, HubError>,
+) -> Result<Vec<String>, HubError> {
+    let has = |name: &str| names.contains(name);
+    let with = |small: Vec<&str>, weights: Vec<String>| {
+        let optional = OPTIONAL.iter().copied().filter(|name| has(name));
+        let small = small.into_iter().chain(optional).map(str::to_owned);
+        small.chain(weights).collect()
+    };
+    // Of the first form with weights.
+    let mut lacking = None;
+    for form in FORMS.iter().filter(|form| has(form.weights)) {
+        match form.small(names) {
+            Ok(small) => return Ok(with(small, vec![form.weights.to_owned()])),
+            Err(missing) => _ = lacking.get_or_insert(missing.join(", ")),
         }
     }
+    for form in FORMS.iter().filter(|form| has(form.index)) {
+        let small = match form.small(names) {
+            Ok(small) => small,
+            Err(missing) => {
+                lacking.get_or_insert(missing.join(", "));
+                continue;
+            }
+        };
+        let parts = parts::listed(&read(form.index)?).map_err(|problem| HubError::BadIndex {
+            repo: repo.clone(),
+            commit: commit.clone(),
+            index: form.index.to_owned(),
+            problem,
+        })?;
+        let missing: Vec<&str> = parts
+            .iter()
+            .map(String::as_str)
+            .filter(|p| !has(p))
+            .collect();
+        if missing.is_empty() {
+            let weights = [form.index.to_owned()].into_iter().chain(parts);
+            return Ok(with(small, weights.collect()));
+        }
+        lacking.get_or_insert(missing.join(", "));
+    }
     let (repo, commit) = (repo.clone(), commit.clone());
-    if let Some(form) = FORMS.iter().find(|form| names.contains(form.weights)) {
-        let missing = form.small(names).err().unwrap_or_default();
+    if let Some(missing) = lacking {
         return Err(HubError::MissingFiles {
             repo,
             commit,
-            missing: missing.join(", "),
-        });
-    }
-    if let Some(index) = PARTS.iter().find(|index| names.contains(**index)) {
-        return Err(HubError::Parts {
-            repo,
-            commit,
-            index,
+            missing,
         });
     }
     let is_weights = |name: &&String| OTHER_WEIGHTS.iter().any(|end| name.ends_with(end));
@@ -109,12 +133,18 @@ pub(crate) fn needed(
 mod tests {
     use super::*;
 
-    fn of(names: &[&str]) -> Result<Vec<&'static str>, HubError> {
+    fn of(names: &[&str]) -> Result<Vec<String>, HubError> {
+        listing(names, "")
+    }
+
+    /// Where every list of parts says `list`.
+    fn listing(names: &[&str], list: &str) -> Result<Vec<String>, HubError> {
         let names = names.iter().map(|name| (*name).to_owned()).collect();
         needed(
             &"a/b".parse().expect("a name"),
             &"0".repeat(40).parse().expect("a commit"),
             &names,
+            |_| Ok(list.into()),
         )
     }
 
@@ -181,13 +211,55 @@ mod tests {
                 .to_string()
         };
         assert!(with(&["pytorch_model.bin"]).contains("pytorch_model.bin"));
-        assert!(with(&["model.safetensors.index.json"]).contains("in several parts"));
         assert!(with(&[]).contains("model.safetensors"));
         let problem = of(&["config.json", "model.safetensors"])
             .expect_err("incomplete")
             .to_string();
         assert!(
             problem.contains("preprocessor_config.json, tokenizer.json"),
+            "{problem}"
+        );
+    }
+
+    #[test]
+    fn parts_are_taken_by_their_list_where_no_form_has_one_file() {
+        const INDEX: &str = "model.safetensors.index.json";
+        const PARTS: [&str; 2] = ["model-1.safetensors", "model-2.safetensors"];
+        let list = |parts: [&str; 2]| {
+            format!(
+                r#"{{"weight_map": {{"a": "{}", "b": "{}"}}}}"#,
+                parts[1], parts[0]
+            )
+        };
+        let small = ["config.json", "preprocessor_config.json", "tokenizer.json"];
+        let open = ["open_clip_config.json", "open_clip_model.safetensors"];
+        let all = [
+            &small[..],
+            &[INDEX, "README.md"],
+            &PARTS,
+            &["model-3.safetensors"],
+        ]
+        .concat();
+        let expected = [&small[..], &["README.md", INDEX], &PARTS].concat();
+        assert_eq!(listing(&all, &list(PARTS)).expect("complete"), expected);
+        let whole = [&all[..], &["model.safetensors"]].concat();
+        let files = listing(&whole, "not read").expect("complete");
+        assert_eq!(files.last().map(String::as_str), Some("model.safetensors"));
+        let files = listing(&[&all[..], &open].concat(), "not read").expect("complete");
+        assert_eq!(files.last().map(String::as_str), Some(open[1]));
+
+        let refused =
+            |names: &[&str], list: &str| listing(names, list).expect_err("incomplete").to_string();
+        let problem = refused(&all[..5], &list(PARTS));
+        assert!(
+            problem.contains("lacks model-1.safetensors, model-2.safetensors:"),
+            "{problem}"
+        );
+        let problem = refused(&all[1..], &list(PARTS));
+        assert!(problem.contains("lacks config.json:"), "{problem}");
+        let problem = refused(&all, &list(["../x.safetensors", PARTS[0]]));
+        assert!(
+            problem.contains(INDEX) && problem.contains("names \"../x.safetensors\""),
             "{problem}"
         );
     }

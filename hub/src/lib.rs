@@ -1,7 +1,8 @@
 //! Model files from a Hugging Face hub, by name, through the cache folder that other programs share.
 //!
 //! The one place of this project that opens a connection. It is **not** where a model is read: it
-//! knows the names of the files that one has, and nothing of what is in them.
+//! knows the names of the files that one has, and nothing of what is in them, but for the list of the
+//! files that hold weights in several parts.
 //!
 //! [`fetch`] resolves a revision to a commit, downloads what is missing of that commit, checks it
 //! against the checksum that the hub states, and answers with a folder. A download that was
@@ -23,6 +24,7 @@ mod error;
 mod fetch;
 mod files;
 mod name;
+mod parts;
 mod settings;
 mod wire;
 

@@ -129,12 +129,24 @@ pub struct ObjectiveConfig {
     pub contrast: Option<GammaConfig>,
     /// Weights of the terms beside the cross-modal contrast.
     pub latent: LatentWeights,
+    /// Share of all steps before which those terms, and the second views that they need, are left
+    /// out: one view of each pair costs half as much.
+    pub latent_from: f64,
 }
 
 impl ObjectiveConfig {
-    /// Whether a second view of each pair is needed.
-    pub fn second_view(&self) -> bool {
-        let w = &self.latent;
+    /// Weights of the terms beside the contrast at a share of all steps.
+    pub fn latent_at(&self, progress: f64) -> LatentWeights {
+        if progress < self.latent_from {
+            LatentWeights::default()
+        } else {
+            self.latent
+        }
+    }
+
+    /// Whether a second view of each pair is needed at a share of all steps.
+    pub fn second_view(&self, progress: f64) -> bool {
+        let w = self.latent_at(progress);
         [w.in_modal, w.separation, w.bridge, w.geometric_views]
             .into_iter()
             .any(|weight| weight > 0.0)
@@ -163,10 +175,24 @@ pub struct OptimizerConfig {
     /// the last thousand steps; evaluated and exported are the averages then. 0 leaves them out.
     #[serde(default)]
     pub average: f64,
+    /// What the factors of the towers' products are rounded to on a CPU; sums and weights are f32.
+    #[serde(default)]
+    pub factors: Factors,
     /// Steps between checkpoints.
     pub checkpoint_every: usize,
     /// Steps between evaluations on the held-out styles.
     pub evaluate_every: usize,
+}
+
+/// What the factors of products are rounded to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Factors {
+    /// Nothing: 32-bit floats.
+    #[default]
+    F32,
+    /// bfloat16, which CPUs with AVX512-BF16 multiply at about twice the speed.
+    Bf16,
 }
 
 /// How captions are worded.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
 
 use candle_core::{DType, Device, Tensor};
-use encoders::nn::{Form, NetworkConfig};
+use encoders::nn::{Form, NetworkConfig, with_narrow_factors};
 use fs_err as fs;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
@@ -13,7 +13,7 @@ use crate::{
     TrainingError,
     augment::augment,
     checkpoint::{self, Checkpoint, Restored},
-    config::{AugmentConfig, RunConfig},
+    config::{AugmentConfig, Factors, RunConfig},
     evaluate::{StyleRecall, evaluate},
     loader::{Batch, BatchSource, Loader},
     manifest::{Concept, Dataset},
@@ -167,7 +167,8 @@ impl Run {
         while self.step < until {
             let started = Instant::now();
             let batch = loader.next(self.step)?;
-            let mut report = self.one_step(&batch, &config)?;
+            let narrow = config.optimizer.factors == Factors::Bf16;
+            let mut report = with_narrow_factors(narrow, || self.one_step(&batch, &config))?;
             report.samples_per_second =
                 config.optimizer.batch as f64 / started.elapsed().as_secs_f64();
             let last = self.step == config.optimizer.steps;
@@ -241,7 +242,9 @@ impl Run {
                 None,
             ),
         };
-        let (loss, terms) = with_structures(&base, &of, &config.objective.latent)?;
+        let progress = self.step as f64 / config.optimizer.steps as f64;
+        let weights = config.objective.latent_at(progress);
+        let (loss, terms) = with_structures(&base, &of, &weights)?;
         let value = loss.to_scalar::<f32>()?;
         if !value.is_finite() {
             return Err(TrainingError::Diverged {

@@ -119,7 +119,7 @@ impl BatchSource {
         let progress = step as f64 / self.config.optimizer.steps as f64;
         let items: Vec<usize> = chosen.into_iter().collect();
         let concepts: Vec<&Concept> = items.iter().map(|i| &self.concepts[*i]).collect();
-        let views = 1 + usize::from(self.config.objective.second_view());
+        let views = 1 + usize::from(self.config.objective.second_view(progress));
         let mut drawn: Vec<Vec<Drawn>> = vec![Vec::with_capacity(n); views];
         let mut captions: Vec<Vec<Caption>> = vec![Vec::with_capacity(n); views];
         for concept in &concepts {

@@ -3,12 +3,17 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Tensor, backprop::GradStore};
+use encoders::{nn::Elements, wide};
+use rayon::prelude::*;
 
 use crate::{TrainingError, config::OptimizerConfig, parameters::Parameters};
 
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.98;
 const EPS: f64 = 1e-6;
+
+/// Elements that one task works on.
+const CHUNK: usize = 1 << 15;
 
 /// The two moments of every parameter.
 #[derive(Debug, Clone, Default)]
@@ -103,12 +108,58 @@ impl Rule {
         let t = self.step as i32 + 1;
         let bias2 = (1.0 - BETA2.powi(t)).sqrt();
         let size = self.rate / (1.0 - BETA1.powi(t));
+        if value.device().is_cpu() {
+            return self.in_one_pass((bias2, size), value, gradient, [first, second]);
+        }
         let first = ((first * BETA1)? + (gradient * ((1.0 - BETA1) * self.shrink))?)?;
         let square = (gradient.sqr()? * ((1.0 - BETA2) * self.shrink.powi(2)))?;
         let second = ((second * BETA2)? + square)?;
         let along = (&first / ((second.sqrt()? / bias2)? + EPS)?)?;
         let value = ((value * (1.0 - self.decay))? - (along * size)?)?;
         Ok((value, (first, second)))
+    }
+
+    /// The same on the CPU, where every pass over memory costs.
+    fn in_one_pass(
+        &self,
+        (bias2, size): (f64, f64),
+        value: &Tensor,
+        gradient: &Tensor,
+        moments: [&Tensor; 2],
+    ) -> candle_core::Result<(Tensor, (Tensor, Tensor))> {
+        let gradient = gradient.contiguous()?;
+        let all = [value, &gradient, moments[0], moments[1]].map(Elements::of);
+        let [w, g, m, v] = [&all[0], &all[1], &all[2], &all[3]].map(Elements::slice);
+        let (w, g, m, v) = (w?, g?, m?, v?);
+        let n = w.len();
+        let (mut new_w, mut new_m, mut new_v) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
+        let (of_first, of_second) = (
+            ((1.0 - BETA1) * self.shrink) as f32,
+            ((1.0 - BETA2) * self.shrink.powi(2)) as f32,
+        );
+        let (beta1, beta2, eps) = (BETA1 as f32, BETA2 as f32, EPS as f32);
+        let (keep, size, bias2) = ((1.0 - self.decay) as f32, size as f32, bias2 as f32);
+        let new = (&mut new_w, &mut new_m, &mut new_v);
+        let new = (new.0.par_chunks_mut(CHUNK))
+            .zip(new.1.par_chunks_mut(CHUNK))
+            .zip(new.2.par_chunks_mut(CHUNK));
+        let old = (w.par_chunks(CHUNK).zip(g.par_chunks(CHUNK)))
+            .zip(m.par_chunks(CHUNK).zip(v.par_chunks(CHUNK)));
+        new.zip(old)
+            .for_each(|(((new_w, new_m), new_v), ((w, g), (m, v)))| {
+                wide(|| {
+                    let n = new_w.len();
+                    let (new_m, new_v) = (&mut new_m[..n], &mut new_v[..n]);
+                    let (w, g, m, v) = (&w[..n], &g[..n], &m[..n], &v[..n]);
+                    for i in 0..n {
+                        new_m[i] = m[i] * beta1 + g[i] * of_first;
+                        new_v[i] = v[i] * beta2 + g[i] * g[i] * of_second;
+                        new_w[i] = w[i] * keep - new_m[i] / (new_v[i].sqrt() / bias2 + eps) * size;
+                    }
+                });
+            });
+        let tensor = |values| Tensor::from_vec(values, value.shape(), value.device());
+        Ok((tensor(new_w)?, (tensor(new_m)?, tensor(new_v)?)))
     }
 }
 
@@ -128,6 +179,7 @@ mod tests {
     use encoders::nn::{Init, Source as _};
 
     use super::*;
+    use crate::config::Factors;
 
     fn config(clip: f64) -> OptimizerConfig {
         OptimizerConfig {
@@ -139,6 +191,7 @@ mod tests {
             weight_decay: 0.5,
             clip,
             average: 0.0,
+            factors: Factors::F32,
             checkpoint_every: 1,
             evaluate_every: 1,
         }

@@ -17,8 +17,8 @@ use training::{
     augment::augment,
     checkpoint,
     config::{
-        AugmentConfig, CaptionConfig, DataConfig, ImageSection, ModelSection, ObjectiveConfig,
-        OptimizerConfig, RunConfig, TextSection,
+        AugmentConfig, CaptionConfig, DataConfig, Factors, ImageSection, ModelSection,
+        ObjectiveConfig, OptimizerConfig, RunConfig, TextSection,
     },
     export::export,
     fit::{Run, StepReport},
@@ -83,6 +83,7 @@ fn config(image: ImageSection, batch: usize, steps: usize) -> RunConfig {
             weight_decay: 0.05,
             clip: 1.0,
             average: 0.0,
+            factors: Factors::F32,
             checkpoint_every: 1000,
             evaluate_every: 1000,
         },
@@ -389,6 +390,22 @@ fn a_resumed_run_ends_in_the_bytes_of_an_uninterrupted_one() {
     assert!(state(whole.path()) == state(parts.path()), "states differ");
 }
 
+#[test]
+fn a_run_with_narrow_factors_learns_resumes_and_differs_in_roundings_only() {
+    let mut config = config(residual(), 16, 12);
+    let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().expect("one")).collect();
+    let (_, exact) = run(&config, folders[0].path(), 12);
+    config.optimizer.factors = Factors::Bf16;
+    let (_, narrow) = run(&config, folders[1].path(), 12);
+    let (_, mut parts) = run(&config, folders[2].path(), 5);
+    parts.extend(run(&config, folders[2].path(), 12).1);
+    assert_eq!(losses(&parts), losses(&narrow));
+    assert_ne!(losses(&exact), losses(&narrow));
+    let gap = (exact[0].loss - narrow[0].loss).abs();
+    assert!(gap < 0.02 * exact[0].loss, "{gap} of {}", exact[0].loss);
+    assert!(narrow[11].loss < narrow[0].loss);
+}
+
 /// Every structure at once, and a memory of each item.
 fn all_objectives() -> ObjectiveConfig {
     let text = "[contrast]\nmode = \"gamma_sampled\"\ngain_decay = 0.8\nmin_gain = 0.2\n\
@@ -401,6 +418,8 @@ fn all_objectives() -> ObjectiveConfig {
 fn a_resumed_run_with_every_objective_ends_in_the_bytes_of_an_uninterrupted_one() {
     let mut config = config(residual(), 16, 8);
     config.objective = all_objectives();
+    // The structures set in between the two parts.
+    config.objective.latent_from = 0.5;
     config.model.specific = true;
     config.optimizer.average = 0.5;
     let (whole, parts) = (
@@ -412,6 +431,7 @@ fn a_resumed_run_with_every_objective_ends_in_the_bytes_of_an_uninterrupted_one(
     seen.extend(run(&config, parts.path(), 8).1);
     assert_eq!(losses(&seen), losses(&expected));
     assert!(state(whole.path()) == state(parts.path()), "states differ");
+    assert!(expected[3].terms.in_modal.is_none() && expected[4].terms.in_modal.is_some());
     let last = expected.last().expect("a report");
     let gamma = last.gamma.expect("the gamma-augmented contrast reports");
     assert!(

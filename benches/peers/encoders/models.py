@@ -229,6 +229,11 @@ def make(model, cache):
     net.save_pretrained(folder)
     complete_config(folder)
     tokenizer(model).save(os.path.join(folder, "tokenizer.json"))
+    if model == "siglip":
+        # Without it the tokenizer counts as SigLIP's own, which pads with another token.
+        rules = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<|endoftext|>"}
+        with open(os.path.join(folder, "tokenizer_config.json"), "w", encoding="utf-8") as file:
+            json.dump(rules, file)
     with open(os.path.join(folder, "preprocessor_config.json"), "w", encoding="utf-8") as file:
         json.dump(preprocessor(model), file, indent=2)
     inputs(model, os.path.join(folder, "inputs"))

@@ -3,7 +3,8 @@
     python report.py FIGURES.json [--markdown FILE]
 
 No figure in a document is typed by hand: `--markdown` replaces the part of FILE between the marks
-`<!-- encoders -->` and `<!-- end of encoders -->`, or adds it at the end.
+`<!-- encoders MODELS -->` and `<!-- end of encoders MODELS -->`, or adds it at the end, so that each
+model may be measured in a run of its own.
 """
 
 import argparse
@@ -110,7 +111,8 @@ def summary(result):
 
 
 def put_markdown(result, path):
-    put_between_marks(path, "encoders", summary(result))
+    models = [model for (model,) in distinct(result.get("rows", []), "model")]
+    put_between_marks(path, " ".join(["encoders", *models]), summary(result))
 
 
 def main():

@@ -154,7 +154,7 @@ pub enum AspectArg {
 pub struct EvalIndexArgs {
     /// The collection
     pub collection: String,
-    /// Candidates that a search keeps [default: the collection's own number]
+    /// Candidates that a search keeps [default: 64, with which every collection starts]
     #[arg(long, value_name = "N")]
     pub ef_search: Option<NonZeroUsize>,
     /// What all measurements have in common.

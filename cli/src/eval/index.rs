@@ -6,7 +6,8 @@ use std::{num::NonZeroUsize, time::Instant};
 use anyhow::{Context, Result, bail};
 use embedding::{Aspect, Modality};
 use engine::{
-    Collection, EngineError, Hit, Item, ItemId, Query, SearchRequest, Target, metrics::bootstrap,
+    Collection, EngineConfig, EngineError, Hit, Item, ItemId, Query, SearchRequest, Target,
+    metrics::bootstrap,
 };
 use serde::Serialize;
 
@@ -31,7 +32,8 @@ const WARM_UP: usize = 5;
 #[derive(Debug, Serialize)]
 struct IndexDetails {
     items: usize,
-    ef_search: Option<usize>,
+    /// Candidates that each search kept.
+    ef_search: usize,
     lanes: Vec<Lane>,
 }
 
@@ -73,7 +75,13 @@ struct Kind {
 pub fn run(places: &Places, args: &EvalIndexArgs) -> Result<()> {
     let options = &args.options;
     report::check(options)?;
-    let engine = Home::new(places)?.open_existing()?;
+    // Audits of these very searches would change how many candidates the next ones keep.
+    let config = EngineConfig {
+        audit_share: 0.0,
+        ..EngineConfig::default()
+    };
+    let own_ef = config.hnsw.ef_search;
+    let engine = Home::new(places)?.open_existing_with(config)?;
     let collection = home::find(&engine, &args.collection)?;
     output::note("sealing what is not in the index yet");
     collection.seal().context("the index cannot be completed")?;
@@ -103,10 +111,13 @@ pub fn run(places: &Places, args: &EvalIndexArgs) -> Result<()> {
     }
     let details = IndexDetails {
         items: stats.items,
-        ef_search: args.ef_search.map(usize::from),
+        ef_search: args.ef_search.map_or(own_ef, usize::from),
         lanes,
     };
-    let facts = [("items", output::count(stats.items))];
+    let facts = [
+        ("items", output::count(stats.items)),
+        ("candidates", output::count(details.ef_search)),
+    ];
     let name = collection.name().to_owned();
     let mut report = Report::new("index", name, collection.spaces(), options, details);
     for lane in &report.details.lanes {
@@ -269,8 +280,10 @@ fn request(
         Modality::Image => Target::Image,
         Modality::Text => Target::Text,
     };
+    // Where it cannot be found anyway, leaving it out would have the search look for one hit more.
+    let itself = (kind.from == kind.target).then(|| item.id.clone());
     Some(SearchRequest {
-        exclude: vec![item.id.clone()],
+        exclude: itself.into_iter().collect(),
         ef_search: args.ef_search.map(usize::from),
         confidence: false,
         ..SearchRequest::new(Query { embedding, space }, target, K)

@@ -15,6 +15,7 @@ use crate::{
     world::{Ran, World, diptych, text},
 };
 
+mod parts;
 mod server;
 #[path = "../world/mod.rs"]
 mod world;

@@ -24,6 +24,13 @@ impl Buffer {
         }
     }
 
+    /// Its first `n` words; it grows where it has fewer.
+    pub(super) fn words(&mut self, n: usize) -> &mut [u32] {
+        self.reserve(4 * n);
+        // SAFETY: there are that many words, initialized and aligned, and they are borrowed alone.
+        unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr().cast(), n) }
+    }
+
     /// How much was asked for, rounded up to lines.
     pub(super) fn bytes(&self) -> usize {
         (self.lines.len() - 1) * 64

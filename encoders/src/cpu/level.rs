@@ -27,6 +27,9 @@ pub(crate) struct Level {
     pub(super) f32: MatMul,
     pub(super) bf16: MatMul,
     pub(super) int8: MatMul,
+    /// Those of turned rows.
+    pub(super) f32_turned: MatMul,
+    pub(super) bf16_turned: MatMul,
     pub(super) layer_norm: unsafe fn(*const f32, usize, (*const f32, *const f32, f32), *mut f32),
     pub(super) narrow_bf16: unsafe fn(*const f32, usize, *mut u16),
     pub(super) narrow_bytes: unsafe fn(*const f32, usize, *mut u8) -> f32,
@@ -144,6 +147,8 @@ macro_rules! level {
                 f32,
                 bf16,
                 int8,
+                f32_turned,
+                bf16_turned,
                 layer_norm,
                 narrow_bf16,
                 narrow_bytes,
@@ -152,15 +157,23 @@ macro_rules! level {
 
             $(#[target_feature(enable = $features)])?
             unsafe fn f32(product: &Product, rows: Range<usize>, panels: Range<usize>) {
-                unsafe { matmul::matmul::<F32<$lanes>>(product, rows, panels) }
+                unsafe { matmul::matmul::<F32<$lanes>, false>(product, rows, panels) }
             }
             $(#[target_feature(enable = $features)])?
             unsafe fn bf16(product: &Product, rows: Range<usize>, panels: Range<usize>) {
-                unsafe { matmul::matmul::<$bf16>(product, rows, panels) }
+                unsafe { matmul::matmul::<$bf16, false>(product, rows, panels) }
             }
             $(#[target_feature(enable = $features)])?
             unsafe fn int8(product: &Product, rows: Range<usize>, panels: Range<usize>) {
-                unsafe { matmul::matmul::<$int8>(product, rows, panels) }
+                unsafe { matmul::matmul::<$int8, false>(product, rows, panels) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn f32_turned(product: &Product, rows: Range<usize>, panels: Range<usize>) {
+                unsafe { matmul::matmul::<F32<$lanes>, true>(product, rows, panels) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn bf16_turned(product: &Product, rows: Range<usize>, panels: Range<usize>) {
+                unsafe { matmul::matmul::<$bf16, true>(product, rows, panels) }
             }
             $(#[target_feature(enable = $features)])?
             unsafe fn layer_norm(

@@ -1,8 +1,9 @@
 //! Products of rows with packed columns.
 //!
 //! Columns lie in panels of two registers: `[panel][word][2 * COUNT]`, so that one tile of some rows
-//! and one panel keeps all its sums in registers, and reads both operands in order. What is done
-//! with a sum (scales, bias, activation, residual) happens while the tile is at hand.
+//! and one panel keeps all its sums in registers, and reads both operands in order. Of a panel that
+//! is at most half full only the first register is computed. What is done with a sum (scales, bias,
+//! activation, residual) happens while the tile is at hand.
 
 use std::ops::Range;
 
@@ -17,10 +18,10 @@ const MAX_TILE: usize = 14 * 32;
 
 /// One product `rows x columns`.
 #[derive(Clone, Copy)]
-pub(super) struct Product {
+pub(crate) struct Product {
     /// First word of the first row; 4-byte words.
     pub rows: *const u8,
-    /// Bytes from a row to the next.
+    /// Bytes from a row to the next; of turned rows, from a word to the next.
     pub row_stride: usize,
     /// Words of a row that count, and of a packed column.
     pub words: usize,
@@ -34,7 +35,7 @@ pub(super) struct Product {
 
 /// What becomes of a sum, in this order.
 #[derive(Clone, Copy)]
-pub(super) struct Finish {
+pub(crate) struct Finish {
     /// Per column `(scales, corrections)`: `sum * scale - correction`; null for none, else whole
     /// panels of them.
     pub columns: (*const f32, *const f32),
@@ -71,12 +72,18 @@ impl Finish {
 }
 
 /// A kernel for [`Product`]s: rows `rows`, panels `panels`.
-pub(super) type MatMul = unsafe fn(&Product, rows: Range<usize>, panels: Range<usize>);
+pub(crate) type MatMul = unsafe fn(&Product, rows: Range<usize>, panels: Range<usize>);
 
+/// `TURNED` rows lie side by side, `[word][row]`, and the others one after another, `[row][word]`.
+///
 /// # Safety
 /// The CPU has the instruction set; every pointer of `product` is valid for the rows and panels.
 #[inline(always)]
-pub(super) unsafe fn matmul<K: Kind>(product: &Product, rows: Range<usize>, panels: Range<usize>) {
+pub(super) unsafe fn matmul<K: Kind, const TURNED: bool>(
+    product: &Product,
+    rows: Range<usize>,
+    panels: Range<usize>,
+) {
     let width = 2 * K::L::COUNT;
     let panel_bytes = product.words * width * 4;
     let count = rows.len();
@@ -84,13 +91,19 @@ pub(super) unsafe fn matmul<K: Kind>(product: &Product, rows: Range<usize>, pane
     for block in split(rows, blocks) {
         let tiles = block.len().div_ceil(K::L::ROWS);
         for panel in panels.clone() {
+            let whole = product.columns - panel * width > K::L::COUNT;
             for tile in split(block.clone(), tiles) {
                 let mut sums = [0.0_f32; MAX_TILE];
                 unsafe {
-                    let from = product.rows.add(tile.start * product.row_stride);
+                    let step = if TURNED { 4 } else { product.row_stride };
+                    let from = product.rows.add(tile.start * step);
                     let columns = product.panels.add(panel * panel_bytes);
                     let operands = (from, product.row_stride, columns, product.words);
-                    sums_of::<K>(tile.len(), operands, sums.as_mut_ptr());
+                    if whole {
+                        sums_of::<K, 2, TURNED>(tile.len(), operands, sums.as_mut_ptr());
+                    } else {
+                        sums_of::<K, 1, TURNED>(tile.len(), operands, sums.as_mut_ptr());
+                    }
                     finish::<K::L>(product, tile, panel, sums.as_ptr());
                 }
             }
@@ -107,13 +120,20 @@ pub(super) fn split(range: Range<usize>, parts: usize) -> impl Iterator<Item = R
 /// Row, its stride, columns, words.
 type Operands = (*const u8, usize, *const u8, usize);
 
-/// Writes the sums of one tile, `[rows, 2 * COUNT]`.
+/// Writes the sums of one tile, `[rows, 2 * COUNT]`; with `REGISTERS` 1 the second half of each row
+/// stays as it is.
 #[inline(always)]
-unsafe fn sums_of<K: Kind>(rows: usize, operands: Operands, out: *mut f32) {
+unsafe fn sums_of<K: Kind, const REGISTERS: usize, const TURNED: bool>(
+    rows: usize,
+    operands: Operands,
+    out: *mut f32,
+) {
     macro_rules! by_rows {
         ($($n:literal)*) => {
             match rows {
-                $($n if const { $n <= K::L::ROWS } => unsafe { tile::<K, $n>(operands, out) },)*
+                $($n if const { $n <= K::L::ROWS } => unsafe {
+                    tile::<K, $n, REGISTERS, TURNED>(operands, out)
+                },)*
                 _ => unreachable!("tiles have at most ROWS rows"),
             }
         };
@@ -122,24 +142,36 @@ unsafe fn sums_of<K: Kind>(rows: usize, operands: Operands, out: *mut f32) {
 }
 
 #[inline(always)]
-unsafe fn tile<K: Kind, const ROWS: usize>(operands: Operands, out: *mut f32) {
+unsafe fn tile<K: Kind, const ROWS: usize, const REGISTERS: usize, const TURNED: bool>(
+    operands: Operands,
+    out: *mut f32,
+) {
     let (rows, stride, mut columns, words) = operands;
     let lanes = K::L::COUNT;
     unsafe {
-        let mut sums = [[K::zero(); 2]; ROWS];
+        let mut sums = [[K::zero(); REGISTERS]; ROWS];
         for word in 0..words {
-            let left = K::columns(columns);
-            let right = K::columns(columns.add(4 * lanes));
+            let mut panel = [K::columns(columns); REGISTERS];
+            if REGISTERS == 2 {
+                panel[1] = K::columns(columns.add(4 * lanes));
+            }
             columns = columns.add(8 * lanes);
             for (i, sums) in sums.iter_mut().enumerate() {
-                let row = K::row(rows.add(i * stride + 4 * word));
-                sums[0] = K::mul_add(sums[0], row, left);
-                sums[1] = K::mul_add(sums[1], row, right);
+                let at = if TURNED {
+                    word * stride + 4 * i
+                } else {
+                    i * stride + 4 * word
+                };
+                let row = K::row(rows.add(at));
+                for (sum, columns) in sums.iter_mut().zip(panel) {
+                    *sum = K::mul_add(*sum, row, columns);
+                }
             }
         }
         for (i, sums) in sums.iter().enumerate() {
-            K::L::store(out.add(2 * lanes * i), K::total(sums[0]));
-            K::L::store(out.add(2 * lanes * i + lanes), K::total(sums[1]));
+            for (half, sum) in sums.iter().enumerate() {
+                K::L::store(out.add(lanes * (2 * i + half)), K::total(*sum));
+            }
         }
     }
 }

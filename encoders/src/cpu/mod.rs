@@ -13,6 +13,7 @@
 
 mod attention;
 mod buffer;
+pub(crate) mod dense;
 mod head;
 mod kinds;
 mod lanes;
@@ -33,11 +34,11 @@ use candle_core::{Device, Result, Tensor};
 
 pub(crate) use level::Level;
 pub(crate) use load::Plan;
+pub(crate) use packed::Packed;
 pub(crate) use text::TextTower;
 pub(crate) use vit::VitTower;
 
 use crate::{nn::ops::Elements, run::Precision};
-use packed::Packed;
 
 /// Who computes: this thread alone, or all threads of the pool.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +57,24 @@ impl Team {
             (0..n).into_par_iter().with_max_len(1).for_each(&f);
         }
     }
+}
+
+/// Runs plain loops that are inlined into `f` with registers of eight floats, where there are any. No
+/// result changes by it: nothing is reordered or fused.
+#[inline]
+pub fn wide<R>(f: impl FnOnce() -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2")]
+        fn with_avx2<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: the CPU has it.
+            return unsafe { with_avx2(f) };
+        }
+    }
+    f()
 }
 
 /// Rows `[n, inputs]` through a map of f32: `[n, outputs]`.

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::{
     Precision, Team,
     buffer::{Buffer, Shared},
+    dense::{Element, turn},
     level::Level,
     matmul::{Finish, MatMul, Product, split},
 };
@@ -22,7 +23,7 @@ const TASKS_PER_THREAD: usize = 2;
 const SHIFT: f32 = 128.0;
 
 /// `x W^T + b` with `W` `[outputs, inputs]`.
-pub(super) struct Packed {
+pub(crate) struct Packed {
     precision: Precision,
     inputs: usize,
     outputs: usize,
@@ -39,7 +40,7 @@ pub(super) struct Packed {
 
 impl Packed {
     /// Packs `weights` `[outputs, inputs]` and `bias` `[outputs]`.
-    pub(super) fn new(
+    pub(crate) fn new(
         level: &Level,
         precision: Precision,
         (weights, inputs): (&[f32], usize),
@@ -130,18 +131,39 @@ impl Packed {
         }
     }
 
+    /// Of weights `[inputs, outputs]` in place of `[outputs, inputs]`, each row of elements filled up to
+    /// whole words.
+    pub(crate) fn turned<E: Element>(level: &Level, weights: &[E], outputs: usize) -> Self {
+        let inputs = weights.len() / E::stride(outputs).max(1);
+        let panels = outputs.div_ceil(level.panel());
+        let mut data = Buffer::new(0);
+        turn(weights, outputs, level.panel(), &mut data);
+        Self {
+            precision: E::PRECISION,
+            inputs,
+            outputs,
+            words: E::PRECISION.words(inputs),
+            panels,
+            data,
+            bias: vec![0.0; panels * level.panel()],
+            scales: Vec::new(),
+            corrections: Vec::new(),
+            kernel: E::kernels(level)[0],
+        }
+    }
+
     /// How rows and weights are stored.
     pub(super) fn precision(&self) -> Precision {
         self.precision
     }
 
     /// Number of inputs.
-    pub(super) fn inputs(&self) -> usize {
+    pub(crate) fn inputs(&self) -> usize {
         self.inputs
     }
 
     /// Number of outputs.
-    pub(super) fn outputs(&self) -> usize {
+    pub(crate) fn outputs(&self) -> usize {
         self.outputs
     }
 

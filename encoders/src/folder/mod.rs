@@ -1,14 +1,16 @@
 //! Model folders: the only hand-over between training and serving.
 //!
-//! A folder is a Hugging Face checkpoint: `config.json`, `preprocessor_config.json`,
-//! `tokenizer.json` and `model.safetensors`, for `SigLIP` also `tokenizer_config.json`. Or it is one of
-//! `OpenCLIP`: `open_clip_config.json`, `open_clip_model.safetensors` and `tokenizer.json`. Ours may
-//! add a `diptych.json` (see [`Card`]), which others ignore. Teachers and students of distillation are
-//! folders of sentence-transformers (`sentence.rs`). Nothing else in the project reads or writes
-//! these files.
+//! A folder is a Hugging Face checkpoint: `config.json`, `preprocessor_config.json` (or
+//! `processor_config.json`, which holds the same), `tokenizer.json` and `model.safetensors`, for `SigLIP`
+//! also `tokenizer_config.json`. Or it is one of `OpenCLIP`: `open_clip_config.json`,
+//! `open_clip_model.safetensors` and `tokenizer.json`. In either the weights may be in several files,
+//! which an index lists (see [`parts`]). Ours may add a `diptych.json` (see [`Card`]), which others
+//! ignore. Teachers and students of distillation are folders of sentence-transformers (`sentence.rs`).
+//! Nothing else in the project reads or writes these files.
 
 mod config;
 mod open_clip;
+mod parts;
 mod readme;
 mod sentence;
 mod siglip;
@@ -37,6 +39,7 @@ use crate::{
 
 const CONFIG: &str = "config.json";
 const PREPROCESSOR: &str = "preprocessor_config.json";
+const PROCESSOR: &str = "processor_config.json";
 const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const WEIGHTS: &str = "model.safetensors";
@@ -74,6 +77,37 @@ impl Layout {
             Self::OpenClip => OPEN_CLIP_WEIGHTS,
         }
     }
+
+    /// Name of the file that lists those that hold the weights, where they are several.
+    fn index(self) -> String {
+        format!("{}.index.json", self.weights())
+    }
+}
+
+/// Where a folder in the form of transformers says how pictures are prepared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Preprocessor {
+    /// In a file of its own.
+    Alone,
+    /// In an object of the file about the whole processor: the only one that transformers 5 writes.
+    Inside,
+}
+
+impl Preprocessor {
+    fn file(self) -> &'static str {
+        match self {
+            Self::Alone => PREPROCESSOR,
+            Self::Inside => PROCESSOR,
+        }
+    }
+
+    /// The path of a key, for messages.
+    fn path(self, key: &str) -> String {
+        match self {
+            Self::Alone => key.to_owned(),
+            Self::Inside => format!("{}.{key}", PreprocessConfig::SECTION),
+        }
+    }
 }
 
 /// `diptych.json`: what people want to know of a model. Nothing in it changes an embedding.
@@ -104,11 +138,14 @@ pub(crate) struct Files<'a> {
     pub name: &'a str,
     pub layout: Layout,
     pub config: &'a [u8],
+    /// Where the next says what it says.
+    pub preprocessor_form: Preprocessor,
     /// Empty in the form of `OpenCLIP`.
     pub preprocessor: &'a [u8],
     pub tokenizer: &'a [u8],
     pub tokenizer_config: Option<&'a [u8]>,
-    pub weights: &'a [u8],
+    /// Names and contents, sorted by name.
+    pub weights: Vec<(&'a str, &'a [u8])>,
     pub card: Option<&'a [u8]>,
     /// What the hub shows of a model; it states what a card does not.
     pub readme: Option<&'a [u8]>,
@@ -168,9 +205,13 @@ impl Files<'_> {
     fn transformers(&self) -> Result<(NetworkConfig, PreprocessConfig, Rules), ModelError> {
         let file = self.folder.join(CONFIG);
         let network = config::read(&keys::parse(self.config, &file)?, &file)?;
-        let file = self.folder.join(PREPROCESSOR);
-        let preprocess = PreprocessConfig::from_json(self.preprocessor, &file)?;
-        check_size(&network.image, &preprocess, file)?;
+        let form = self.preprocessor_form;
+        let file = self.folder.join(form.file());
+        let preprocess = match form {
+            Preprocessor::Alone => PreprocessConfig::from_json(self.preprocessor, &file)?,
+            Preprocessor::Inside => PreprocessConfig::from_processor(self.preprocessor, &file)?,
+        };
+        check_size(&network.image, &preprocess, file, form)?;
         let rules = if is_siglip(&network) {
             let (name, value) = self.tokenizer_config()?;
             let keys = Keys::root(&name, &value)?;
@@ -199,7 +240,7 @@ impl Files<'_> {
         };
         add(self.layout.config(), self.config);
         if self.layout == Layout::Transformers {
-            add(PREPROCESSOR, self.preprocessor);
+            add(self.preprocessor_form.file(), self.preprocessor);
         }
         add(TOKENIZER, self.tokenizer);
         // CLIP in the form of transformers does not look at it.
@@ -207,7 +248,9 @@ impl Files<'_> {
         if let Some(contents) = self.tokenizer_config.filter(|_| read) {
             add(TOKENIZER_CONFIG, contents);
         }
-        add(self.layout.weights(), self.weights);
+        for (name, contents) in &self.weights {
+            add(name, contents);
+        }
         let mut fingerprint = [0; 16];
         fingerprint.copy_from_slice(&hash.finalize().as_bytes()[..16]);
         Fingerprint(fingerprint)
@@ -235,9 +278,10 @@ fn check_size(
     image: &ImageConfig,
     preprocess: &PreprocessConfig,
     file: PathBuf,
+    form: Preprocessor,
 ) -> Result<(), ModelError> {
     let bad = |key: &str, value: String, expected: String| {
-        let key = key.to_owned();
+        let key = form.path(key);
         Err(ModelError::BadValue {
             file,
             key,

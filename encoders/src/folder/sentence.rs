@@ -167,7 +167,7 @@ impl SentenceFolder {
 }
 
 fn open((file, map): &(PathBuf, Mmap)) -> Result<FileSource<'_>, ModelError> {
-    FileSource::new(map, file)
+    FileSource::new([(file.clone(), &map[..])], file)
 }
 
 /// The tensors of a [`SentenceFolder`].

@@ -5,8 +5,8 @@ use std::path::Path;
 use fs_err as fs;
 
 use super::{
-    CARD, CONFIG, Layout, OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, PREPROCESSOR, README, SUPPORTED,
-    TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, readme,
+    CARD, CONFIG, Layout, OPEN_CLIP_CONFIG, Preprocessor, README, SUPPORTED, TOKENIZER,
+    TOKENIZER_CONFIG, parts::WeightFiles, readme,
 };
 use crate::ModelError;
 
@@ -14,23 +14,25 @@ use crate::ModelError;
 pub(crate) struct SmallFiles {
     pub layout: Layout,
     pub config: Vec<u8>,
+    /// Where the next says what it says.
+    pub preprocessor_form: Preprocessor,
     /// Empty in the form of `OpenCLIP`.
     pub preprocessor: Vec<u8>,
     pub tokenizer: Vec<u8>,
     pub tokenizer_config: Option<Vec<u8>>,
     pub card: Option<Vec<u8>>,
     pub readme: Option<Vec<u8>>,
+    pub weights: WeightFiles,
 }
 
 impl SmallFiles {
     pub(crate) fn read(folder: &Path) -> Result<Self, ModelError> {
         fs::metadata(folder)?;
         let has = |name: &str| folder.join(name).is_file();
-        // Folders on the hub often have both forms; ours of transformers came first.
         let layout = match (has(CONFIG), has(OPEN_CLIP_CONFIG)) {
             (true, false) => Layout::Transformers,
-            (true, true) if has(WEIGHTS) || !has(OPEN_CLIP_WEIGHTS) => Layout::Transformers,
-            (_, true) => Layout::OpenClip,
+            (false, true) => Layout::OpenClip,
+            (true, true) => preferred(has),
             (false, false) => {
                 return Err(ModelError::NoModel {
                     folder: folder.to_owned(),
@@ -46,30 +48,41 @@ impl SmallFiles {
             }
         };
         let optional = |name: &str| has(name).then(|| fs::read(folder.join(name))).transpose();
-        let files = Self {
+        // What is missing where neither is there is the first.
+        let preprocessor_form = [Preprocessor::Alone, Preprocessor::Inside]
+            .into_iter()
+            .find(|form| has(form.file()))
+            .unwrap_or(Preprocessor::Alone);
+        Ok(Self {
             layout,
             config: required(layout.config())?,
+            preprocessor_form,
             preprocessor: match layout {
-                Layout::Transformers => required(PREPROCESSOR)?,
+                Layout::Transformers => required(preprocessor_form.file())?,
                 Layout::OpenClip => Vec::new(),
             },
             tokenizer: required(TOKENIZER)?,
             tokenizer_config: optional(TOKENIZER_CONFIG)?,
             card: optional(CARD)?,
             readme: readme::head(&folder.join(README)),
-        };
-        if has(layout.weights()) {
-            Ok(files)
-        } else {
-            Err(missing(folder, layout.weights()))
-        }
+            weights: WeightFiles::find(folder, layout)?
+                .ok_or_else(|| missing(folder, layout.weights()))?,
+        })
     }
+}
+
+/// Which of two forms in one folder is read, as many on the hub have them: the one that has weights
+/// in one file, else the one that has them in several; ours of transformers came first.
+fn preferred(has: impl Fn(&str) -> bool) -> Layout {
+    let both = [Layout::Transformers, Layout::OpenClip];
+    let whole = both.into_iter().find(|layout| has(layout.weights()));
+    let found = whole.or_else(|| both.into_iter().find(|layout| has(&layout.index())));
+    found.unwrap_or(Layout::Transformers)
 }
 
 /// What to do about a file that is not there depends on what is.
 fn missing(folder: &Path, name: &str) -> ModelError {
     let has = |name: &str| folder.join(name).is_file();
-    let index = format!("{name}.index.json");
     let hint = if name == TOKENIZER {
         let sources = [
             "vocab.json",
@@ -87,8 +100,9 @@ fn missing(folder: &Path, name: &str) -> ModelError {
             "{there}; transformers makes one: \
              AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
         )
-    } else if has(&index) {
-        format!("there is {index}: weights in several files are not read")
+    } else if name == Preprocessor::Alone.file() {
+        let other = Preprocessor::Inside.file();
+        format!("there is no {other}, which would do, either")
     } else if let Some(pickled) = ["pytorch_model.bin", "open_clip_pytorch_model.bin"]
         .into_iter()
         .find(|name| has(name))

@@ -1,6 +1,6 @@
 //! The tensors of a folder, in whichever form it has.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 
@@ -17,20 +17,24 @@ pub(crate) enum FolderSource<'a> {
 }
 
 impl<'a> FolderSource<'a> {
-    /// Reads the header of the weights; `file` is for messages.
-    pub(crate) fn new(layout: Layout, bytes: &'a [u8], file: &Path) -> Result<Self, ModelError> {
-        let tensors = FileSource::new(bytes, file)?;
+    /// As [`FileSource::new`].
+    pub(crate) fn new(
+        layout: Layout,
+        files: impl IntoIterator<Item = (PathBuf, &'a [u8])>,
+        named: &Path,
+    ) -> Result<Self, ModelError> {
+        let tensors = FileSource::new(files, named)?;
         Ok(match layout {
             Layout::Transformers => Self::Transformers(tensors),
             Layout::OpenClip => Self::OpenClip(OpenClipSource::new(tensors)),
         })
     }
 
-    /// The tensors by the names of the file.
-    pub(crate) fn file(&self) -> &FileSource<'a> {
+    /// The tensors by the names of the files.
+    pub(crate) fn files(&self) -> &FileSource<'a> {
         match self {
             Self::Transformers(tensors) => tensors,
-            Self::OpenClip(tensors) => tensors.file(),
+            Self::OpenClip(tensors) => tensors.files(),
         }
     }
 }

@@ -7,6 +7,7 @@ use super::*;
 use crate::Model;
 
 mod families;
+mod parts;
 
 /// Checkpoints that transformers wrote; the first pools the largest id, the second a named one.
 const LARGEST_ID: &str = "quick_gelu_legacy_eos";

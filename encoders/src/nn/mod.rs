@@ -13,7 +13,7 @@ pub(crate) mod transformer;
 pub(crate) mod vit;
 
 pub use network::{ImageConfig, ImageTower, Network, NetworkConfig, unit_rows};
-pub use ops::BatchStatistics;
+pub use ops::{BatchStatistics, Elements, with_narrow_factors};
 pub use residual::{ResidualConfig, ResidualTower};
 pub use sentence::{DenseConfig, SentenceConfig, SentencePass, SentencePooling, SentenceTower};
 pub use source::{FileSource, Init, Source};

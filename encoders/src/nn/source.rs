@@ -30,42 +30,79 @@ pub trait Source {
     fn tensor(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Tensor, ModelError>;
 }
 
-/// The tensors of a safetensors file, converted to f32 one by one. `init` plays no part: a missing
+/// The tensors of safetensors files, converted to f32 one by one. `init` plays no part: a missing
 /// tensor is an error, never invented.
 pub struct FileSource<'a> {
-    file: PathBuf,
-    tensors: SafeTensors<'a>,
+    files: Vec<(PathBuf, SafeTensors<'a>)>,
+    named: PathBuf,
 }
 
 impl<'a> FileSource<'a> {
-    /// Reads the header of a safetensors file; `file` is for messages.
+    /// Reads the headers of safetensors files. Their paths are for messages; `named` is the one file,
+    /// or what lists several, and stands in where a tensor is in none.
     ///
     /// # Errors
-    /// When the bytes are no safetensors file.
-    pub fn new(bytes: &'a [u8], file: &Path) -> Result<Self, ModelError> {
-        let file = file.to_owned();
-        match SafeTensors::deserialize(bytes) {
-            Ok(tensors) => Ok(Self { file, tensors }),
-            Err(source) => Err(ModelError::Weights {
-                file,
-                source: source.into(),
-            }),
+    /// When the bytes of one are no safetensors file, or two have a tensor of the same name.
+    pub fn new(
+        files: impl IntoIterator<Item = (PathBuf, &'a [u8])>,
+        named: &Path,
+    ) -> Result<Self, ModelError> {
+        let mut source = Self {
+            files: Vec::new(),
+            named: named.to_owned(),
+        };
+        for (file, bytes) in files {
+            let tensors = match SafeTensors::deserialize(bytes) {
+                Ok(tensors) => tensors,
+                Err(source) => {
+                    return Err(ModelError::Weights {
+                        file,
+                        source: source.into(),
+                    });
+                }
+            };
+            // Which of two the model was trained with, nobody can tell.
+            for (name, _) in tensors.iter() {
+                if let Some((other, _)) = source.find(name) {
+                    let problem = format!("is in {}, too", other.display());
+                    let name = name.to_owned();
+                    return Err(ModelError::Tensor {
+                        file,
+                        name,
+                        problem,
+                    });
+                }
+            }
+            source.files.push((file, tensors));
         }
+        Ok(source)
     }
 
-    /// The shape of a tensor, where the file has it.
+    /// A tensor, and the file that has it.
+    fn find(&self, name: &str) -> Option<(&Path, TensorView<'a>)> {
+        let mut files = self.files.iter();
+        files.find_map(|(file, tensors)| Some((file.as_path(), tensors.tensor(name).ok()?)))
+    }
+
+    /// The file that has a tensor; where none has it, the one file or what lists several.
+    pub fn file_of(&self, name: &str) -> &Path {
+        self.find(name).map_or(&self.named, |(file, _)| file)
+    }
+
+    /// The shape of a tensor, where a file has it.
     pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        self.tensors.tensor(name).ok().map(|t| t.shape().to_vec())
+        self.find(name).map(|(_, tensor)| tensor.shape().to_vec())
     }
 
-    /// Number of learned elements in the whole file: those of floats that are no running statistics.
+    /// Number of learned elements in all files: those of floats that are no running statistics.
     pub fn parameters(&self) -> usize {
         let learned = |name: &str, kind| {
             let own = name.rsplit('.').next().unwrap_or(name);
             matches!(kind, Dtype::F32 | Dtype::F16 | Dtype::BF16) && !own.starts_with("running_")
         };
-        self.tensors
+        self.files
             .iter()
+            .flat_map(|(_, tensors)| tensors.iter())
             .filter(|(name, t)| learned(name, t.dtype()))
             .map(|(_, t)| t.shape().iter().product::<usize>())
             .sum()
@@ -75,12 +112,16 @@ impl<'a> FileSource<'a> {
 impl Source for FileSource<'_> {
     fn tensor(&mut self, name: &str, shape: &[usize], _init: Init) -> Result<Tensor, ModelError> {
         let error = |problem: String| ModelError::Tensor {
-            file: self.file.clone(),
+            file: self.file_of(name).to_owned(),
             name: name.to_owned(),
             problem,
         };
-        let Ok(view) = self.tensors.tensor(name) else {
-            return Err(error(format!("is missing, expected shape {shape:?}")));
+        let Some((_, view)) = self.find(name) else {
+            let missing = match self.files.len() {
+                1 => "is missing".to_owned(),
+                files => format!("is in none of the {files} files that are listed"),
+            };
+            return Err(error(format!("{missing}, expected shape {shape:?}")));
         };
         // SigLIP stores its scale and bias as vectors of one element.
         let scalar = shape.is_empty() && view.shape() == [1];

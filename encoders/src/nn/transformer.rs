@@ -6,7 +6,7 @@ use candle_core::{D, Result, Tensor};
 use super::{
     Form,
     layers::{LayerNorm, Linear},
-    ops::quick_gelu,
+    ops::{attention, quick_gelu},
     source::{Init, Source},
 };
 use crate::ModelError;
@@ -138,8 +138,7 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
-        let (found, _) = self.attention.forward(&self.norm1.forward(x)?, mask)?;
-        let x = (x + found)?;
+        let x = (x + self.attention.forward(&self.norm1.forward(x)?, mask)?)?;
         let hidden = self.mlp.forward(&self.norm2.forward(&x)?)?;
         x + hidden
     }
@@ -151,7 +150,7 @@ impl Block {
         x: &Tensor,
         mask: Option<&Tensor>,
     ) -> Result<(Tensor, Tensor)> {
-        let (found, map) = self.attention.forward(x, mask)?;
+        let (found, map) = self.attention.forward_with_map(x, mask)?;
         let x = self.norm1.forward(&(x + found)?)?;
         let hidden = self.mlp.forward(&x)?;
         Ok((self.norm2.forward(&(x + hidden)?)?, map))
@@ -238,26 +237,49 @@ impl Attention {
         })
     }
 
-    /// What tokens `[n, t, width]` find, and where they looked: as [`attend`].
-    fn forward(&self, x: &Tensor, mask: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+    fn forward(&self, x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
+        let [q, k, v] = self.inputs(x)?;
+        let mixed = attend([&q, &k, &v], self.heads, mask, self.form)?;
+        self.out.forward(&mixed)
+    }
+
+    /// The same with the attention probabilities, as [`attend_with_map`].
+    fn forward_with_map(&self, x: &Tensor, mask: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+        let [q, k, v] = self.inputs(x)?;
+        let (mixed, map) = attend_with_map([&q, &k, &v], self.heads, mask, self.form)?;
+        Ok((self.out.forward(&mixed)?, map))
+    }
+
+    /// Queries, keys and values of tokens, each `[n, t, width]`.
+    fn inputs(&self, x: &Tensor) -> Result<[Tensor; 3]> {
         let width = x.dim(2)?;
-        let (q, k, v) = match &self.qkv {
+        Ok(match &self.qkv {
             Qkv::Joined(qkv) => {
                 let qkv = qkv.forward(x)?;
                 let part = |i: usize| qkv.narrow(2, i * width, width)?.contiguous();
-                (part(0)?, part(1)?, part(2)?)
+                [part(0)?, part(1)?, part(2)?]
             }
-            Qkv::Apart([q, k, v]) => (q.forward(x)?, k.forward(x)?, v.forward(x)?),
-        };
-        let (mixed, map) = attend([&q, &k, &v], self.heads, mask, self.form)?;
-        Ok((self.out.forward(&mixed)?, map))
+            Qkv::Apart([q, k, v]) => [q.forward(x)?, k.forward(x)?, v.forward(x)?],
+        })
     }
 }
 
-/// What queries `[n, a, width]` find in keys and values `[n, t, width]`: `[n, a, width]`; and the
-/// attention probabilities, `[n, heads, a, t]`. `mask`, `[a, t]` or of four axes, is added to the
-/// logits.
+/// What queries `[n, a, width]` find in keys and values `[n, t, width]`: `[n, a, width]`. `mask`
+/// `[a, t]` is added to the logits.
 fn attend(
+    [q, k, v]: [&Tensor; 3],
+    heads: usize,
+    mask: Option<&Tensor>,
+    form: Form,
+) -> Result<Tensor> {
+    if form != Form::Fused && q.device().is_cpu() {
+        return attention([q, k, v], heads, mask);
+    }
+    Ok(attend_with_map([q, k, v], heads, mask, form)?.0)
+}
+
+/// The same, and the attention probabilities, `[n, heads, a, t]`; `mask` may also have four axes.
+fn attend_with_map(
     [q, k, v]: [&Tensor; 3],
     heads: usize,
     mask: Option<&Tensor>,
@@ -338,7 +360,7 @@ impl AttentionHead {
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let q = self.q.forward(&self.probe)?.repeat((x.dim(0)?, 1, 1))?;
         let (k, v) = (self.k.forward(x)?, self.v.forward(x)?);
-        let (mixed, _) = attend([&q, &k, &v], self.heads, None, self.form)?;
+        let mixed = attend([&q, &k, &v], self.heads, None, self.form)?;
         let x = self.out.forward(&mixed)?.squeeze(1)?;
         let hidden = self.mlp.forward(&self.norm.forward(&x)?)?;
         x + hidden

@@ -39,13 +39,20 @@ pub fn check(config: &RunConfig) -> Result<(), TrainingError> {
         ),
     ];
     config.objective.latent.check()?;
+    let latent_from = (
+        "objective.latent_from",
+        is_share(config.objective.latent_from),
+        SHARE,
+    );
     let separates = config.objective.latent.separation > 0.0;
     let specific = (
         "model.specific",
         config.model.specific || !separates,
         "true where objective.latent.separation is above 0",
     );
-    let rules = model(&config.model).into_iter().chain([specific]);
+    let rules = model(&config.model)
+        .into_iter()
+        .chain([specific, latent_from]);
     let rules = rules
         .chain(image(&config.model.image))
         .chain(contrast(config.objective.contrast.as_ref()))

@@ -10,7 +10,7 @@ use super::lesson::{Guide, LessonConfig};
 use crate::{
     TrainingError,
     config::{
-        OptimizerConfig,
+        Factors, OptimizerConfig,
         check::{self, AT_LEAST_1, Rule, SPREAD, are_heads_of, is_spread},
     },
 };
@@ -108,6 +108,7 @@ impl StepsConfig {
             warmup_steps: self.warmup_steps,
             learning_rate: self.learning_rate,
             logit_scale_factor: 1.0,
+            factors: Factors::F32,
             weight_decay: self.weight_decay,
             clip: self.clip,
             average: 0.0,

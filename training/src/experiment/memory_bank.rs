@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use super::{Outcome, claim, ridge::Ridge, spread};
 use crate::{
     TrainingError,
-    config::OptimizerConfig,
+    config::{Factors, OptimizerConfig},
     objective::{
         bank::{Bank, BankConfig, follow},
         info_nce,
@@ -236,6 +236,7 @@ fn optimization(batch: usize) -> OptimizerConfig {
         weight_decay: 0.0,
         clip: f64::INFINITY,
         average: 0.0,
+        factors: Factors::F32,
         checkpoint_every: usize::MAX,
         evaluate_every: usize::MAX,
     }

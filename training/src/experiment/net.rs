@@ -3,7 +3,12 @@
 use candle_core::Tensor;
 use encoders::nn::{Init, Source as _};
 
-use crate::{TrainingError, config::OptimizerConfig, optimizer::AdamW, parameters::Parameters};
+use crate::{
+    TrainingError,
+    config::{Factors, OptimizerConfig},
+    optimizer::AdamW,
+    parameters::Parameters,
+};
 
 /// `x W + b` on the last dimension.
 pub(super) struct Dense {
@@ -70,6 +75,7 @@ pub(super) fn minimize(
         weight_decay: 0.0,
         clip: f64::INFINITY,
         average: 0.0,
+        factors: Factors::F32,
         checkpoint_every: steps,
         evaluate_every: steps,
     };

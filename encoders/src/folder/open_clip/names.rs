@@ -12,7 +12,7 @@ use crate::{
 /// Gives tensors by the names that transformers has for them. `OpenCLIP` joins queries, keys and
 /// values, and stores projections without a bias as `[width, dim]`.
 pub(crate) struct OpenClipSource<'a> {
-    file: FileSource<'a>,
+    files: FileSource<'a>,
     /// `""`, or `"text."` where the text tower is a module of its own.
     text: &'static str,
     /// Joined tensors of which not all parts were given yet.
@@ -28,18 +28,18 @@ enum Form {
 }
 
 impl<'a> OpenClipSource<'a> {
-    pub(crate) fn new(file: FileSource<'a>) -> Self {
-        let own = file.shape("text.positional_embedding").is_some();
+    pub(crate) fn new(files: FileSource<'a>) -> Self {
+        let own = files.shape("text.positional_embedding").is_some();
         Self {
-            file,
+            files,
             text: if own { "text." } else { "" },
             joined: HashMap::new(),
         }
     }
 
-    /// The tensors by the names of the file.
-    pub(crate) fn file(&self) -> &FileSource<'a> {
-        &self.file
+    /// The tensors by the names of the files.
+    pub(crate) fn files(&self) -> &FileSource<'a> {
+        &self.files
     }
 
     /// The name in the file and the form that the tensor has there.
@@ -103,10 +103,10 @@ impl Source for OpenClipSource<'_> {
     fn tensor(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Tensor, ModelError> {
         let (place, form) = self.place(name);
         match form {
-            Form::AsIs => self.file.tensor(&place, shape, init),
+            Form::AsIs => self.files.tensor(&place, shape, init),
             Form::Transposed => {
                 let shape: Vec<usize> = shape.iter().rev().copied().collect();
-                let stored = self.file.tensor(&place, &shape, init)?;
+                let stored = self.files.tensor(&place, &shape, init)?;
                 Ok(stored.t()?.contiguous()?)
             }
             Form::Part(part) => {
@@ -117,7 +117,7 @@ impl Source for OpenClipSource<'_> {
                 }
                 let stored = match self.joined.remove(&place) {
                     Some(tensor) => tensor,
-                    None => self.file.tensor(&place, &joined, init)?,
+                    None => self.files.tensor(&place, &joined, init)?,
                 };
                 let own = stored.narrow(0, part * rows, rows)?.contiguous()?;
                 if part < 2 {

@@ -309,12 +309,6 @@ fn a_missing_file_is_named_with_what_to_do() {
             error.contains("there is open_clip_pytorch_model.bin"),
             "{error}"
         );
-        touch(&format!("{weights}.index.json"));
-        let error = refused(&folder, weights);
-        assert!(
-            error.ends_with("weights in several files are not read"),
-            "{error}"
-        );
         fs::remove_file(folder.path().join(TOKENIZER)).expect("it was there");
         let error = refused(&folder, TOKENIZER);
         assert!(

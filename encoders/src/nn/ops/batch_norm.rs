@@ -7,6 +7,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::{elements, with_elements};
+use crate::cpu::wide;
 
 /// Rows that one task works on.
 const ROWS: usize = 2048;
@@ -88,9 +89,11 @@ fn sum_rows(rows: usize, c: usize, f: impl Fn(usize, &mut [f32]) + Sync) -> Vec<
         .into_par_iter()
         .map(|task| {
             let mut sums = vec![0.0; 2 * c];
-            for row in task * ROWS..rows.min((task + 1) * ROWS) {
-                f(row, &mut sums);
-            }
+            wide(|| {
+                for row in task * ROWS..rows.min((task + 1) * ROWS) {
+                    f(row, &mut sums);
+                }
+            });
             sums
         })
         .collect();
@@ -153,13 +156,16 @@ impl CustomOp3 for BatchNorm {
         y.par_chunks_mut(ROWS * c)
             .zip(x.par_chunks(ROWS * c))
             .for_each(|(y, x)| {
-                for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-                    for ((((y, x), m), s), b) in
-                        y.iter_mut().zip(x).zip(&mean).zip(&scale).zip(beta)
-                    {
-                        *y = ((x - m) * s + b).max(floor);
+                wide(|| {
+                    for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+                        for ((((y, x), m), s), b) in
+                            y.iter_mut().zip(x).zip(&mean).zip(&scale).zip(beta)
+                        {
+                            let value = (x - m) * s + b;
+                            *y = if value > floor { value } else { floor };
+                        }
                     }
-                }
+                });
             });
         *self
             .statistics
@@ -176,8 +182,8 @@ impl CustomOp3 for BatchNorm {
         &self,
         x: &Tensor,
         gamma: &Tensor,
-        _beta: &Tensor,
-        y: &Tensor,
+        beta: &Tensor,
+        _res: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let statistics = self
@@ -189,45 +195,58 @@ impl CustomOp3 for BatchNorm {
         let inverse = self.inverse_deviation(&statistics.variance);
         let c = mean.len();
         let rows = x.elem_count() / c;
-        let relu = self.relu;
-        let gamma_values = gamma.to_vec1::<f32>()?;
+        let (gamma, beta) = (gamma.to_vec1::<f32>()?, beta.to_vec1::<f32>()?);
+        // As in the forward pass. Whether an output was rectified is seen from its input, so that one
+        // tensor less is read; without a rectifier all let their gradient through.
+        let scale: Vec<f32> = inverse.iter().zip(&gamma).map(|(i, g)| i * g).collect();
+        let floor = if self.relu { 0.0 } else { f32::NEG_INFINITY };
         let (dx, sums) = with_elements(x, |x| {
-            with_elements(y, |y| {
-                with_elements(grad, |g| {
-                    // sums: of g, and of g times the normalised input.
-                    let sums = sum_rows(rows, c, |row, sums| {
-                        let (sum, dot) = sums.split_at_mut(c);
-                        let at = row * c;
-                        let (x, y, g) = (&x[at..at + c], &y[at..at + c], &g[at..at + c]);
-                        for j in 0..c {
-                            let g = if relu && y[j] <= 0.0 { 0.0 } else { g[j] };
-                            sum[j] += g;
-                            dot[j] += g * (x[j] - mean[j]) * inverse[j];
-                        }
-                    });
-                    let count = rows as f64;
-                    let mean_g: Vec<f32> = sums[..c].iter().map(|s| (s / count) as f32).collect();
-                    let mean_gx: Vec<f32> = sums[c..].iter().map(|s| (s / count) as f32).collect();
-                    let mut dx = vec![0.0; x.len()];
-                    dx.par_chunks_mut(ROWS * c)
-                        .enumerate()
-                        .for_each(|(task, dx)| {
-                            for (row, dx) in dx.chunks_exact_mut(c).enumerate() {
-                                let at = (task * ROWS + row) * c;
-                                let (x, y, g) = (&x[at..at + c], &y[at..at + c], &g[at..at + c]);
+            with_elements(grad, |g| {
+                // sums: of g, and of g times the normalised input.
+                let sums = sum_rows(rows, c, |row, sums| {
+                    let (sum, dot) = sums.split_at_mut(c);
+                    let (x, g) = (&x[row * c..][..c], &g[row * c..][..c]);
+                    let (mean, inverse, scale) = (&mean[..c], &inverse[..c], &scale[..c]);
+                    let (sum, dot, beta) = (&mut sum[..c], &mut dot[..c], &beta[..c]);
+                    for j in 0..c {
+                        let d = x[j] - mean[j];
+                        let g = if d * scale[j] + beta[j] > floor {
+                            g[j]
+                        } else {
+                            0.0
+                        };
+                        sum[j] += g;
+                        dot[j] += g * d * inverse[j];
+                    }
+                });
+                let count = rows as f64;
+                let mean_g: Vec<f32> = sums[..c].iter().map(|s| (s / count) as f32).collect();
+                let mean_gx: Vec<f32> = sums[c..].iter().map(|s| (s / count) as f32).collect();
+                let mut dx = vec![0.0; x.len()];
+                dx.par_chunks_mut(ROWS * c)
+                    .zip(x.par_chunks(ROWS * c).zip(g.par_chunks(ROWS * c)))
+                    .for_each(|(dx, (x, g))| {
+                        let (mean, inverse, scale) = (&mean[..c], &inverse[..c], &scale[..c]);
+                        let (mean_g, mean_gx, beta) = (&mean_g[..c], &mean_gx[..c], &beta[..c]);
+                        wide(|| {
+                            let rows = x.chunks_exact(c).zip(g.chunks_exact(c));
+                            for (dx, (x, g)) in dx.chunks_exact_mut(c).zip(rows) {
                                 for j in 0..c {
-                                    let g = if relu && y[j] <= 0.0 { 0.0 } else { g[j] };
-                                    let normal = (x[j] - mean[j]) * inverse[j];
-                                    dx[j] = gamma_values[j]
-                                        * inverse[j]
-                                        * (g - mean_g[j] - normal * mean_gx[j]);
+                                    let d = x[j] - mean[j];
+                                    let g = if d * scale[j] + beta[j] > floor {
+                                        g[j]
+                                    } else {
+                                        0.0
+                                    };
+                                    let normal = d * inverse[j];
+                                    dx[j] = scale[j] * (g - mean_g[j] - normal * mean_gx[j]);
                                 }
                             }
                         });
-                    (dx, sums)
-                })
+                    });
+                (dx, sums)
             })
-        })???;
+        })??;
         let device = x.device();
         let vector = |sums: &[f64]| {
             let values: Vec<f32> = sums.iter().map(|s| *s as f32).collect();

@@ -1,14 +1,17 @@
 //! Convolution on channels-last pictures as im2col and matrix products, with its backward pass.
 //!
-//! Work is split over pictures, so that the unfolded patches of one picture stay in the cache.
+//! Work is split over pictures, so that the unfolded patches of some pictures stay in the cache.
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::{
-    elements,
-    matmul::{MatMul, matmul_f32},
-    with_elements,
+use super::{elements, factors, with_elements};
+use crate::{
+    cpu::{
+        Level, Packed,
+        dense::{Element, Scratch, outer, product},
+    },
+    run::Precision,
 };
 
 /// The geometry of a square convolution with zero padding of `kernel / 2`.
@@ -30,13 +33,24 @@ pub fn conv2d(input: &Tensor, weight: &Tensor, shape: ConvShape) -> Result<Tenso
     if input.device().is_cuda() {
         return super::cuda::conv2d(input, weight, shape);
     }
-    input
-        .contiguous()?
-        .apply_op2(&weight.contiguous()?, Conv2d(shape))
+    convolve(input, weight, shape, factors())
+}
+
+fn convolve(
+    input: &Tensor,
+    weight: &Tensor,
+    shape: ConvShape,
+    factors: Precision,
+) -> Result<Tensor> {
+    let op = Conv2d { shape, factors };
+    input.contiguous()?.apply_op2(&weight.contiguous()?, op)
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Conv2d(ConvShape);
+struct Conv2d {
+    shape: ConvShape,
+    factors: Precision,
+}
 
 /// All sizes of one call.
 #[derive(Debug, Clone, Copy)]
@@ -95,14 +109,19 @@ impl Sizes {
         self.kernel * self.kernel * self.c
     }
 
+    /// So many pictures are worked on at once: enough rows for the products, few enough for the cache.
+    fn at_once(&self) -> usize {
+        256_usize.div_ceil(self.positions().max(1))
+    }
+
     /// Calls `f(offset in patches, offset in picture, length)` for each run of channels that lies
-    /// inside the picture. Patches of neighbouring kernel columns are neighbours in the picture
-    /// too, so a run spans up to `kernel * c` elements.
-    fn for_each_run(&self, mut f: impl FnMut(usize, usize, usize)) {
+    /// inside the picture; `row` is the offset from a patch to the next. Patches of neighbouring
+    /// kernel columns are neighbours in the picture too, so a run spans up to `kernel * c` elements.
+    fn for_each_run(&self, row: usize, mut f: impl FnMut(usize, usize, usize)) {
         let pad = self.kernel / 2;
         for oy in 0..self.out_h {
             for ox in 0..self.out_w {
-                let patch = (oy * self.out_w + ox) * self.patch();
+                let patch = (oy * self.out_w + ox) * row;
                 let left = (ox * self.stride) as isize - pad as isize;
                 let first = (-left).max(0) as usize;
                 let last = self.kernel.min((self.w as isize - left).max(0) as usize);
@@ -123,16 +142,21 @@ impl Sizes {
         }
     }
 
-    /// Unfolds one picture into `[positions, patch]`; padding stays as `patches` has it (zero).
-    fn unfold(&self, picture: &[f32], patches: &mut [f32]) {
-        self.for_each_run(|to, from, len| {
-            patches[to..to + len].copy_from_slice(&picture[from..from + len]);
-        });
+    /// Unfolds pictures into rows of elements, `[positions, patch]` each; padding stays as `patches`
+    /// has it (zero).
+    fn unfold<E: Element>(&self, pictures: &[E], patches: &mut [E]) {
+        let row = E::stride(self.patch());
+        let pictures = pictures.chunks_exact(self.picture());
+        for (picture, patches) in pictures.zip(patches.chunks_exact_mut(self.positions() * row)) {
+            self.for_each_run(row, |to, from, len| {
+                patches[to..to + len].copy_from_slice(&picture[from..from + len]);
+            });
+        }
     }
 
-    /// Adds patches back to where they came from.
+    /// Adds the patches of one picture back to where they came from.
     fn fold(&self, patches: &[f32], picture: &mut [f32]) {
-        self.for_each_run(|from, to, len| {
+        self.for_each_run(self.patch(), |from, to, len| {
             let sums = &mut picture[to..to + len];
             for (sum, x) in sums.iter_mut().zip(&patches[from..from + len]) {
                 *sum += x;
@@ -140,9 +164,9 @@ impl Sizes {
         });
     }
 
-    /// Whether a patch is the pixel itself, so that unfolding would only copy.
-    fn is_pointwise(&self) -> bool {
-        self.kernel == 1 && self.stride == 1
+    /// Room for the patches of as many pictures as are worked on at once.
+    fn room<E: Element>(&self) -> Vec<E> {
+        vec![E::default(); self.at_once() * self.positions() * E::stride(self.patch())]
     }
 }
 
@@ -158,40 +182,12 @@ impl CustomOp2 for Conv2d {
         s2: &CpuStorage,
         l2: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let sizes = Sizes::new(self.0, l1.shape().dims4()?, l2.dims())?;
+        let sizes = Sizes::new(self.shape, l1.shape().dims4()?, l2.dims())?;
         let (input, weight) = (elements(s1, l1)?, elements(s2, l2)?);
-        let out_picture = sizes.positions() * sizes.out_c;
-        let mut out = vec![0.0; sizes.n * out_picture];
-        let product = MatMul {
-            m: sizes.positions(),
-            n: sizes.out_c,
-            k: sizes.patch(),
-            transpose_a: false,
-            transpose_b: true,
-            accumulate: false,
+        let out = match self.factors {
+            Precision::Bf16 => forward::<u16>(&sizes, input, weight),
+            _ => forward::<f32>(&sizes, input, weight),
         };
-        out.par_chunks_mut(out_picture)
-            .zip(input.par_chunks(sizes.picture()))
-            .for_each_init(
-                || {
-                    vec![
-                        0.0;
-                        if sizes.is_pointwise() {
-                            0
-                        } else {
-                            sizes.positions() * sizes.patch()
-                        }
-                    ]
-                },
-                |patches, (out, picture)| {
-                    if sizes.is_pointwise() {
-                        matmul_f32(product, out, picture, weight);
-                    } else {
-                        sizes.unfold(picture, patches);
-                        matmul_f32(product, out, patches, weight);
-                    }
-                },
-            );
         let shape = (sizes.n, sizes.out_h, sizes.out_w, sizes.out_c);
         Ok((CpuStorage::F32(out), shape.into()))
     }
@@ -203,7 +199,11 @@ impl CustomOp2 for Conv2d {
         _res: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let sizes = Sizes::new(self.0, input.dims4()?, weight.dims())?;
+        let sizes = Sizes::new(self.shape, input.dims4()?, weight.dims())?;
+        let backward = match self.factors {
+            Precision::Bf16 => backward::<u16>,
+            _ => backward::<f32>,
+        };
         let (input_grad, weight_grad) = with_elements(input, |x| {
             with_elements(weight, |w| {
                 with_elements(grad, |g| backward(&sizes, x, w, g, input.track_op()))
@@ -221,63 +221,79 @@ impl CustomOp2 for Conv2d {
     }
 }
 
+/// `[n, out_h, out_w, out_c]` of `input` `[n, h, w, c]` and `weight` `[out_c, kernel, kernel, c]`.
+fn forward<E: Element>(sizes: &Sizes, input: &[f32], weight: &[f32]) -> Vec<f32> {
+    let out_picture = sizes.positions() * sizes.out_c;
+    let mut out = vec![0.0; sizes.n * out_picture];
+    let columns = Packed::new(Level::best(), E::PRECISION, (weight, sizes.patch()), None);
+    let row = E::stride(sizes.patch());
+    out.par_chunks_mut(sizes.at_once() * out_picture)
+        .zip(input.par_chunks(sizes.at_once() * sizes.picture()))
+        .for_each_init(
+            || sizes.room::<E>(),
+            |patches, (out, pictures)| {
+                sizes.unfold(&E::rows(pictures, pictures.len()), patches);
+                product(&patches[..out.len() / sizes.out_c * row], &columns, out);
+            },
+        );
+    out
+}
+
 /// Into so many parts of a batch the backward pass is split, at most.
 const SHARES: usize = 16;
 
 /// Gradients of the input (where wanted) and the weight.
-fn backward(
+fn backward<E: Element>(
     sizes: &Sizes,
     input: &[f32],
     weight: &[f32],
     grad: &[f32],
     wants_input: bool,
 ) -> (Option<Vec<f32>>, Vec<f32>) {
+    // With stride 1, the gradient of the input is a convolution of the other one.
+    let convolved = wants_input && sizes.stride == 1;
+    let folded = wants_input && !convolved;
     let out_picture = sizes.positions() * sizes.out_c;
-    let weight_product = MatMul {
-        m: sizes.out_c,
-        n: sizes.patch(),
-        k: sizes.positions(),
-        transpose_a: true,
-        transpose_b: false,
-        accumulate: true,
-    };
-    let input_product = MatMul {
-        m: sizes.positions(),
-        n: sizes.patch(),
-        k: sizes.out_c,
-        transpose_a: false,
-        transpose_b: false,
-        accumulate: false,
-    };
-    let mut input_grad = vec![0.0; if wants_input { input.len() } else { 0 }];
+    let columns = folded.then(|| {
+        let weight = E::rows(weight, sizes.patch());
+        Packed::turned::<E>(Level::best(), &weight, sizes.patch())
+    });
+    let mut input_grad = vec![0.0; if folded { input.len() } else { 0 }];
     // Summed in order: the result depends neither on timing nor on the number of threads.
     let share = sizes.n.div_ceil(SHARES).max(1);
-    let shares: Vec<&mut [f32]> = if wants_input {
+    let shares: Vec<&mut [f32]> = if folded {
         input_grad.chunks_mut(share * sizes.picture()).collect()
     } else {
         (0..sizes.n.div_ceil(share)).map(|_| &mut [][..]).collect()
     };
+    let row = E::stride(sizes.patch());
     let sums: Vec<Vec<f32>> = shares
         .into_par_iter()
         .enumerate()
         .map(|(i, input_grad)| {
             let mut weight_grad = vec![0.0; weight.len()];
-            let mut patches = vec![0.0; sizes.positions() * sizes.patch()];
-            let mut patch_grads = vec![0.0; patches.len()];
-            for n in i * share..sizes.n.min((i + 1) * share) {
-                let picture = &input[n * sizes.picture()..(n + 1) * sizes.picture()];
-                let grad = &grad[n * out_picture..(n + 1) * out_picture];
-                if sizes.is_pointwise() {
-                    matmul_f32(weight_product, &mut weight_grad, grad, picture);
-                } else {
-                    sizes.unfold(picture, &mut patches);
-                    matmul_f32(weight_product, &mut weight_grad, grad, &patches);
-                }
-                if wants_input {
-                    let at = (n - i * share) * sizes.picture();
-                    let picture_grad = &mut input_grad[at..at + sizes.picture()];
-                    matmul_f32(input_product, &mut patch_grads, grad, weight);
-                    sizes.fold(&patch_grads, picture_grad);
+            let mut patches = sizes.room::<E>();
+            let mut scratch = Scratch::default();
+            let mut patch_grads = Vec::new();
+            let pictures = i * share..sizes.n.min((i + 1) * share);
+            for from in pictures.clone().step_by(sizes.at_once()) {
+                let to = pictures.end.min(from + sizes.at_once());
+                let part = &input[from * sizes.picture()..to * sizes.picture()];
+                let grad = &grad[from * out_picture..to * out_picture];
+                let grad = E::rows(grad, sizes.out_c);
+                let positions = (to - from) * sizes.positions();
+                let patches = &mut patches[..positions * row];
+                sizes.unfold(&E::rows(part, part.len()), patches);
+                let (grad, patches) = ((&*grad, sizes.out_c), (&*patches, sizes.patch()));
+                outer(grad, patches, &mut scratch, &mut weight_grad);
+                let Some(columns) = &columns else { continue };
+                patch_grads.resize(positions * sizes.patch(), 0.0);
+                product(grad.0, columns, &mut patch_grads);
+                let at = (from - pictures.start) * sizes.picture();
+                let input_grad = input_grad[at..].chunks_exact_mut(sizes.picture());
+                let patch_grads = patch_grads.chunks_exact(sizes.positions() * sizes.patch());
+                for (picture, patches) in input_grad.zip(patch_grads) {
+                    sizes.fold(patches, picture);
                 }
             }
             weight_grad
@@ -289,7 +305,32 @@ fn backward(
             *total += x;
         }
     }
-    (wants_input.then_some(input_grad), weight_grad)
+    let input_grad = if convolved {
+        let turned = turned_kernel(sizes, weight);
+        let back = Sizes {
+            c: sizes.out_c,
+            out_c: sizes.c,
+            ..*sizes
+        };
+        Some(forward::<E>(&back, grad, &turned))
+    } else {
+        folded.then_some(input_grad)
+    };
+    (input_grad, weight_grad)
+}
+
+/// The kernel that brings gradients back: `[c, kernel, kernel, out_c]`, turned by 180 degrees.
+fn turned_kernel(sizes: &Sizes, weight: &[f32]) -> Vec<f32> {
+    let (taps, c, out) = (sizes.kernel * sizes.kernel, sizes.c, sizes.out_c);
+    let mut turned = vec![0.0; weight.len()];
+    for (o, weight) in weight.chunks_exact((taps * c).max(1)).enumerate() {
+        for (tap, weight) in weight.chunks_exact(c.max(1)).enumerate() {
+            for (channel, w) in weight.iter().enumerate() {
+                turned[(channel * taps + taps - 1 - tap) * out + o] = *w;
+            }
+        }
+    }
+    turned
 }
 
 #[cfg(test)]
@@ -308,41 +349,43 @@ mod tests {
     fn values_and_gradients_equal_those_of_candles_convolution() -> Result<()> {
         // candle's own backward pass takes the padding of both sides from the height, so that strided
         // cases have sides of equal parity.
-        for (kernel, stride, h, w, c, out) in [
-            (3, 1, 5, 4, 3, 2),
-            (3, 2, 7, 5, 2, 4),
-            (3, 2, 6, 8, 2, 4),
-            (1, 1, 3, 3, 5, 2),
-            (1, 2, 5, 7, 3, 3),
-            (3, 2, 1, 1, 2, 2),
-        ] {
-            let x = Var::from_tensor(&wave(&[3, h, w, c], 0.37))?;
-            let k = Var::from_tensor(&wave(&[out, kernel, kernel, c], 0.23))?;
-            let ours = conv2d(&x, &k, ConvShape { kernel, stride })?;
-            let nchw = x.permute((0, 3, 1, 2))?;
-            let theirs = nchw
-                .conv2d(&k.permute((0, 3, 1, 2))?, kernel / 2, stride, 1, 1)?
-                .permute((0, 2, 3, 1))?;
-            let seen = |t: &Tensor| (t * wave(t.dims(), 0.11)).and_then(|t| t.sum_all());
-            let (a, b) = (seen(&ours)?.backward()?, seen(&theirs)?.backward()?);
-            for (name, ours, theirs) in [
-                ("value", ours, theirs),
-                (
-                    "input",
-                    a.get(&x).expect("has a gradient").clone(),
-                    b.get(&x).expect("has").clone(),
-                ),
-                (
-                    "weight",
-                    a.get(&k).expect("has a gradient").clone(),
-                    b.get(&k).expect("has").clone(),
-                ),
+        for (factors, bound) in [(Precision::F32, 1e-4), (Precision::Bf16, 0.04)] {
+            for (kernel, stride, h, w, c, out) in [
+                (3, 1, 5, 4, 3, 2),
+                (3, 2, 7, 5, 2, 4),
+                (3, 2, 6, 8, 2, 4),
+                (1, 1, 3, 3, 5, 2),
+                (1, 2, 5, 7, 3, 3),
+                (3, 2, 1, 1, 2, 2),
             ] {
-                let gap = (ours - theirs)?.abs()?.max_all()?.to_scalar::<f32>()?;
-                assert!(
-                    gap < 1e-4,
-                    "{name}, kernel {kernel}, stride {stride}: {gap}"
-                );
+                let x = Var::from_tensor(&wave(&[3, h, w, c], 0.37))?;
+                let k = Var::from_tensor(&wave(&[out, kernel, kernel, c], 0.23))?;
+                let ours = convolve(&x, &k, ConvShape { kernel, stride }, factors)?;
+                let nchw = x.permute((0, 3, 1, 2))?;
+                let theirs = nchw
+                    .conv2d(&k.permute((0, 3, 1, 2))?, kernel / 2, stride, 1, 1)?
+                    .permute((0, 2, 3, 1))?;
+                let seen = |t: &Tensor| (t * wave(t.dims(), 0.11)).and_then(|t| t.sum_all());
+                let (a, b) = (seen(&ours)?.backward()?, seen(&theirs)?.backward()?);
+                for (name, ours, theirs) in [
+                    ("value", ours, theirs),
+                    (
+                        "input",
+                        a.get(&x).expect("has a gradient").clone(),
+                        b.get(&x).expect("has").clone(),
+                    ),
+                    (
+                        "weight",
+                        a.get(&k).expect("has a gradient").clone(),
+                        b.get(&k).expect("has").clone(),
+                    ),
+                ] {
+                    let gap = (ours - theirs)?.abs()?.max_all()?.to_scalar::<f32>()?;
+                    assert!(
+                        gap < bound,
+                        "{name}, kernel {kernel}, stride {stride}, {factors}: {gap}"
+                    );
+                }
             }
         }
         Ok(())

@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tenso
 use rayon::prelude::*;
 
 use super::{elements, with_elements};
+use crate::cpu::wide;
 
 /// Elements that one task works on.
 const CHUNK: usize = 1 << 15;
@@ -47,9 +48,12 @@ impl CustomOp2 for AddRelu {
             .zip(a.par_chunks(CHUNK))
             .zip(b.par_chunks(CHUNK))
             .for_each(|((y, a), b)| {
-                for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
-                    *y = (a + b).max(0.0);
-                }
+                wide(|| {
+                    for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
+                        let sum = a + b;
+                        *y = if sum > 0.0 { sum } else { 0.0 };
+                    }
+                });
             });
         Ok((CpuStorage::F32(y), l1.shape().clone()))
     }
@@ -119,9 +123,11 @@ fn masked(values: &Tensor, grad: &Tensor, f: impl Fn(f32, f32) -> f32 + Sync) ->
                 .zip(v.par_chunks(CHUNK))
                 .zip(g.par_chunks(CHUNK))
                 .for_each(|((dx, v), g)| {
-                    for ((dx, v), g) in dx.iter_mut().zip(v).zip(g) {
-                        *dx = f(*v, *g);
-                    }
+                    wide(|| {
+                        for ((dx, v), g) in dx.iter_mut().zip(v).zip(g) {
+                            *dx = f(*v, *g);
+                        }
+                    });
                 });
             dx
         })

@@ -1,4 +1,5 @@
-//! `preprocessor_config.json`, read strictly: what would change the pixels is understood or refused.
+//! `preprocessor_config.json`, or the part of `processor_config.json` that stands in for it, read
+//! strictly: what would change the pixels is understood or refused.
 
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -53,6 +54,9 @@ enum Family {
 }
 
 impl PreprocessConfig {
+    /// The key of a `processor_config.json` that holds what a `preprocessor_config.json` does.
+    pub(crate) const SECTION: &'static str = "image_processor";
+
     /// Reads the contents of a `preprocessor_config.json`; `file` is named in messages.
     ///
     /// The keys that CLIP files from before 2023 lack (`do_rescale`, `rescale_factor`) default to
@@ -62,7 +66,20 @@ impl PreprocessConfig {
     /// When it is not JSON, a key is missing, or one has a value or name that is not understood.
     pub fn from_json(contents: &[u8], file: &Path) -> Result<Self, ModelError> {
         let value = keys::parse(contents, file)?;
-        let reader = Reader(Keys::root(file, &value)?);
+        Self::read(Keys::root(file, &value)?)
+    }
+
+    /// The same of the contents of a `processor_config.json`; what else it says is about texts.
+    pub(crate) fn from_processor(contents: &[u8], file: &Path) -> Result<Self, ModelError> {
+        let value = keys::parse(contents, file)?;
+        let root = Keys::root(file, &value)?;
+        let expected = "the keys of preprocessor_config.json, which is not there either";
+        root.get(Self::SECTION, expected)?;
+        Self::read(root.section_or_empty(Self::SECTION)?)
+    }
+
+    fn read(keys: Keys<'_>) -> Result<Self, ModelError> {
+        let reader = Reader(keys);
         reader.refuse_unknown()?;
         let family = reader.family()?;
         if !reader.flag("do_convert_rgb", Some(true))? && family == Family::Clip {
