@@ -147,16 +147,20 @@ impl Rule {
             .zip(m.par_chunks(CHUNK).zip(v.par_chunks(CHUNK)));
         new.zip(old)
             .for_each(|(((new_w, new_m), new_v), ((w, g), (m, v)))| {
-                wide(|| {
-                    let n = new_w.len();
-                    let (new_m, new_v) = (&mut new_m[..n], &mut new_v[..n]);
-                    let (w, g, m, v) = (&w[..n], &g[..n], &m[..n], &v[..n]);
-                    for i in 0..n {
-                        new_m[i] = m[i] * beta1 + g[i] * of_first;
-                        new_v[i] = v[i] * beta2 + g[i] * g[i] * of_second;
-                        new_w[i] = w[i] * keep - new_m[i] / (new_v[i].sqrt() / bias2 + eps) * size;
-                    }
-                });
+                wide(
+                    #[inline(always)]
+                    || {
+                        let n = new_w.len();
+                        let (new_m, new_v) = (&mut new_m[..n], &mut new_v[..n]);
+                        let (w, g, m, v) = (&w[..n], &g[..n], &m[..n], &v[..n]);
+                        for i in 0..n {
+                            new_m[i] = m[i] * beta1 + g[i] * of_first;
+                            new_v[i] = v[i] * beta2 + g[i] * g[i] * of_second;
+                            new_w[i] =
+                                w[i] * keep - new_m[i] / (new_v[i].sqrt() / bias2 + eps) * size;
+                        }
+                    },
+                );
             });
         let tensor = |values| Tensor::from_vec(values, value.shape(), value.device());
         Ok((tensor(new_w)?, (tensor(new_m)?, tensor(new_v)?)))

@@ -142,17 +142,20 @@ impl CustomOp3 for Attention {
                     let q = &q[at * s.a * s.width..][..s.a * s.width];
                     let keys = at * s.t * s.width..(at + 1) * s.t * s.width;
                     let (k, v) = (&k[keys.clone()], &v[keys]);
-                    wide(|| {
-                        for start in (0..s.width).step_by(s.size) {
-                            self.weights(&s, start, [q, k], weights);
-                            for (i, row) in weights.chunks_exact(s.t).enumerate() {
-                                let out = &mut out[i * s.width + start..][..s.size];
-                                for (j, weight) in row.iter().enumerate() {
-                                    add(out, *weight, &v[j * s.width + start..][..s.size]);
+                    wide(
+                        #[inline(always)]
+                        || {
+                            for start in (0..s.width).step_by(s.size) {
+                                self.weights(&s, start, [q, k], weights);
+                                for (i, row) in weights.chunks_exact(s.t).enumerate() {
+                                    let out = &mut out[i * s.width + start..][..s.size];
+                                    for (j, weight) in row.iter().enumerate() {
+                                        add(out, *weight, &v[j * s.width + start..][..s.size]);
+                                    }
                                 }
                             }
-                        }
-                    });
+                        },
+                    );
                 },
             );
         Ok((CpuStorage::F32(out), (s.n, s.a, s.width).into()))
@@ -196,29 +199,35 @@ impl Attention {
                 |(weights, slopes), (at, ((dq, dk), dv))| {
                     let (q, grad) = (&q[at * rows..][..rows], &grad[at * rows..][..rows]);
                     let (k, v) = (&k[at * columns..][..columns], &v[at * columns..][..columns]);
-                    wide(|| {
-                        for start in (0..s.width).step_by(s.size) {
-                            self.weights(s, start, [q, k], weights);
-                            let part =
-                                |row: usize| row * s.width + start..row * s.width + start + s.size;
-                            for (i, row) in weights.chunks_exact(s.t).enumerate() {
-                                let grad = &grad[part(i)];
-                                // Of a weight; then of its logit, by the softmax.
-                                let mut mean = 0.0;
-                                for (j, (weight, slope)) in row.iter().zip(&mut *slopes).enumerate()
-                                {
-                                    *slope = dot(grad, &v[part(j)]);
-                                    mean += weight * *slope;
-                                    add(&mut dv[part(j)], *weight, grad);
-                                }
-                                for (j, (weight, slope)) in row.iter().zip(&*slopes).enumerate() {
-                                    let slope = weight * (slope - mean) * scale;
-                                    add(&mut dq[part(i)], slope, &k[part(j)]);
-                                    add(&mut dk[part(j)], slope, &q[part(i)]);
+                    wide(
+                        #[inline(always)]
+                        || {
+                            for start in (0..s.width).step_by(s.size) {
+                                self.weights(s, start, [q, k], weights);
+                                let part = |row: usize| {
+                                    row * s.width + start..row * s.width + start + s.size
+                                };
+                                for (i, row) in weights.chunks_exact(s.t).enumerate() {
+                                    let grad = &grad[part(i)];
+                                    // Of a weight; then of its logit, by the softmax.
+                                    let mut mean = 0.0;
+                                    for (j, (weight, slope)) in
+                                        row.iter().zip(&mut *slopes).enumerate()
+                                    {
+                                        *slope = dot(grad, &v[part(j)]);
+                                        mean += weight * *slope;
+                                        add(&mut dv[part(j)], *weight, grad);
+                                    }
+                                    for (j, (weight, slope)) in row.iter().zip(&*slopes).enumerate()
+                                    {
+                                        let slope = weight * (slope - mean) * scale;
+                                        add(&mut dq[part(i)], slope, &k[part(j)]);
+                                        add(&mut dk[part(j)], slope, &q[part(i)]);
+                                    }
                                 }
                             }
-                        }
-                    });
+                        },
+                    );
                 },
             );
         [dq, dk, dv]

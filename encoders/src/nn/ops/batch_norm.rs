@@ -89,11 +89,14 @@ fn sum_rows(rows: usize, c: usize, f: impl Fn(usize, &mut [f32]) + Sync) -> Vec<
         .into_par_iter()
         .map(|task| {
             let mut sums = vec![0.0; 2 * c];
-            wide(|| {
-                for row in task * ROWS..rows.min((task + 1) * ROWS) {
-                    f(row, &mut sums);
-                }
-            });
+            wide(
+                #[inline(always)]
+                || {
+                    for row in task * ROWS..rows.min((task + 1) * ROWS) {
+                        f(row, &mut sums);
+                    }
+                },
+            );
             sums
         })
         .collect();
@@ -125,14 +128,19 @@ impl CustomOp3 for BatchNorm {
         let rows = x.len() / c;
         // Sums are taken relative to the first row, so that a large mean does not cancel.
         let origin = &x[..c];
-        let sums = sum_rows(rows, c, |row, sums| {
-            let (sum, square) = sums.split_at_mut(c);
-            for (((x, o), s), q) in x[row * c..][..c].iter().zip(origin).zip(sum).zip(square) {
-                let d = x - o;
-                *s += d;
-                *q += d * d;
-            }
-        });
+        let sums = sum_rows(
+            rows,
+            c,
+            #[inline(always)]
+            |row, sums| {
+                let (sum, square) = sums.split_at_mut(c);
+                for (((x, o), s), q) in x[row * c..][..c].iter().zip(origin).zip(sum).zip(square) {
+                    let d = x - o;
+                    *s += d;
+                    *q += d * d;
+                }
+            },
+        );
         let count = rows as f64;
         let offset: Vec<f64> = sums[..c].iter().map(|s| s / count).collect();
         let mean: Vec<f32> = offset
@@ -156,16 +164,19 @@ impl CustomOp3 for BatchNorm {
         y.par_chunks_mut(ROWS * c)
             .zip(x.par_chunks(ROWS * c))
             .for_each(|(y, x)| {
-                wide(|| {
-                    for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-                        for ((((y, x), m), s), b) in
-                            y.iter_mut().zip(x).zip(&mean).zip(&scale).zip(beta)
-                        {
-                            let value = (x - m) * s + b;
-                            *y = if value > floor { value } else { floor };
+                wide(
+                    #[inline(always)]
+                    || {
+                        for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+                            for ((((y, x), m), s), b) in
+                                y.iter_mut().zip(x).zip(&mean).zip(&scale).zip(beta)
+                            {
+                                let value = (x - m) * s + b;
+                                *y = if value > floor { value } else { floor };
+                            }
                         }
-                    }
-                });
+                    },
+                );
             });
         *self
             .statistics
@@ -203,22 +214,27 @@ impl CustomOp3 for BatchNorm {
         let (dx, sums) = with_elements(x, |x| {
             with_elements(grad, |g| {
                 // sums: of g, and of g times the normalised input.
-                let sums = sum_rows(rows, c, |row, sums| {
-                    let (sum, dot) = sums.split_at_mut(c);
-                    let (x, g) = (&x[row * c..][..c], &g[row * c..][..c]);
-                    let (mean, inverse, scale) = (&mean[..c], &inverse[..c], &scale[..c]);
-                    let (sum, dot, beta) = (&mut sum[..c], &mut dot[..c], &beta[..c]);
-                    for j in 0..c {
-                        let d = x[j] - mean[j];
-                        let g = if d * scale[j] + beta[j] > floor {
-                            g[j]
-                        } else {
-                            0.0
-                        };
-                        sum[j] += g;
-                        dot[j] += g * d * inverse[j];
-                    }
-                });
+                let sums = sum_rows(
+                    rows,
+                    c,
+                    #[inline(always)]
+                    |row, sums| {
+                        let (sum, dot) = sums.split_at_mut(c);
+                        let (x, g) = (&x[row * c..][..c], &g[row * c..][..c]);
+                        let (mean, inverse, scale) = (&mean[..c], &inverse[..c], &scale[..c]);
+                        let (sum, dot, beta) = (&mut sum[..c], &mut dot[..c], &beta[..c]);
+                        for j in 0..c {
+                            let d = x[j] - mean[j];
+                            let g = if d * scale[j] + beta[j] > floor {
+                                g[j]
+                            } else {
+                                0.0
+                            };
+                            sum[j] += g;
+                            dot[j] += g * d * inverse[j];
+                        }
+                    },
+                );
                 let count = rows as f64;
                 let mean_g: Vec<f32> = sums[..c].iter().map(|s| (s / count) as f32).collect();
                 let mean_gx: Vec<f32> = sums[c..].iter().map(|s| (s / count) as f32).collect();
@@ -228,21 +244,24 @@ impl CustomOp3 for BatchNorm {
                     .for_each(|(dx, (x, g))| {
                         let (mean, inverse, scale) = (&mean[..c], &inverse[..c], &scale[..c]);
                         let (mean_g, mean_gx, beta) = (&mean_g[..c], &mean_gx[..c], &beta[..c]);
-                        wide(|| {
-                            let rows = x.chunks_exact(c).zip(g.chunks_exact(c));
-                            for (dx, (x, g)) in dx.chunks_exact_mut(c).zip(rows) {
-                                for j in 0..c {
-                                    let d = x[j] - mean[j];
-                                    let g = if d * scale[j] + beta[j] > floor {
-                                        g[j]
-                                    } else {
-                                        0.0
-                                    };
-                                    let normal = d * inverse[j];
-                                    dx[j] = scale[j] * (g - mean_g[j] - normal * mean_gx[j]);
+                        wide(
+                            #[inline(always)]
+                            || {
+                                let rows = x.chunks_exact(c).zip(g.chunks_exact(c));
+                                for (dx, (x, g)) in dx.chunks_exact_mut(c).zip(rows) {
+                                    for j in 0..c {
+                                        let d = x[j] - mean[j];
+                                        let g = if d * scale[j] + beta[j] > floor {
+                                            g[j]
+                                        } else {
+                                            0.0
+                                        };
+                                        let normal = d * inverse[j];
+                                        dx[j] = scale[j] * (g - mean_g[j] - normal * mean_gx[j]);
+                                    }
                                 }
-                            }
-                        });
+                            },
+                        );
                     });
                 (dx, sums)
             })

@@ -48,12 +48,15 @@ impl CustomOp2 for AddRelu {
             .zip(a.par_chunks(CHUNK))
             .zip(b.par_chunks(CHUNK))
             .for_each(|((y, a), b)| {
-                wide(|| {
-                    for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
-                        let sum = a + b;
-                        *y = if sum > 0.0 { sum } else { 0.0 };
-                    }
-                });
+                wide(
+                    #[inline(always)]
+                    || {
+                        for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
+                            let sum = a + b;
+                            *y = if sum > 0.0 { sum } else { 0.0 };
+                        }
+                    },
+                );
             });
         Ok((CpuStorage::F32(y), l1.shape().clone()))
     }
@@ -123,11 +126,14 @@ fn masked(values: &Tensor, grad: &Tensor, f: impl Fn(f32, f32) -> f32 + Sync) ->
                 .zip(v.par_chunks(CHUNK))
                 .zip(g.par_chunks(CHUNK))
                 .for_each(|((dx, v), g)| {
-                    wide(|| {
-                        for ((dx, v), g) in dx.iter_mut().zip(v).zip(g) {
-                            *dx = f(*v, *g);
-                        }
-                    });
+                    wide(
+                        #[inline(always)]
+                        || {
+                            for ((dx, v), g) in dx.iter_mut().zip(v).zip(g) {
+                                *dx = f(*v, *g);
+                            }
+                        },
+                    );
                 });
             dx
         })
