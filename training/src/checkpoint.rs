@@ -34,8 +34,8 @@ pub fn file(folder: &Path) -> PathBuf {
 
 /// What a run consists of behind `step` steps.
 pub struct State<'a> {
-    /// What the run was told.
-    pub config: &'a RunConfig,
+    /// What must be equal for a run to go on from here.
+    pub identity: &'a str,
     /// Contents of its `tokenizer.json`.
     pub tokenizer: &'a str,
     /// The weights.
@@ -93,7 +93,7 @@ pub fn save(folder: &Path, state: &State) -> Result<(), TrainingError> {
     let step = Tensor::new(state.step as i64, &Device::Cpu)?;
     tensors.insert(STEP.to_owned(), step);
     let origin = Origin {
-        config: describe(state.config),
+        config: state.identity.to_owned(),
         tokenizer: state.tokenizer.to_owned(),
     };
     let origin = serde_json::to_string(&origin).map_err(std::io::Error::from)?;
@@ -118,8 +118,8 @@ impl Checkpoint {
     /// Reads the checkpoint of the run in `folder`, or `None` where there is none.
     ///
     /// # Errors
-    /// When it belongs to another configuration or is damaged.
-    pub fn read(folder: &Path, config: &RunConfig) -> Result<Option<Self>, TrainingError> {
+    /// When it was saved with another `identity` or is damaged.
+    pub fn read(folder: &Path, identity: &str) -> Result<Option<Self>, TrainingError> {
         let file = file(folder);
         if !file.exists() {
             return Ok(None);
@@ -137,7 +137,7 @@ impl Checkpoint {
                 "does not say which run it belongs to; use another folder",
             ));
         };
-        if origin.config != describe(config) {
+        if origin.config != identity {
             return Err(problem(
                 "was made with another configuration; use another folder, or the old configuration",
             ));
@@ -200,8 +200,8 @@ impl Checkpoint {
     }
 }
 
-/// What must be equal for a run to go on: everything but how often it reports.
-fn describe(config: &RunConfig) -> String {
+/// The identity of a run of `fit`: everything but how often it reports.
+pub fn identity(config: &RunConfig) -> String {
     let mut config = config.clone();
     config.optimizer.checkpoint_every = 1;
     config.optimizer.evaluate_every = 1;

@@ -1,6 +1,6 @@
 //! What a training run is told, as one TOML file.
 
-mod check;
+pub(crate) mod check;
 
 use std::path::{Path, PathBuf};
 

@@ -84,6 +84,16 @@ pub enum TrainingError {
         /// Number needed.
         batch: usize,
     },
+    /// Too few texts.
+    #[error("{} holds {texts} texts, at least {least} are needed", file.display())]
+    TooFewTexts {
+        /// The file.
+        file: PathBuf,
+        /// Number found.
+        texts: usize,
+        /// Number needed.
+        least: usize,
+    },
     /// The tokenizer could not be trained or written.
     #[error("the tokenizer cannot be made")]
     Tokenizer(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -135,6 +145,9 @@ pub enum TrainingError {
     /// The network made a row that is no embedding.
     #[error("the network made an unusable embedding")]
     Embedding(#[from] embedding::EmbeddingError),
+    /// Texts cannot be compared.
+    #[error(transparent)]
+    Encoding(#[from] embedding::EncodeError),
     /// The network failed.
     #[error("the network failed")]
     Network(#[from] candle_core::Error),

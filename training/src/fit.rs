@@ -84,7 +84,7 @@ impl Run {
         folder: &Path,
         device: &Device,
     ) -> Result<Self, TrainingError> {
-        let saved = Checkpoint::read(folder, config)?;
+        let saved = Checkpoint::read(folder, &checkpoint::identity(config))?;
         // Token ids mean something to the weights of their own run only.
         let tokenizer = if let Some(saved) = &saved {
             saved.tokenizer.clone()
@@ -159,6 +159,7 @@ impl Run {
         observe: &mut dyn FnMut(&StepReport),
     ) -> Result<(), TrainingError> {
         let config = self.source.config.clone();
+        let identity = checkpoint::identity(&config);
         let until = until.min(config.optimizer.steps);
         let loader = Loader::start(Arc::clone(&self.source), self.step);
         fs::create_dir_all(folder)?;
@@ -189,7 +190,7 @@ impl Run {
             metrics.write(&report)?;
             if self.step == until || self.step.is_multiple_of(config.optimizer.checkpoint_every) {
                 let state = checkpoint::State {
-                    config: &config,
+                    identity: &identity,
                     tokenizer: &self.tokenizer,
                     parameters: &self.parameters,
                     optimizer: &self.optimizer,

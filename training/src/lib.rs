@@ -4,6 +4,7 @@ pub mod augment;
 pub mod captions;
 pub mod checkpoint;
 pub mod config;
+pub mod distill;
 mod error;
 pub mod evaluate;
 pub mod experiment;

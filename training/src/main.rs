@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use training::{
     checkpoint,
     config::RunConfig,
+    distill::{DistillConfig, distill},
     experiment,
     export::export,
     fit::Run,
@@ -83,6 +84,19 @@ enum Command {
         #[arg(long)]
         full_precision: bool,
     },
+    /// Make a smaller, faster text tower that can take the place of its teacher, or go on where the run
+    /// in the folder stopped; behind the last step there is `student` in it, and `report.json`.
+    Distill {
+        /// The run's configuration (TOML).
+        #[arg(long)]
+        config: PathBuf,
+        /// Folder of the run: checkpoint, metrics, student and report.
+        #[arg(long)]
+        run: PathBuf,
+        /// Stop after this many steps in all, to go on later.
+        #[arg(long)]
+        until: Option<usize>,
+    },
     /// Run an experiment on made-up data; fails where it does not show what it claims.
     Experiment {
         /// Which one.
@@ -127,6 +141,21 @@ fn main() -> anyhow::Result<()> {
         } => {
             candle_core::cuda::set_gemm_reduced_precision_f32(tf32);
             fit(&config, &run, until, device)
+        }
+        Command::Distill { config, run, until } => {
+            let config = DistillConfig::read(&config)?;
+            let until = until.unwrap_or(config.optimizer.steps);
+            let bar = progress(until)?;
+            let report = distill(&config, &run, until, &mut |report| {
+                bar.set_position(report.step as u64);
+                let rate = report.texts_per_second;
+                bar.set_message(format!("loss {:.3}, {rate:.0} texts/s", report.loss));
+            })?;
+            bar.finish();
+            if let Some(report) = report {
+                print!("{report}");
+            }
+            Ok(())
         }
         Command::Experiment { name, reduced, out } => {
             let outcome = experiment::run(name, reduced, &out)?;
@@ -174,8 +203,7 @@ fn fit(config: &Path, run: &Path, until: Option<usize>, device: Place) -> anyhow
     println!("{pictures} pictures of {} concepts", dataset.training.len());
     let mut trainer = Run::open(&config, dataset, run, &device)?;
     let until = until.unwrap_or(config.optimizer.steps);
-    let template = "{bar:30} {pos}/{len} {eta} left {msg}";
-    let bar = ProgressBar::new(until as u64).with_style(ProgressStyle::with_template(template)?);
+    let bar = progress(until)?;
     bar.set_position(trainer.step() as u64);
     bar.reset_eta();
     trainer.train(run, until, &mut |report| {
@@ -188,4 +216,11 @@ fn fit(config: &Path, run: &Path, until: Option<usize>, device: Place) -> anyhow
     })?;
     bar.finish();
     Ok(())
+}
+
+/// A bar of so many steps.
+fn progress(steps: usize) -> anyhow::Result<ProgressBar> {
+    let template = "{bar:30} {pos}/{len} {eta} left {msg}";
+    let style = ProgressStyle::with_template(template)?;
+    Ok(ProgressBar::new(steps as u64).with_style(style))
 }

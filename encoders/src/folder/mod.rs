@@ -5,12 +5,14 @@
 //! also `tokenizer_config.json`. Or it is one of `OpenCLIP`: `open_clip_config.json`,
 //! `open_clip_model.safetensors` and `tokenizer.json`. In either the weights may be in several files,
 //! which an index lists (see [`parts`]). Ours may add a `diptych.json` (see [`Card`]), which others
-//! ignore. Nothing else in the project reads or writes these files.
+//! ignore. Teachers and students of distillation are folders of sentence-transformers (`sentence.rs`).
+//! Nothing else in the project reads or writes these files.
 
 mod config;
 mod open_clip;
 mod parts;
 mod readme;
+mod sentence;
 mod siglip;
 mod small;
 mod source;
@@ -22,6 +24,7 @@ use std::path::{Path, PathBuf};
 use embedding::Fingerprint;
 use serde::{Deserialize, Serialize};
 
+pub use sentence::{SentenceExport, SentenceFolder, SentenceSource};
 pub(crate) use small::SmallFiles;
 pub(crate) use source::FolderSource;
 use tokenizer::Rules;
@@ -335,8 +338,7 @@ fn check_size(
     Ok(())
 }
 
-/// Refuses a tokenizer that gives no ids, ids the text tower does not have, or not the token that
-/// is pooled.
+/// Refuses a tokenizer that [`check_ids`] refuses, or that does not give the token that is pooled.
 fn check_tokenizer(
     tokenizer: &TextTokenizer,
     network: &NetworkConfig,
@@ -347,7 +349,32 @@ fn check_tokenizer(
         Layout::Transformers => (CONFIG, "eos_token_id"),
         Layout::OpenClip => (OPEN_CLIP_CONFIG, "eos_id"),
     };
-    let vocabulary = network.text.vocabulary;
+    check_ids(tokenizer, network.text.vocabulary, config, file)?;
+    let problem = |problem: String| ModelError::Tokenizer {
+        file: file.to_owned(),
+        problem,
+    };
+    for text in ["", "a"] {
+        let ids = tokenizer.encode(text).map_err(problem)?;
+        if let Pooling::FirstOf(end) = network.text.pooling
+            && !ids.contains(&end)
+        {
+            return Err(problem(format!(
+                "it does not add id {end}, the {end_key} of {config}, to {text:?}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a tokenizer that gives no ids, or ids beyond the `vocabulary` of the configuration in the
+/// file that `config` names.
+fn check_ids(
+    tokenizer: &TextTokenizer,
+    vocabulary: usize,
+    config: &str,
+    file: &Path,
+) -> Result<(), ModelError> {
     let problem = |problem: String| ModelError::Tokenizer {
         file: file.to_owned(),
         problem,
@@ -366,13 +393,6 @@ fn check_tokenizer(
             return Err(problem(format!("it gives no ids for {text:?}")));
         }
         within(ids.iter().max().copied())?;
-        if let Pooling::FirstOf(end) = network.text.pooling
-            && !ids.contains(&end)
-        {
-            return Err(problem(format!(
-                "it does not add id {end}, the {end_key} of {config}, to {text:?}"
-            )));
-        }
     }
     Ok(())
 }

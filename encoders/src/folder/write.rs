@@ -56,37 +56,7 @@ impl Export<'_> {
             expected: "what transformers can do".to_owned(),
         })?;
         fs::create_dir_all(folder)?;
-        let mut stored = Vec::new();
-        for (name, tensor) in &self.tensors {
-            let values = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
-            let values = values.flatten_all()?.to_vec1::<f32>()?;
-            let bytes: Vec<u8> = match self.stored {
-                Stored::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
-                Stored::F16 => values
-                    .iter()
-                    .flat_map(|x| f16::from_f32(*x).to_le_bytes())
-                    .collect(),
-            };
-            stored.push((*name, tensor.dims().to_vec(), bytes));
-        }
-        let kind = match self.stored {
-            Stored::F32 => Dtype::F32,
-            Stored::F16 => Dtype::F16,
-        };
-        let file = folder.join(WEIGHTS);
-        let weights = |source: safetensors::SafeTensorError| ModelError::Weights {
-            file: file.clone(),
-            source: source.into(),
-        };
-        let views = stored
-            .iter()
-            .map(|(name, shape, bytes)| Ok((*name, TensorView::new(kind, shape.clone(), bytes)?)))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(weights)?;
-        // transformers reads a folder only when the format is named.
-        let metadata = [("format".to_owned(), "pt".to_owned())].into();
-        let bytes = safetensors::serialize(views, Some(metadata)).map_err(weights)?;
-        fs::write(&file, bytes)?;
+        write_weights(&folder.join(WEIGHTS), &self.tensors, self.stored)?;
         fs::write(folder.join(TOKENIZER), self.tokenizer)?;
         fs::write(folder.join(PREPROCESSOR), preprocess)?;
         write_json(folder, CONFIG, &config)?;
@@ -96,6 +66,44 @@ impl Export<'_> {
     }
 }
 
+/// Writes tensors by name as a safetensors file.
+pub(super) fn write_weights(
+    file: &Path,
+    tensors: &[(&str, Tensor)],
+    kind: Stored,
+) -> Result<(), ModelError> {
+    let mut stored = Vec::new();
+    for (name, tensor) in tensors {
+        let values = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+        let values = values.flatten_all()?.to_vec1::<f32>()?;
+        let bytes: Vec<u8> = match kind {
+            Stored::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Stored::F16 => values
+                .iter()
+                .flat_map(|x| f16::from_f32(*x).to_le_bytes())
+                .collect(),
+        };
+        stored.push((*name, tensor.dims().to_vec(), bytes));
+    }
+    let kind = match kind {
+        Stored::F32 => Dtype::F32,
+        Stored::F16 => Dtype::F16,
+    };
+    let weights = |source: safetensors::SafeTensorError| ModelError::Weights {
+        file: file.to_owned(),
+        source: source.into(),
+    };
+    let views = stored
+        .iter()
+        .map(|(name, shape, bytes)| Ok((*name, TensorView::new(kind, shape.clone(), bytes)?)))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(weights)?;
+    // transformers reads a folder only when the format is named.
+    let metadata = [("format".to_owned(), "pt".to_owned())].into();
+    let bytes = safetensors::serialize(views, Some(metadata)).map_err(weights)?;
+    Ok(fs::write(file, bytes)?)
+}
+
 /// Writes `diptych.json`: beside it first, so that there is always a whole one.
 pub(crate) fn write_card(folder: &Path, card: &Card) -> Result<(), ModelError> {
     let beside = format!("{CARD}.partial");
@@ -103,6 +111,6 @@ pub(crate) fn write_card(folder: &Path, card: &Card) -> Result<(), ModelError> {
     Ok(fs::rename(folder.join(beside), folder.join(CARD))?)
 }
 
-fn write_json(folder: &Path, name: &str, value: &Value) -> Result<(), ModelError> {
+pub(super) fn write_json(folder: &Path, name: &str, value: &Value) -> Result<(), ModelError> {
     Ok(fs::write(folder.join(name), format!("{value:#}\n"))?)
 }

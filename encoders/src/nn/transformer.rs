@@ -142,6 +142,19 @@ impl Block {
         let hidden = self.mlp.forward(&self.norm2.forward(&x)?)?;
         x + hidden
     }
+
+    /// The same parts with each normalization behind its residual connection, as in the first
+    /// transformer (Vaswani et al. 2017, section 3.1) and in BERT; and the attention probabilities.
+    pub(super) fn forward_post_norm(
+        &self,
+        x: &Tensor,
+        mask: Option<&Tensor>,
+    ) -> Result<(Tensor, Tensor)> {
+        let (found, map) = self.attention.forward_with_map(x, mask)?;
+        let x = self.norm1.forward(&(x + found)?)?;
+        let hidden = self.mlp.forward(&x)?;
+        Ok((self.norm2.forward(&(x + hidden)?)?, map))
+    }
 }
 
 /// Two linear maps with an activation between them.
@@ -225,17 +238,29 @@ impl Attention {
     }
 
     fn forward(&self, x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
+        let [q, k, v] = self.inputs(x)?;
+        let mixed = attend([&q, &k, &v], self.heads, mask, self.form)?;
+        self.out.forward(&mixed)
+    }
+
+    /// The same with the attention probabilities, as [`attend_with_map`].
+    fn forward_with_map(&self, x: &Tensor, mask: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+        let [q, k, v] = self.inputs(x)?;
+        let (mixed, map) = attend_with_map([&q, &k, &v], self.heads, mask, self.form)?;
+        Ok((self.out.forward(&mixed)?, map))
+    }
+
+    /// Queries, keys and values of tokens, each `[n, t, width]`.
+    fn inputs(&self, x: &Tensor) -> Result<[Tensor; 3]> {
         let width = x.dim(2)?;
-        let (q, k, v) = match &self.qkv {
+        Ok(match &self.qkv {
             Qkv::Joined(qkv) => {
                 let qkv = qkv.forward(x)?;
                 let part = |i: usize| qkv.narrow(2, i * width, width)?.contiguous();
-                (part(0)?, part(1)?, part(2)?)
+                [part(0)?, part(1)?, part(2)?]
             }
-            Qkv::Apart([q, k, v]) => (q.forward(x)?, k.forward(x)?, v.forward(x)?),
-        };
-        let mixed = attend([&q, &k, &v], self.heads, mask, self.form)?;
-        self.out.forward(&mixed)
+            Qkv::Apart([q, k, v]) => [q.forward(x)?, k.forward(x)?, v.forward(x)?],
+        })
     }
 }
 
@@ -247,10 +272,20 @@ fn attend(
     mask: Option<&Tensor>,
     form: Form,
 ) -> Result<Tensor> {
-    let (n, a, width) = q.dims3()?;
     if form != Form::Fused && q.device().is_cpu() {
         return attention([q, k, v], heads, mask);
     }
+    Ok(attend_with_map([q, k, v], heads, mask, form)?.0)
+}
+
+/// The same, and the attention probabilities, `[n, heads, a, t]`; `mask` may also have four axes.
+fn attend_with_map(
+    [q, k, v]: [&Tensor; 3],
+    heads: usize,
+    mask: Option<&Tensor>,
+    form: Form,
+) -> Result<(Tensor, Tensor)> {
+    let (n, a, width) = q.dims3()?;
     let size = width / heads;
     // [n, t, width] to [n, heads, t, size].
     let split = |x: &Tensor| {
@@ -267,10 +302,8 @@ fn attend(
         Form::Fused => candle_nn::ops::softmax_last_dim(&logits)?,
         Form::Differentiable { .. } => candle_nn::ops::softmax(&logits, D::Minus1)?,
     };
-    weights
-        .matmul(&split(v)?)?
-        .transpose(1, 2)?
-        .reshape((n, a, width))
+    let mixed = weights.matmul(&split(v)?)?.transpose(1, 2)?;
+    Ok((mixed.reshape((n, a, width))?, weights))
 }
 
 /// A learned query that attends to all tokens, and an MLP with a residual connection.
@@ -327,10 +360,8 @@ impl AttentionHead {
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let q = self.q.forward(&self.probe)?.repeat((x.dim(0)?, 1, 1))?;
         let (k, v) = (self.k.forward(x)?, self.v.forward(x)?);
-        let x = self
-            .out
-            .forward(&attend([&q, &k, &v], self.heads, None, self.form)?)?
-            .squeeze(1)?;
+        let mixed = attend([&q, &k, &v], self.heads, None, self.form)?;
+        let x = self.out.forward(&mixed)?.squeeze(1)?;
         let hidden = self.mlp.forward(&self.norm.forward(&x)?)?;
         x + hidden
     }

@@ -4,11 +4,11 @@ use super::{AugmentConfig, ImageSection, ModelSection, OptimizerConfig, RunConfi
 use crate::{TrainingError, objective::gamma::GammaConfig, words::ENGLISH};
 
 /// The key, whether its value will do, and what it may hold.
-type Rule = (&'static str, bool, &'static str);
+pub(crate) type Rule = (&'static str, bool, &'static str);
 
-const AT_LEAST_1: &str = "at least 1";
+pub(crate) const AT_LEAST_1: &str = "at least 1";
 const SHARE: &str = "between 0 and 1";
-const SPREAD: &str = "a number of at least 0";
+pub(crate) const SPREAD: &str = "a number of at least 0";
 
 /// # Errors
 /// When a value is out of range; the message names its key.
@@ -60,24 +60,29 @@ pub fn check(config: &RunConfig) -> Result<(), TrainingError> {
         .chain(words)
         .chain(languages(config))
         .chain(augment(&config.augment));
-    for (key, holds, expected) in rules {
-        if !holds {
-            return Err(TrainingError::Value { key, expected });
-        }
+    all_hold(rules)
+}
+
+/// # Errors
+/// The first rule that does not hold.
+pub(crate) fn all_hold(rules: impl IntoIterator<Item = Rule>) -> Result<(), TrainingError> {
+    let broken = rules.into_iter().find(|(_, holds, _)| !holds);
+    match broken {
+        Some((key, _, expected)) => Err(TrainingError::Value { key, expected }),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn is_share(x: f64) -> bool {
     (0.0..=1.0).contains(&x)
 }
 
-fn is_spread(x: f64) -> bool {
+pub(crate) fn is_spread(x: f64) -> bool {
     x.is_finite() && x >= 0.0
 }
 
 /// Heads share the width evenly.
-fn are_heads_of(width: usize, heads: usize) -> bool {
+pub(crate) fn are_heads_of(width: usize, heads: usize) -> bool {
     heads > 0 && width.is_multiple_of(heads)
 }
 
@@ -178,7 +183,7 @@ fn contrast(config: Option<&GammaConfig>) -> Vec<Rule> {
     ]
 }
 
-fn optimizer(o: &OptimizerConfig) -> Vec<Rule> {
+pub(crate) fn optimizer(o: &OptimizerConfig) -> Vec<Rule> {
     vec![
         ("optimizer.batch", o.batch >= 2, "at least 2"),
         (
