@@ -38,7 +38,7 @@ mod weights;
 
 pub use check::{CheckRow, check, check_builtin, has_probes, wants_probes, write_probes};
 pub use error::{ModelError, PictureError};
-pub use folder::{Card, Export, Stored};
+pub use folder::{Adaptable, Card, Export, Stored};
 pub use ingest::{Done, encode_all};
 pub use model::{Model, ModelInfo, TowerInfo};
 pub use picture::*;

@@ -1,4 +1,4 @@
-//! Variation of drawings: position, ground, color.
+//! Variation of pictures: position, part, ground, color, sharpness.
 
 use encoders::RgbaPicture;
 use rand::{Rng, RngExt as _};
@@ -14,13 +14,19 @@ pub fn augment(
     random: &mut impl Rng,
 ) -> Vec<f32> {
     let frame = Frame::draw(side, may_mirror, config, random);
+    // A part of a picture has no ground around it.
+    let edge = if config.crop.is_some() {
+        Edge::Repeated
+    } else {
+        Edge::Transparent
+    };
     let ground = draw_ground(config, random);
     let color = Color::draw(config, random);
     let plane = side * side;
     let mut pixels = vec![0.0; 3 * plane];
     for y in 0..side {
         for x in 0..side {
-            let [r, g, b, alpha] = sample(picture, frame.source(x, y, picture));
+            let [r, g, b, alpha] = sample(picture, frame.source(x, y, picture), edge);
             // Samples are premultiplied by alpha.
             let rgb = [r, g, b];
             let rgb = std::array::from_fn(|i| rgb[i] + (1.0 - alpha) * ground[i]);
@@ -28,6 +34,10 @@ pub fn augment(
                 pixels[i * plane + y * side + x] = value.clamp(0.0, 1.0) * 2.0 - 1.0;
             }
         }
+    }
+    if config.blur_share > 0.0 && random.random_bool(f64::from(config.blur_share)) {
+        let deviation = random.random_range(BLUR[0]..=BLUR[1]) * side as f32;
+        blur(&mut pixels, side, deviation);
     }
     if random.random_bool(f64::from(config.erase_share)) {
         erase(&mut pixels, side, random);
@@ -44,6 +54,41 @@ struct Frame {
     shift: [f32; 2],
     mirrored: bool,
     side: f32,
+    window: Window,
+}
+
+/// The part of a picture that fills the frame before it is turned and moved, in shares of its width and
+/// height.
+struct Window {
+    center: [f32; 2],
+    size: [f32; 2],
+}
+
+impl Window {
+    const ALL: Self = Self {
+        center: [0.5; 2],
+        size: [1.0; 2],
+    };
+
+    /// A rectangle of a random share of the area, of a random shape, anywhere (Szegedy et al. 2015,
+    /// "Going deeper with convolutions", section 6).
+    fn draw([least, most]: [f32; 2], random: &mut impl Rng) -> Self {
+        /// Draws that may be too long for the picture before a window has its shape.
+        const TRIES: usize = 10;
+        let longest = (4.0_f32 / 3.0).ln();
+        let mut size = [random.random_range(least..=most).sqrt(); 2];
+        for _ in 0..TRIES {
+            let area: f32 = random.random_range(least..=most);
+            let shape = random.random_range(-longest..=longest).exp();
+            let drawn = [(area * shape).sqrt(), (area / shape).sqrt()];
+            if drawn.iter().all(|side| *side <= 1.0) {
+                size = drawn;
+                break;
+            }
+        }
+        let center = size.map(|side| side / 2.0 + (1.0 - side) * random.random_range(0.0..=1.0));
+        Self { center, size }
+    }
 }
 
 impl Frame {
@@ -57,6 +102,9 @@ impl Frame {
             shift: std::array::from_fn(|_| shift * random.random_range(-1.0_f32..=1.0)),
             mirrored: may_mirror && random.random_bool(f64::from(config.mirror_share)),
             side: side as f32,
+            window: config
+                .crop
+                .map_or(Window::ALL, |shares| Window::draw(shares, random)),
         }
     }
 
@@ -68,22 +116,35 @@ impl Frame {
         );
         let (width, height) = (picture.width() as f32, picture.height() as f32);
         let frame = self.side * self.scale;
-        let u = (self.cosine * dx + self.sine * dy) * (width / frame);
-        let v = (self.cosine * dy - self.sine * dx) * (height / frame);
+        let Window { center, size } = &self.window;
+        let u = (self.cosine * dx + self.sine * dy) * (size[0] * width / frame);
+        let v = (self.cosine * dy - self.sine * dx) * (size[1] * height / frame);
         let u = if self.mirrored { -u } else { u };
-        [u + width / 2.0 - 0.5, v + height / 2.0 - 0.5]
+        [u + center[0] * width - 0.5, v + center[1] * height - 0.5]
     }
 }
 
-/// Bilinear sample in `[0, 1]`, premultiplied by alpha; transparent outside.
-fn sample(picture: &RgbaPicture, [u, v]: [f32; 2]) -> [f32; 4] {
+/// What lies around a picture.
+#[derive(Clone, Copy, PartialEq)]
+enum Edge {
+    /// Nothing.
+    Transparent,
+    /// Its outermost pixels again.
+    Repeated,
+}
+
+/// Bilinear sample in `[0, 1]`, premultiplied by alpha.
+fn sample(picture: &RgbaPicture, [u, v]: [f32; 2], edge: Edge) -> [f32; 4] {
     let (width, height) = (picture.width() as isize, picture.height() as isize);
     let (left, top) = (u.floor(), v.floor());
     let (fu, fv) = (u - left, v - top);
     let mut sum = [0.0; 4];
     for (dy, wy) in [(0, 1.0 - fv), (1, fv)] {
         for (dx, wx) in [(0, 1.0 - fu), (1, fu)] {
-            let (x, y) = (left as isize + dx, top as isize + dy);
+            let (mut x, mut y) = (left as isize + dx, top as isize + dy);
+            if edge == Edge::Repeated {
+                (x, y) = (x.clamp(0, width - 1), y.clamp(0, height - 1));
+            }
             if x < 0 || y < 0 || x >= width || y >= height {
                 continue;
             }
@@ -143,6 +204,38 @@ impl Color {
             let x = 0.5 + self.contrast * (x - 0.5);
             x * self.brightness * self.cast[i]
         })
+    }
+}
+
+/// Least and largest standard deviation of a blur, as shares of the side: .1 and 2 of 224 pixels in Chen
+/// et al. 2020.
+const BLUR: [f32; 2] = [0.1 / 224.0, 2.0 / 224.0];
+
+/// Means with weights of a normal distribution, whose `deviation` is in pixels; the outermost pixels are
+/// repeated.
+fn blur(pixels: &mut [f32], side: usize, deviation: f32) {
+    let reach = (3.0 * deviation).ceil() as isize;
+    let weight = |i: isize| (-0.5 * (i as f32 / deviation).powi(2)).exp();
+    let weights: Vec<f32> = (-reach..=reach).map(weight).collect();
+    let sum: f32 = weights.iter().sum();
+    let mut line = vec![0.0; side];
+    for plane in pixels.chunks_exact_mut(side * side) {
+        // Along rows, then along columns.
+        for (start, step) in (0..side)
+            .map(|y| (y * side, 1))
+            .chain((0..side).map(|x| (x, side)))
+        {
+            for (i, value) in line.iter_mut().enumerate() {
+                let near = (-reach..=reach).zip(&weights).map(|(by, weight)| {
+                    let at = (i as isize + by).clamp(0, side as isize - 1) as usize;
+                    weight * plane[start + at * step]
+                });
+                *value = near.sum::<f32>() / sum;
+            }
+            for (i, value) in line.iter().enumerate() {
+                plane[start + i * step] = *value;
+            }
+        }
     }
 }
 
@@ -227,11 +320,19 @@ mod tests {
             gray_share: 0.2,
             erase_share: 0.5,
             mirror_share: 0.5,
+            crop: None,
+            blur_share: 0.0,
+        };
+        let wilder = AugmentConfig {
+            crop: Some([0.1, 1.0]),
+            blur_share: 0.9,
+            ..wild.clone()
         };
         for seed in 0..50 {
+            let config = if seed % 2 == 0 { &wild } else { &wilder };
             let draw = || {
                 let mut random = ChaCha8Rng::seed_from_u64(seed);
-                augment(&picture, 64, true, &wild, &mut random)
+                augment(&picture, 64, true, config, &mut random)
             };
             let pixels = draw();
             assert!(
@@ -240,5 +341,63 @@ mod tests {
             );
             assert_eq!(pixels, draw(), "seed {seed}");
         }
+    }
+
+    /// A ramp whose red says the column and whose green says the row.
+    fn ramp(side: u32) -> RgbaPicture {
+        let level = |at: u32| (at * 255 / (side - 1)) as u8;
+        let rgba = (0..side * side).flat_map(|i| [level(i % side), level(i / side), 0, 255]);
+        RgbaPicture::new(side, side, rgba.collect()).expect("sizes fit")
+    }
+
+    #[test]
+    fn a_crop_shows_a_part_of_the_asked_area_and_never_the_ground() {
+        let (picture, side) = (ramp(64), 32);
+        let config = AugmentConfig {
+            crop: Some([0.25, 0.25]),
+            ..AugmentConfig::STILL
+        };
+        let mut corners = Vec::new();
+        for seed in 0..40 {
+            let mut random = ChaCha8Rng::seed_from_u64(seed);
+            let pixels = augment(&picture, side, false, &config, &mut random);
+            let at = |plane: usize, x: usize, y: usize| pixels[(plane * side + y) * side + x];
+            let last = side - 1;
+            let width = (at(0, last, 0) - at(0, 0, 0)) / 2.0;
+            let height = (at(1, 0, last) - at(1, 0, 0)) / 2.0;
+            // From center to center of the outermost pixels: a 32nd less than the whole.
+            let area = width * height * (32.0_f32 / 31.0).powi(2);
+            assert!((area - 0.25).abs() < 0.02, "seed {seed}: {area}");
+            let shape = width / height;
+            assert!((0.72..1.38).contains(&shape), "seed {seed}: {shape}");
+            // Blue is 0 in all of the picture, and the ground is white.
+            let blue = &pixels[2 * side * side..];
+            assert!(blue.iter().all(|b| *b < -0.999), "seed {seed}");
+            corners.push(at(0, 0, 0));
+        }
+        let spread = corners
+            .iter()
+            .fold(0.0_f32, |most, x| most.max(*x - corners[0]));
+        assert!(spread > 0.2, "crops lie anywhere: {spread}");
+    }
+
+    #[test]
+    fn a_blur_keeps_the_sum_and_spreads_a_point_as_a_normal_distribution() {
+        let side = 21;
+        let mut pixels = vec![0.0; 3 * side * side];
+        let middle = 10 * side + 10;
+        pixels[middle] = 1.0;
+        blur(&mut pixels, side, 1.5);
+        let sum: f32 = pixels.iter().sum();
+        assert!((sum - 1.0).abs() < 1e-5, "{sum}");
+        let ratio = pixels[middle + 2] / pixels[middle];
+        assert!((ratio - (-0.5_f32 * (2.0 / 1.5_f32).powi(2)).exp()).abs() < 1e-4);
+        assert!((pixels[middle + 2 * side] - pixels[middle + 2]).abs() < 1e-7);
+        let mut flat = vec![0.5; 3 * side * side];
+        blur(&mut flat, side, 0.6);
+        assert!(
+            flat.iter().all(|x| (x - 0.5).abs() < 1e-6),
+            "rims are repeated"
+        );
     }
 }

@@ -34,9 +34,9 @@ pub fn file(folder: &Path) -> PathBuf {
 
 /// What a run consists of behind `step` steps.
 pub struct State<'a> {
-    /// What the run was told.
-    pub config: &'a RunConfig,
-    /// Contents of its `tokenizer.json`.
+    /// What the run was told, as far as it must be equal for the run to go on.
+    pub config: String,
+    /// Contents of its `tokenizer.json`; empty where it has none.
     pub tokenizer: &'a str,
     /// The weights.
     pub parameters: &'a Parameters,
@@ -44,6 +44,8 @@ pub struct State<'a> {
     pub optimizer: &'a AdamW,
     /// What the loss remembers of each item, where it does.
     pub memory: Option<&'a TwoWay>,
+    /// What else the run keeps, by names that begin as no others here do.
+    pub others: Vec<(String, Tensor)>,
     /// Steps done.
     pub step: usize,
 }
@@ -70,7 +72,7 @@ struct Origin {
 ///
 /// # Errors
 /// When the folder cannot be written.
-pub fn save(folder: &Path, state: &State) -> Result<(), TrainingError> {
+pub fn save(folder: &Path, state: State) -> Result<(), TrainingError> {
     let mut tensors: HashMap<String, Tensor> = state
         .parameters
         .all()
@@ -90,10 +92,11 @@ pub fn save(folder: &Path, state: &State) -> Result<(), TrainingError> {
             }
         }
     }
+    tensors.extend(state.others);
     let step = Tensor::new(state.step as i64, &Device::Cpu)?;
     tensors.insert(STEP.to_owned(), step);
     let origin = Origin {
-        config: describe(state.config),
+        config: state.config,
         tokenizer: state.tokenizer.to_owned(),
     };
     let origin = serde_json::to_string(&origin).map_err(std::io::Error::from)?;
@@ -115,11 +118,12 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads the checkpoint of the run in `folder`, or `None` where there is none.
+    /// Reads the checkpoint of the run in `folder`, or `None` where there is none. `config` says what
+    /// must be equal, as in [`State::config`].
     ///
     /// # Errors
     /// When it belongs to another configuration or is damaged.
-    pub fn read(folder: &Path, config: &RunConfig) -> Result<Option<Self>, TrainingError> {
+    pub fn read(folder: &Path, config: &str) -> Result<Option<Self>, TrainingError> {
         let file = file(folder);
         if !file.exists() {
             return Ok(None);
@@ -137,7 +141,7 @@ impl Checkpoint {
                 "does not say which run it belongs to; use another folder",
             ));
         };
-        if origin.config != describe(config) {
+        if origin.config != config {
             return Err(problem(
                 "was made with another configuration; use another folder, or the old configuration",
             ));
@@ -191,7 +195,11 @@ impl Checkpoint {
         })
     }
 
-    fn tensor(&self, name: &str) -> Result<&Tensor, TrainingError> {
+    /// A tensor of the file, on the CPU.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn tensor(&self, name: &str) -> Result<&Tensor, TrainingError> {
         let lacks = || TrainingError::Checkpoint {
             file: self.file.clone(),
             problem: format!("lacks the tensor {name}"),
@@ -201,7 +209,7 @@ impl Checkpoint {
 }
 
 /// What must be equal for a run to go on: everything but how often it reports.
-fn describe(config: &RunConfig) -> String {
+pub fn describe(config: &RunConfig) -> String {
     let mut config = config.clone();
     config.optimizer.checkpoint_every = 1;
     config.optimizer.evaluate_every = 1;

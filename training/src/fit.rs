@@ -84,7 +84,7 @@ impl Run {
         folder: &Path,
         device: &Device,
     ) -> Result<Self, TrainingError> {
-        let saved = Checkpoint::read(folder, config)?;
+        let saved = Checkpoint::read(folder, &checkpoint::describe(config))?;
         // Token ids mean something to the weights of their own run only.
         let tokenizer = if let Some(saved) = &saved {
             saved.tokenizer.clone()
@@ -160,7 +160,8 @@ impl Run {
     ) -> Result<(), TrainingError> {
         let config = self.source.config.clone();
         let until = until.min(config.optimizer.steps);
-        let loader = Loader::start(Arc::clone(&self.source), self.step);
+        let source = Arc::clone(&self.source);
+        let loader = Loader::start(self.step, move |step| source.batch(step));
         fs::create_dir_all(folder)?;
         let mut metrics = Metrics::open(folder, self.step)?;
         while self.step < until {
@@ -183,14 +184,15 @@ impl Run {
             metrics.write(&report)?;
             if self.step == until || self.step.is_multiple_of(config.optimizer.checkpoint_every) {
                 let state = checkpoint::State {
-                    config: &config,
+                    config: checkpoint::describe(&config),
                     tokenizer: &self.tokenizer,
                     parameters: &self.parameters,
                     optimizer: &self.optimizer,
                     memory: self.memory.as_ref(),
+                    others: Vec::new(),
                     step: self.step,
                 };
-                checkpoint::save(folder, &state)?;
+                checkpoint::save(folder, state)?;
             }
             if report.held_out.is_some() {
                 plot::draw_run(folder, config.optimizer.steps)?;

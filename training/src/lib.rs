@@ -17,6 +17,7 @@ pub mod optimizer;
 pub mod parameters;
 pub mod plot;
 pub mod prepare;
+pub mod ssl;
 pub mod tokenizer;
 pub mod towers;
 pub mod words;

@@ -6,9 +6,7 @@ use std::{
 };
 
 use fs_err as fs;
-use serde::Deserialize;
-
-use crate::fit::StepReport;
+use serde::{Deserialize, Serialize};
 
 /// The file, open for the lines to come.
 pub(crate) struct Metrics {
@@ -44,8 +42,8 @@ impl Metrics {
         Ok(Self { file })
     }
 
-    /// Adds the line of one step.
-    pub fn write(&mut self, report: &StepReport) -> Result<()> {
+    /// Adds the line of one step: an object with its number as `step`.
+    pub fn write(&mut self, report: &impl Serialize) -> Result<()> {
         let line = serde_json::to_string(report)?;
         writeln!(self.file, "{line}")
     }
@@ -54,7 +52,7 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::objective::latent::LatentReport;
+    use crate::{fit::StepReport, objective::latent::LatentReport};
 
     fn report(step: usize) -> StepReport {
         StepReport {

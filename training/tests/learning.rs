@@ -102,6 +102,7 @@ fn config(image: ImageSection, batch: usize, steps: usize) -> RunConfig {
             gray_share: 0.0,
             erase_share: 0.0,
             mirror_share: 0.0,
+            ..AugmentConfig::STILL
         },
     }
 }

@@ -6,6 +6,7 @@
 //! add a `diptych.json` (see [`Card`]), which others ignore. Nothing else in the project reads or
 //! writes these files.
 
+mod adapt;
 mod config;
 mod open_clip;
 mod readme;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use embedding::Fingerprint;
 use serde::{Deserialize, Serialize};
 
+pub use adapt::Adaptable;
 pub(crate) use small::SmallFiles;
 pub(crate) use source::FolderSource;
 use tokenizer::Rules;

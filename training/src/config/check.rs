@@ -4,11 +4,11 @@ use super::{AugmentConfig, ImageSection, ModelSection, OptimizerConfig, RunConfi
 use crate::{TrainingError, objective::gamma::GammaConfig, words::ENGLISH};
 
 /// The key, whether its value will do, and what it may hold.
-type Rule = (&'static str, bool, &'static str);
+pub(crate) type Rule = (&'static str, bool, &'static str);
 
-const AT_LEAST_1: &str = "at least 1";
+pub(crate) const AT_LEAST_1: &str = "at least 1";
 const SHARE: &str = "between 0 and 1";
-const SPREAD: &str = "a number of at least 0";
+pub(crate) const SPREAD: &str = "a number of at least 0";
 
 /// # Errors
 /// When a value is out of range; the message names its key.
@@ -53,6 +53,12 @@ pub fn check(config: &RunConfig) -> Result<(), TrainingError> {
         .chain(words)
         .chain(languages(config))
         .chain(augment(&config.augment));
+    all_hold(rules)
+}
+
+/// # Errors
+/// For the first rule that does not hold.
+pub(crate) fn all_hold(rules: impl IntoIterator<Item = Rule>) -> Result<(), TrainingError> {
     for (key, holds, expected) in rules {
         if !holds {
             return Err(TrainingError::Value { key, expected });
@@ -65,7 +71,7 @@ fn is_share(x: f64) -> bool {
     (0.0..=1.0).contains(&x)
 }
 
-fn is_spread(x: f64) -> bool {
+pub(crate) fn is_spread(x: f64) -> bool {
     x.is_finite() && x >= 0.0
 }
 
@@ -98,7 +104,7 @@ fn model(m: &ModelSection) -> Vec<Rule> {
     ]
 }
 
-fn image(image: &ImageSection) -> Vec<Rule> {
+pub(crate) fn image(image: &ImageSection) -> Vec<Rule> {
     let channels = |each: &[usize]| !each.is_empty() && !each.contains(&0);
     let list = "a list of at least one number, each at least 1";
     match image {
@@ -171,7 +177,7 @@ fn contrast(config: Option<&GammaConfig>) -> Vec<Rule> {
     ]
 }
 
-fn optimizer(o: &OptimizerConfig) -> Vec<Rule> {
+pub(crate) fn optimizer(o: &OptimizerConfig) -> Vec<Rule> {
     vec![
         ("optimizer.batch", o.batch >= 2, "at least 2"),
         (
@@ -205,7 +211,7 @@ fn optimizer(o: &OptimizerConfig) -> Vec<Rule> {
     ]
 }
 
-fn augment(a: &AugmentConfig) -> Vec<Rule> {
+pub(crate) fn augment(a: &AugmentConfig) -> Vec<Rule> {
     let is_share = |x: f32| is_share(x.into());
     let is_spread = |x: f32| is_spread(x.into());
     let [smallest, largest] = a.scale;
@@ -222,6 +228,13 @@ fn augment(a: &AugmentConfig) -> Vec<Rule> {
         ("augment.gray_share", is_share(a.gray_share), SHARE),
         ("augment.erase_share", is_share(a.erase_share), SHARE),
         ("augment.mirror_share", is_share(a.mirror_share), SHARE),
+        ("augment.blur_share", is_share(a.blur_share), SHARE),
+        (
+            "augment.crop",
+            a.crop
+                .is_none_or(|[least, most]| least > 0.0 && least <= most && most <= 1.0),
+            "two shares of the area above 0, at most 1, the smaller first",
+        ),
     ]
 }
 
@@ -313,6 +326,21 @@ mod tests {
             ("augment.gray_share", "gray_share = 0.05", "-0.05"),
             ("augment.erase_share", "erase_share = 0.15", "2.0"),
             ("augment.mirror_share", "mirror_share = 0.3", "3.0"),
+            (
+                "augment.blur_share",
+                "mirror_share = 0.3",
+                "0.3\nblur_share = 1.1",
+            ),
+            (
+                "augment.crop",
+                "mirror_share = 0.3",
+                "0.3\ncrop = [0.8, 0.2]",
+            ),
+            (
+                "augment.crop",
+                "mirror_share = 0.3",
+                "0.3\ncrop = [0.0, 1.0]",
+            ),
         ] {
             is_refused(MINI, key, line, bad);
         }
