@@ -43,15 +43,18 @@ pub struct Plane {
 }
 
 impl Plane {
-    /// By subspace iteration on the covariance, with a Rayleigh-Ritz step at the end (Golub, Van Loan 2013,
-    /// section 8.2.4). Rows need at least two elements; all of one length. The largest element of an
-    /// axis is positive, so that equal rows give equal planes.
+    /// By subspace iteration on the covariance, with a Rayleigh-Ritz step at the end. All rows have one
+    /// length, of at least two elements. The largest element of an axis is positive, so that equal rows
+    /// give equal planes.
     pub fn of(rows: &[&[f32]]) -> Self {
         let mean = middle(rows);
         let dim = mean.len();
         let covariance = covariance(rows, &mean);
         let times = |x: &[f64]| -> Vec<f64> {
-            covariance.chunks_exact(dim).map(|row| dot(row, x)).collect()
+            covariance
+                .chunks_exact(dim)
+                .map(|row| dot(row, x))
+                .collect()
         };
         let start = |k: usize| (0..dim).map(|i| ((i * (k + 2) + k) as f64).sin()).collect();
         let mut axes = orthonormal([start(0), start(1)]);
@@ -97,7 +100,12 @@ fn covariance(rows: &[&[f32]], mean: &[f64]) -> Vec<f64> {
     let mut covariance = vec![0.0; dim * dim];
     let off: Vec<Vec<f64>> = rows
         .iter()
-        .map(|row| row.iter().zip(mean).map(|(x, m)| f64::from(*x) - m).collect())
+        .map(|row| {
+            row.iter()
+                .zip(mean)
+                .map(|(x, m)| f64::from(*x) - m)
+                .collect()
+        })
         .collect();
     let n = rows.len().max(1) as f64;
     covariance
@@ -139,7 +147,10 @@ fn orthonormal([first, second]: [Vec<f64>; 2]) -> [Vec<f64>; 2] {
 }
 
 fn upright(mut axis: Vec<f64>) -> Vec<f64> {
-    let largest = axis.iter().copied().max_by(|a, b| a.abs().total_cmp(&b.abs()));
+    let largest = axis
+        .iter()
+        .copied()
+        .max_by(|a, b| a.abs().total_cmp(&b.abs()));
     if largest.is_some_and(|x| x < 0.0) {
         axis.iter_mut().for_each(|x| *x = -*x);
     }
@@ -197,7 +208,10 @@ impl Cosines {
     /// Share of all in each bin.
     pub fn shares(&self) -> Vec<f64> {
         let all = self.count().max(1) as f64;
-        self.counts.iter().map(|count| *count as f64 / all).collect()
+        self.counts
+            .iter()
+            .map(|count| *count as f64 / all)
+            .collect()
     }
 }
 
@@ -213,11 +227,9 @@ pub fn cosines(images: &[Embedding], texts: &[Embedding]) -> [Cosines; 2] {
     // In the order of the images, so that sums do not depend on the number of threads.
     let found: Vec<[Cosines; 2]> = images.par_iter().enumerate().map(of_image).collect();
     let none = [Cosines::default(), Cosines::default()];
-    found
-        .iter()
-        .fold(none, |[own, others], found| {
-            [own.merge(&found[0]), others.merge(&found[1])]
-        })
+    found.iter().fold(none, |[own, others], found| {
+        [own.merge(&found[0]), others.merge(&found[1])]
+    })
 }
 
 #[cfg(test)]
@@ -286,7 +298,11 @@ mod tests {
         assert_eq!((own.count(), others.count()), (3, 6));
         assert!((own.mean() - 1.0).abs() < 1e-6, "{own:?}");
         // Right angles four times, and opposite directions twice.
-        assert!((others.mean() + 1.0 / 3.0).abs() < 1e-6, "{}", others.mean());
+        assert!(
+            (others.mean() + 1.0 / 3.0).abs() < 1e-6,
+            "{}",
+            others.mean()
+        );
         assert!((own.shares()[BINS - 1] - 1.0).abs() < 1e-12);
         assert!((others.shares()[0] - 1.0 / 3.0).abs() < 1e-12);
     }

@@ -9,6 +9,7 @@ pub mod evaluate;
 pub mod experiment;
 pub mod export;
 pub mod fit;
+pub mod geometry;
 pub mod loader;
 pub mod manifest;
 mod metrics;

@@ -30,7 +30,11 @@ pub fn draw_space(folder: &Path, images: &[Embedding], texts: &[Embedding]) -> i
 }
 
 fn gap(images: &[Embedding], texts: &[Embedding]) -> Painted {
-    let rows: Vec<&[f32]> = images.iter().chain(texts).map(Embedding::as_slice).collect();
+    let rows: Vec<&[f32]> = images
+        .iter()
+        .chain(texts)
+        .map(Embedding::as_slice)
+        .collect();
     let plane = Plane::of(&rows);
     let points = |of: &[Embedding]| -> Vec<(f64, f64)> {
         let each = of.len().div_ceil(MOST).max(1);
@@ -40,7 +44,10 @@ fn gap(images: &[Embedding], texts: &[Embedding]) -> Painted {
     let clouds = [points(images), points(texts)];
     let range = |of: fn(&(f64, f64)) -> f64| {
         let all = || clouds.iter().flatten().map(of);
-        let (low, high) = (all().fold(f64::INFINITY, f64::min), all().fold(-1.0, f64::max));
+        let (low, high) = (
+            all().fold(f64::INFINITY, f64::min),
+            all().fold(-1.0, f64::max),
+        );
         let margin = 0.05 * (high - low).max(1e-6);
         low - margin..high + margin
     };
@@ -61,7 +68,10 @@ fn gap(images: &[Embedding], texts: &[Embedding]) -> Painted {
             .y_label_area_size(52)
             .build_cartesian_2d(range(|p| p.0), range(|p| p.1))?;
         let axis = |which: &str, share: f64| {
-            format!("{which} principal component, {:.0} % of the variance", 100.0 * share)
+            format!(
+                "{which} principal component, {:.0} % of the variance",
+                100.0 * share
+            )
         };
         chart
             .configure_mesh()
@@ -70,7 +80,9 @@ fn gap(images: &[Embedding], texts: &[Embedding]) -> Painted {
             .light_line_style(TRANSPARENT)
             .draw()?;
         for ((cloud, color), name) in clouds.iter().zip(TWO).zip(["pictures", "names"]) {
-            let dots = cloud.iter().map(|at| Circle::new(*at, 2, color.mix(0.5).filled()));
+            let dots = cloud
+                .iter()
+                .map(|at| Circle::new(*at, 2, color.mix(0.5).filled()));
             let key = move |(x, y)| Circle::new((x + 8, y), 4, color.filled());
             chart.draw_series(dots)?.label(name).legend(key);
         }
@@ -130,7 +142,9 @@ type Chart<'a, 'b> = ChartContext<
     Cartesian2d<plotters::coord::types::RangedCoordf64, plotters::coord::types::RangedCoordf64>,
 >;
 
-fn keys(chart: &mut Chart<'_, '_>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+fn keys<'a, 'b: 'a>(
+    chart: &mut Chart<'a, 'b>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::UpperRight)

@@ -286,6 +286,13 @@ mod tests {
     }
 
     #[test]
+    fn the_recipe_will_do() {
+        let recipe = include_str!("../../recipes/ssl.toml");
+        let config: SslConfig = toml::from_str(recipe).expect("parses");
+        config.check().expect("will do");
+    }
+
+    #[test]
     fn a_run_goes_on_under_other_reporting_and_no_other_change() {
         let config: SslConfig = toml::from_str(SMALL).expect("parses");
         let mut other = config.clone();

@@ -7,6 +7,7 @@
 mod card;
 mod config;
 mod judge;
+mod origin;
 mod pictures;
 mod run;
 mod tower;

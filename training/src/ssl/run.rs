@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
 
 use candle_core::{Device, Tensor};
 use encoders::{
-    Adaptable, Filter, Model, Normalization, PreprocessConfig,
-    nn::{Form, ImageTower, Init, Source as _, unit_rows},
+    Adaptable,
+    nn::{Form, ImageTower, unit_rows},
 };
 use fs_err as fs;
 use serde::Serialize;
@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::{
     Measured, Skipped, SslConfig, card,
     judge::{Judge, ProbeSet},
+    origin::{Origin, TRAINED, made, text_model},
     pictures::{Copying, Pictures, find},
     tower::{HEAD, Sizes, Tower},
     views::{ViewSource, Views},
@@ -32,10 +33,6 @@ use crate::{
 const KEYS: &str = "keys/";
 const BANK: &str = "bank";
 const PICTURES: &str = "pictures";
-
-const TRAINED: Form = Form::Differentiable {
-    batch_statistics: true,
-};
 
 /// One line of `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -368,90 +365,4 @@ impl SslRun {
 fn one_minus_cosine(a: &Tensor, b: &Tensor) -> candle_core::Result<Tensor> {
     let cosines = (unit_rows(a)? * unit_rows(b)?)?.sum(1)?;
     cosines.mean_all()?.affine(-1.0, 1.0)
-}
-
-/// Where a tower comes from, and what it sees.
-struct Origin {
-    base: Option<Adaptable>,
-    sizes: Sizes,
-    preprocess: PreprocessConfig,
-    /// Side of a picture in pixels.
-    side: usize,
-}
-
-impl Origin {
-    fn of(config: &SslConfig) -> Result<Self, TrainingError> {
-        let key = config.contrast.dim;
-        if let Some(image) = &config.model.image {
-            let image = image.network();
-            let (side, width) = (image.image_size(), image.width());
-            let edge = u32::try_from(side).ok().and_then(std::num::NonZeroU32::new);
-            let edge = edge.ok_or(TrainingError::Value {
-                key: "model.image.image_size",
-                expected: "at least 1",
-            })?;
-            return Ok(Self {
-                base: None,
-                // Nothing is projected anywhere.
-                sizes: Sizes {
-                    image,
-                    shared: width,
-                    key,
-                },
-                preprocess: PreprocessConfig::squash(edge, Filter::Bicubic, Normalization::HALF),
-                side,
-            });
-        }
-        let base = match &config.model.from {
-            Some(folder) => Adaptable::read(folder)?,
-            None => Adaptable::builtin()?,
-        };
-        let preprocess = base.preprocess().clone();
-        let square = preprocess.size().filter(|size| size.width == size.height);
-        let side = square.ok_or(TrainingError::Value {
-            key: "model.from",
-            expected: "a model whose image tower sees squares",
-        })?;
-        let network = base.network();
-        let sizes = Sizes {
-            image: network.image.clone(),
-            shared: network.dim,
-            key,
-        };
-        Ok(Self {
-            sizes,
-            preprocess,
-            side: side.width.get() as usize,
-            base: Some(base),
-        })
-    }
-}
-
-/// The model whose text tower stays.
-fn text_model(config: &SslConfig) -> Result<Model, TrainingError> {
-    Ok(match &config.model.from {
-        Some(folder) => Model::load(folder)?,
-        None => Model::builtin()?,
-    })
-}
-
-/// The weights before the first step.
-fn made(
-    seed: u64,
-    base: Option<&Adaptable>,
-    sizes: &Sizes,
-    device: &Device,
-) -> Result<Parameters, TrainingError> {
-    let mut parameters = Parameters::seeded(seed, device.clone());
-    Tower::new(&mut parameters, sizes, TRAINED)?;
-    if let Some(base) = base {
-        let mut source = base.source()?;
-        for (name, var) in parameters.all() {
-            if !name.starts_with(HEAD) {
-                let stored = source.tensor(name, var.dims(), Init::Constant(0.0))?;
-                parameters.set(name, &stored)?;
-            }
-        }
-    }
-    Ok(parameters)
 }
