@@ -63,15 +63,12 @@ impl Plane {
         }
         // The plane is found; turned by this angle its axes are the components.
         let images = [times(&axes[0]), times(&axes[1])];
-        let (a, b, c) = (
-            dot(&axes[0], &images[0]),
-            dot(&axes[0], &images[1]),
-            dot(&axes[1], &images[1]),
-        );
-        let (sine, cosine) = (0.5 * (2.0 * b).atan2(a - c)).sin_cos();
-        let turned = |p: f64, q: f64| -> Vec<f64> {
+        let between = |at: usize, of: usize| dot(&axes[at], &images[of]);
+        let angle = (2.0 * between(0, 1)).atan2(between(0, 0) - between(1, 1)) / 2.0;
+        let (sine, cosine) = angle.sin_cos();
+        let turned = |along: f64, across: f64| -> Vec<f64> {
             let pairs = axes[0].iter().zip(&axes[1]);
-            upright(pairs.map(|(x, y)| p * x + q * y).collect())
+            upright(pairs.map(|(x, y)| along * x + across * y).collect())
         };
         let axes = [turned(cosine, sine), turned(-sine, cosine)];
         let all: f64 = covariance.iter().step_by(dim + 1).sum();

@@ -98,7 +98,7 @@ fn gap(images: &[Embedding], texts: &[Embedding]) -> Painted {
 }
 
 fn similarities(found: &[Cosines; 2]) -> Painted {
-    let shares = found.each_ref().map(|cosines| cosines.shares());
+    let shares = found.each_ref().map(Cosines::shares);
     let filled = |bin: &usize| shares.iter().any(|shares| shares[*bin] > 0.0);
     let first = (0..BINS).find(filled).unwrap_or(0);
     let last = (0..BINS).rfind(filled).unwrap_or(BINS - 1);

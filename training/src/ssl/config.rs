@@ -72,8 +72,8 @@ pub struct TowerSection {
     pub image: Option<ImageSection>,
 }
 
-/// Contrast with a bank of keys. The defaults of sizes, momentum and temperature are those with which the
-/// authors of MoCo train on CIFAR-10.
+/// Contrast with a bank of keys. The defaults of sizes, momentum and temperature are those with which He et
+/// al. (2020) train on CIFAR-10 in the notebook beside their code.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BankSection {

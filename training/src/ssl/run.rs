@@ -352,7 +352,7 @@ impl SslRun {
             step: self.step,
             loss: value,
             contrast: contrasted.to_scalar()?,
-            anchor: anchor.map(|anchor| anchor.to_scalar()).transpose()?,
+            anchor: anchor.as_ref().map(Tensor::to_scalar).transpose()?,
             gradient,
             learning_rate: rate,
             samples_per_second: 0.0,
