@@ -283,7 +283,7 @@ mod tests {
         let plane = Plane::of(&rows);
         assert!((plane.explained[0] - 1.0).abs() < 1e-9 && plane.explained[1].abs() < 1e-9);
         assert!((plane.project(&[4.0, 0.0]).0 - 2.0).abs() < 1e-9);
-        let plane = Plane::of(&[&rows[1], &rows[1]].map(|row| *row));
+        let plane = Plane::of(&[rows[1], rows[1]]);
         assert!(plane.explained.iter().all(|share| share.abs() < 1e-9));
         assert!(plane.project(rows[1]).0.abs() < 1e-9);
     }
