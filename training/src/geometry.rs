@@ -149,7 +149,9 @@ fn upright(mut axis: Vec<f64>) -> Vec<f64> {
         .copied()
         .max_by(|a, b| a.abs().total_cmp(&b.abs()));
     if largest.is_some_and(|x| x < 0.0) {
-        axis.iter_mut().for_each(|x| *x = -*x);
+        for x in &mut axis {
+            *x = -*x;
+        }
     }
     axis
 }
@@ -180,7 +182,7 @@ impl Default for Cosines {
 impl Cosines {
     fn add(&mut self, cosine: f32) {
         let cosine = f64::from(cosine).clamp(-1.0, 1.0);
-        let bin = ((cosine + 1.0) / 2.0 * BINS as f64) as usize;
+        let bin = (f64::midpoint(cosine, 1.0) * BINS as f64) as usize;
         self.counts[bin.min(BINS - 1)] += 1;
         self.sum += cosine;
     }

@@ -125,7 +125,7 @@ impl ProbeSet {
             label_of.extend(of_class.iter().cloned().map(|file| (file, class)));
             files.extend(of_class);
         }
-        let (pictures, skipped) = Pictures::read(files, copying);
+        let (pictures, skipped) = Pictures::read(&files, copying);
         let labels: Vec<usize> = pictures
             .files()
             .iter()

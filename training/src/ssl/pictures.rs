@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    ffi::OsStr,
     path::{Path, PathBuf},
 };
 
@@ -57,7 +58,7 @@ pub(super) fn find(folder: &Path) -> Result<Vec<PathBuf>, TrainingError> {
 }
 
 fn is_picture(path: &Path) -> bool {
-    let ending = path.extension().map(|e| e.to_ascii_lowercase());
+    let ending = path.extension().map(OsStr::to_ascii_lowercase);
     ending.is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known))
 }
 
@@ -122,7 +123,7 @@ pub(super) struct Pictures {
 
 impl Pictures {
     /// Decodes every file once. Those that cannot be used are returned beside.
-    pub(super) fn read(files: Vec<PathBuf>, mut copying: Copying) -> (Self, Vec<Skipped>) {
+    pub(super) fn read(files: &[PathBuf], mut copying: Copying) -> (Self, Vec<Skipped>) {
         let mut skipped = Vec::new();
         let (mut usable, mut copies) = (Vec::new(), Vec::new());
         for part in files.chunks(AT_ONCE) {
@@ -240,7 +241,7 @@ mod tests {
         let files = find(folder.path()).expect("finds");
         let names = ["1.png", "a/b/2.PNG", "a/broken.jpg"];
         assert_eq!(files, names.map(|name| folder.path().join(name)));
-        let (pictures, skipped) = Pictures::read(files, copying(1));
+        let (pictures, skipped) = Pictures::read(&files, copying(1));
         assert_eq!(pictures.len(), 2);
         assert_eq!(skipped.len(), 1);
         assert!(skipped[0].file.ends_with("a/broken.jpg"));
@@ -259,10 +260,10 @@ mod tests {
         for (i, file) in files.iter().enumerate() {
             fs::write(file, png(40, 40, 50 + i as u8)).expect("writes");
         }
-        let (all, _) = Pictures::read(files.clone(), copying(1));
+        let (all, _) = Pictures::read(&files, copying(1));
         let mut little = copying(0);
         little.left = 2 * 4 * 12 * 12 + 1;
-        let (some, _) = Pictures::read(files, little);
+        let (some, _) = Pictures::read(&files, little);
         let kept: Vec<bool> = some.copies.iter().map(Option::is_some).collect();
         assert_eq!(kept, [true, true, false]);
         assert_eq!(some.copying().left, 1);

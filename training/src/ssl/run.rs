@@ -109,7 +109,7 @@ impl SslRun {
         for folder in &config.data.folders {
             files.extend(find(folder)?);
         }
-        let (pictures, mut skipped) = Pictures::read(files, copying);
+        let (pictures, mut skipped) = Pictures::read(&files, copying);
         if pictures.len() < config.optimizer.batch {
             return Err(TrainingError::TooFewPictures {
                 usable: pictures.len(),

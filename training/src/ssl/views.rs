@@ -66,7 +66,7 @@ impl ViewSource {
                     let pixels = augment(&picture, self.side, true, config, &mut random);
                     for (at, (to, from)) in view.iter_mut().zip(pixels).enumerate() {
                         let [low, high] = range[at / (self.side * self.side)];
-                        *to = low + (from + 1.0) / 2.0 * (high - low);
+                        *to = low + f32::midpoint(from, 1.0) * (high - low);
                     }
                 }
                 Ok::<_, TrainingError>(())
