@@ -36,7 +36,7 @@ pub fn file(folder: &Path) -> PathBuf {
 pub struct State<'a> {
     /// What must be equal for a run to go on from here.
     pub identity: &'a str,
-    /// Contents of its `tokenizer.json`.
+    /// Contents of its `tokenizer.json`; empty where it has none.
     pub tokenizer: &'a str,
     /// The weights.
     pub parameters: &'a Parameters,
@@ -44,6 +44,8 @@ pub struct State<'a> {
     pub optimizer: &'a AdamW,
     /// What the loss remembers of each item, where it does.
     pub memory: Option<&'a TwoWay>,
+    /// What else the run keeps, by names that begin as no others here do.
+    pub others: Vec<(String, Tensor)>,
     /// Steps done.
     pub step: usize,
 }
@@ -70,7 +72,7 @@ struct Origin {
 ///
 /// # Errors
 /// When the folder cannot be written.
-pub fn save(folder: &Path, state: &State) -> Result<(), TrainingError> {
+pub fn save(folder: &Path, state: State) -> Result<(), TrainingError> {
     let mut tensors: HashMap<String, Tensor> = state
         .parameters
         .all()
@@ -90,6 +92,7 @@ pub fn save(folder: &Path, state: &State) -> Result<(), TrainingError> {
             }
         }
     }
+    tensors.extend(state.others);
     let step = Tensor::new(state.step as i64, &Device::Cpu)?;
     tensors.insert(STEP.to_owned(), step);
     let origin = Origin {
@@ -115,7 +118,8 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads the checkpoint of the run in `folder`, or `None` where there is none.
+    /// Reads the checkpoint of the run in `folder`, or `None` where there is none. `config` says what
+    /// must be equal, as in [`State::config`].
     ///
     /// # Errors
     /// When it was saved with another `identity` or is damaged.
@@ -191,7 +195,11 @@ impl Checkpoint {
         })
     }
 
-    fn tensor(&self, name: &str) -> Result<&Tensor, TrainingError> {
+    /// A tensor of the file, on the CPU.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn tensor(&self, name: &str) -> Result<&Tensor, TrainingError> {
         let lacks = || TrainingError::Checkpoint {
             file: self.file.clone(),
             problem: format!("lacks the tensor {name}"),

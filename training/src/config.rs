@@ -165,7 +165,8 @@ pub struct OptimizerConfig {
     pub warmup_steps: usize,
     /// Highest learning rate; it falls to 0 along a cosine.
     pub learning_rate: f64,
-    /// Factor on it for the logit scale.
+    /// Factor on it for the logit scale, where there is one.
+    #[serde(default = "one")]
     pub logit_scale_factor: f64,
     /// Decoupled weight decay of matrices and kernels.
     pub weight_decay: f64,
@@ -234,6 +235,23 @@ pub struct AugmentConfig {
     pub erase_share: f32,
     /// Share of pictures that are mirrored, where the name says no direction.
     pub mirror_share: f32,
+    /// Smallest and largest share of its area that is shown of a picture, cut out anywhere, its sides
+    /// changed by up to 3 : 4 against each other; all of the picture where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crop: Option<[f32; 2]>,
+    /// Share of pictures that are blurred.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub blur_share: f32,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// As serde asks: what older runs did not have is not written where it does nothing.
+#[allow(clippy::trivially_copy_pass_by_ref, clippy::float_cmp)]
+fn is_zero(x: &f32) -> bool {
+    *x == 0.0
 }
 
 impl AugmentConfig {
@@ -247,6 +265,19 @@ impl AugmentConfig {
         gray_share: 0.0,
         erase_share: 0.0,
         mirror_share: 0.0,
+        crop: None,
+        blur_share: 0.0,
+    };
+
+    /// For two views of one photograph: crops, colors and blur of Chen et al. (2020, "Improved baselines
+    /// with momentum contrastive learning"), with a cast of color in place of a shift of hue.
+    pub const STRONG: Self = Self {
+        color: 0.4,
+        gray_share: 0.2,
+        mirror_share: 0.5,
+        crop: Some([0.2, 1.0]),
+        blur_share: 0.5,
+        ..Self::STILL
     };
 }
 
@@ -274,16 +305,28 @@ impl ModelSection {
 
     /// The sizes as the networks want them, for a tokenizer whose end-of-text id is `end`.
     pub fn network(&self, vocabulary: usize, end: u32) -> NetworkConfig {
-        let transformer = |width: usize, layers: usize, heads: usize| TransformerConfig {
-            width,
-            mlp_width: 4 * width,
-            layers,
-            heads,
-            activation: Activation::QuickGelu,
-            layer_norm_eps: 1e-5,
+        let text = TextConfig {
+            vocabulary,
+            context_length: self.text.context_length,
+            pooling: Pooling::FirstOf(end),
+            causal: true,
+            projection_bias: false,
+            transformer: transformer(self.text.width, self.text.layers, self.text.heads),
         };
-        let image = match &self.image {
-            ImageSection::Residual {
+        NetworkConfig {
+            dim: self.dim,
+            text,
+            image: self.image.network(),
+            logit_bias: false,
+        }
+    }
+}
+
+impl ImageSection {
+    /// The sizes as the network wants them.
+    pub fn network(&self) -> ImageConfig {
+        match self {
+            Self::Residual {
                 image_size,
                 stem,
                 stages,
@@ -297,7 +340,7 @@ impl ModelSection {
                 width: *width,
                 norm_eps: 1e-5,
             }),
-            ImageSection::Vit {
+            Self::Vit {
                 image_size,
                 patch_size,
                 width,
@@ -307,20 +350,17 @@ impl ModelSection {
                 let transformer = transformer(*width, *layers, *heads);
                 ImageConfig::Vit(VitConfig::clip(*image_size, *patch_size, transformer))
             }
-        };
-        let text = TextConfig {
-            vocabulary,
-            context_length: self.text.context_length,
-            pooling: Pooling::FirstOf(end),
-            causal: true,
-            projection_bias: false,
-            transformer: transformer(self.text.width, self.text.layers, self.text.heads),
-        };
-        NetworkConfig {
-            dim: self.dim,
-            text,
-            image,
-            logit_bias: false,
         }
+    }
+}
+
+fn transformer(width: usize, layers: usize, heads: usize) -> TransformerConfig {
+    TransformerConfig {
+        width,
+        mlp_width: 4 * width,
+        layers,
+        heads,
+        activation: Activation::QuickGelu,
+        layer_norm_eps: 1e-5,
     }
 }

@@ -76,6 +76,34 @@ pub enum TrainingError {
         #[source]
         source: encoders::PictureError,
     },
+    /// Too few pictures can be read.
+    #[error(
+        "{usable} pictures in `data.folders` can be used ({skipped} files cannot), a batch needs {batch}: add pictures or lower `optimizer.batch`"
+    )]
+    TooFewPictures {
+        /// Number that can be used.
+        usable: usize,
+        /// Number of files that cannot.
+        skipped: usize,
+        /// Number needed.
+        batch: usize,
+    },
+    /// The labeled pictures of a probe cannot be used.
+    #[error("the probe in {}: {problem}", folder.display())]
+    Probe {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// A linear head cannot be fitted.
+    #[error("the linear head of the probe cannot be fitted")]
+    Head(#[from] engine::EngineError),
+    /// What was asked for cannot be exported.
+    #[error(
+        "a tower that was trained from nothing has no text tower beside it, which a model folder needs: adapt one with `model.from`"
+    )]
+    NoTextTower,
     /// Too few concepts to fill a batch.
     #[error("the manifests hold {concepts} concepts for training, a batch needs {batch}")]
     TooFew {
@@ -145,7 +173,7 @@ pub enum TrainingError {
     /// The network made a row that is no embedding.
     #[error("the network made an unusable embedding")]
     Embedding(#[from] embedding::EmbeddingError),
-    /// Texts cannot be compared.
+    /// Texts cannot be encoded.
     #[error(transparent)]
     Encoding(#[from] embedding::EncodeError),
     /// The network failed.

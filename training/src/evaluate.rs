@@ -40,6 +40,17 @@ pub struct StyleRecall {
     pub languages: BTreeMap<String, f64>,
 }
 
+/// What an evaluation finds.
+#[derive(Debug, Clone)]
+pub struct Evaluation {
+    /// Recall by held-out style.
+    pub recall: BTreeMap<String, StyleRecall>,
+    /// Shared embeddings of the pictures of all styles.
+    pub images: Vec<Embedding>,
+    /// Those of their names, in the same order.
+    pub names: Vec<Embedding>,
+}
+
 /// Evaluates the running weights on each held-out style.
 ///
 /// # Errors
@@ -50,7 +61,7 @@ pub fn evaluate(
     specific_dim: usize,
     tokenizer: &TextTokenizer,
     held_out: &BTreeMap<String, Vec<(Concept, Vec<f32>)>>,
-) -> Result<BTreeMap<String, StyleRecall>, TrainingError> {
+) -> Result<Evaluation, TrainingError> {
     let form = Form::Differentiable {
         batch_statistics: false,
     };
@@ -67,7 +78,8 @@ pub fn evaluate(
             Ok(towers.texts(&ids)?.shared)
         })
     };
-    held_out
+    let (mut all_images, mut all_names) = (Vec::new(), Vec::new());
+    let recall = held_out
         .iter()
         .map(|(style, concepts)| {
             let images = encode(concepts, |part| {
@@ -112,9 +124,16 @@ pub fn evaluate(
                     .map(|(language, names)| Ok((language.to_owned(), share_of_hits(names)?)))
                     .collect::<Result<_, TrainingError>>()?,
             };
+            all_images.extend(images);
+            all_names.extend(names);
             Ok((style.clone(), found))
         })
-        .collect()
+        .collect::<Result<_, TrainingError>>()?;
+    Ok(Evaluation {
+        recall,
+        images: all_images,
+        names: all_names,
+    })
 }
 
 /// By language, its names and for each the positions of the concepts that bear it.

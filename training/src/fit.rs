@@ -15,6 +15,7 @@ use crate::{
     checkpoint::{self, Checkpoint, Restored},
     config::{AugmentConfig, Factors, RunConfig},
     evaluate::{StyleRecall, evaluate},
+    geometry::modality_gap,
     loader::{Batch, BatchSource, Loader},
     manifest::{Concept, Dataset},
     metrics::Metrics,
@@ -54,6 +55,9 @@ pub struct StepReport {
     /// Recall by held-out style, where the step ended with an evaluation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_out: Option<BTreeMap<String, StyleRecall>>,
+    /// Distance between the mean of the held-out pictures and that of their names, where there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub modality_gap: Option<f64>,
 }
 
 /// A run that is under way.
@@ -161,7 +165,8 @@ impl Run {
         let config = self.source.config.clone();
         let identity = checkpoint::identity(&config);
         let until = until.min(config.optimizer.steps);
-        let loader = Loader::start(Arc::clone(&self.source), self.step);
+        let source = Arc::clone(&self.source);
+        let loader = Loader::start(self.step, move |step| source.batch(step));
         fs::create_dir_all(folder)?;
         let mut metrics = Metrics::open(folder, self.step)?;
         while self.step < until {
@@ -177,14 +182,19 @@ impl Run {
             report.samples_per_second =
                 config.optimizer.batch as f64 / started.elapsed().as_secs_f64();
             let last = self.step == config.optimizer.steps;
+            let mut evaluation = None;
             if last || self.step.is_multiple_of(config.optimizer.evaluate_every) {
-                report.held_out = Some(evaluate(
+                let found = evaluate(
                     &mut self.parameters.settled()?,
                     &self.network,
                     self.source.config.model.specific_dim(),
                     &self.source.tokenizer,
                     &self.held_out,
-                )?);
+                )?;
+                report.held_out = Some(found.recall.clone());
+                let any = !found.images.is_empty();
+                report.modality_gap = any.then(|| modality_gap(&found.images, &found.names));
+                evaluation = Some(found);
             }
             // Before the checkpoint: a line too many is dropped later, one too few is lost.
             metrics.write(&report)?;
@@ -195,12 +205,14 @@ impl Run {
                     parameters: &self.parameters,
                     optimizer: &self.optimizer,
                     memory: self.memory.as_ref(),
+                    others: Vec::new(),
                     step: self.step,
                 };
-                checkpoint::save(folder, &state)?;
+                checkpoint::save(folder, state)?;
             }
-            if report.held_out.is_some() {
+            if let Some(found) = &evaluation {
                 plot::draw_run(folder, config.optimizer.steps)?;
+                plot::draw_space(folder, &found.images, &found.names)?;
             }
             observe(&report);
         }
@@ -283,6 +295,7 @@ impl Run {
             learning_rate: rate,
             samples_per_second: 0.0,
             held_out: None,
+            modality_gap: None,
         })
     }
 

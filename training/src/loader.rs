@@ -2,10 +2,7 @@
 //! resumed run sees what the uninterrupted one would have seen.
 
 use std::{
-    sync::{
-        Arc,
-        mpsc::{Receiver, sync_channel},
-    },
+    sync::mpsc::{Receiver, sync_channel},
     thread,
 };
 
@@ -47,18 +44,21 @@ pub struct View {
 }
 
 /// Makes batches ahead of time on a thread of its own.
-pub struct Loader {
-    batches: Receiver<Result<Batch, TrainingError>>,
+pub struct Loader<B = Batch> {
+    batches: Receiver<Result<B, TrainingError>>,
 }
 
-impl Loader {
-    /// Starts at step `first`.
-    pub fn start(source: Arc<BatchSource>, first: usize) -> Self {
+impl<B: Send + 'static> Loader<B> {
+    /// Starts at step `first`; `make` makes the batch of a step.
+    pub fn start(
+        first: usize,
+        make: impl Fn(usize) -> Result<B, TrainingError> + Send + 'static,
+    ) -> Self {
         let (sender, batches) = sync_channel(PREFETCH);
         thread::spawn(move || {
             for step in first.. {
                 // A closed channel means that the run is over.
-                if sender.send(source.batch(step)).is_err() {
+                if sender.send(make(step)).is_err() {
                     return;
                 }
             }
@@ -69,8 +69,8 @@ impl Loader {
     /// The next batch in step order.
     ///
     /// # Errors
-    /// When a caption could not be tokenized, or the loader's thread died.
-    pub fn next(&self, step: usize) -> Result<Batch, TrainingError> {
+    /// When the batch could not be made, or the loader's thread died.
+    pub fn next(&self, step: usize) -> Result<B, TrainingError> {
         self.batches
             .recv()
             .map_err(|_| TrainingError::Loader { step })?

@@ -1,6 +1,8 @@
 //! `diptych-train`: prepares training pictures, trains, exports model folders.
 #![allow(clippy::print_stdout)]
 
+mod ssl_command;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -63,6 +65,7 @@ enum Command {
         #[arg(long)]
         tf32: bool,
     },
+    Ssl(ssl_command::Arguments),
     /// Write the last checkpoint of a run as a model folder.
     Export {
         /// The run's configuration (TOML).
@@ -157,6 +160,7 @@ fn main() -> anyhow::Result<()> {
             }
             Ok(())
         }
+        Command::Ssl(arguments) => ssl_command::ssl(arguments),
         Command::Experiment { name, reduced, out } => {
             let outcome = experiment::run(name, reduced, &out)?;
             print!("{outcome}");

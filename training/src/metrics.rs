@@ -65,6 +65,7 @@ mod tests {
             learning_rate: 0.1,
             samples_per_second: 100.0,
             held_out: None,
+            modality_gap: None,
         }
     }
 

@@ -151,6 +151,20 @@ fn mean_of(old: &Tensor, new: &Tensor, keep: f64) -> candle_core::Result<Tensor>
     Tensor::from_vec(mean, old.shape(), old.device())
 }
 
+/// Tensors of a network that is only run: outside of any graph, so that no pass keeps what a backward
+/// pass would need. They move with the parameters, unless the network was built of copies.
+pub struct Detached<'a>(pub &'a Parameters);
+
+impl Source for Detached<'_> {
+    fn tensor(&mut self, name: &str, shape: &[usize], _init: Init) -> Result<Tensor, ModelError> {
+        let Some(var) = self.0.vars.get(name).filter(|var| var.dims() == shape) else {
+            let message = format!("there is no tensor {name} of shape {shape:?}");
+            return Err(candle_core::Error::Msg(message).into());
+        };
+        Ok(var.as_detached_tensor())
+    }
+}
+
 fn is_statistic(name: &str) -> bool {
     name.ends_with(".running_mean") || name.ends_with(".running_var")
 }

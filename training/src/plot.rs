@@ -1,10 +1,14 @@
 //! Curves as SVG: those of a run while it goes on, and those of experiments.
 
+mod space;
+
 use std::{collections::BTreeMap, ops::Range, path::Path};
 
 use fs_err as fs;
 use plotters::prelude::*;
 use serde::Deserialize;
+
+pub use space::draw_space;
 
 const SIZE: (u32, u32) = (760, 440);
 /// Of Okabe and Ito (2008), which the color-blind can tell apart.
@@ -17,6 +21,9 @@ const COLORS: [RGBColor; 7] = [
     RGBColor(86, 180, 233),
     RGBColor(0, 0, 0),
 ];
+
+/// An SVG, or why there is none.
+type Painted = Result<String, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Points of a curve at most; more are averaged.
 const POINTS: usize = 400;

@@ -103,6 +103,7 @@ fn config(image: ImageSection, batch: usize, steps: usize) -> RunConfig {
             gray_share: 0.0,
             erase_share: 0.0,
             mirror_share: 0.0,
+            ..AugmentConfig::STILL
         },
     }
 }
@@ -346,6 +347,11 @@ fn sixty_four_pairs_are_learned_by_heart_and_served_from_the_exported_folder() {
     assert!(last < 0.3 && first > 3.0, "loss {first} to {last}");
     let evaluated: Vec<_> = reports.iter().filter(|r| r.held_out.is_some()).collect();
     assert_eq!(evaluated.len(), 1, "at the end only");
+    let gap = evaluated[0].modality_gap.expect("a gap");
+    assert!((0.0..2.0).contains(&gap), "{gap}");
+    let drawn = std::fs::read_to_string(folder.path().join("gap.svg")).expect("a plot");
+    assert!(drawn.contains(&format!("modality gap {gap:.3} (64 held-out")));
+    assert!(folder.path().join("similarities.svg").exists());
     let recall = &evaluated[0].held_out.as_ref().expect("recall")["by heart"];
     assert_eq!(recall.pictures, 64);
     assert!(recall.recall_at_1 > 0.9, "{recall:?}");

@@ -8,6 +8,7 @@
 //! ignore. Teachers and students of distillation are folders of sentence-transformers (`sentence.rs`).
 //! Nothing else in the project reads or writes these files.
 
+mod adapt;
 mod config;
 mod open_clip;
 mod parts;
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 use embedding::Fingerprint;
 use serde::{Deserialize, Serialize};
 
+pub use adapt::Adaptable;
 pub use sentence::{SentenceExport, SentenceFolder, SentenceSource};
 pub(crate) use small::SmallFiles;
 pub(crate) use source::FolderSource;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use fs_err as fs;
-use half::f16;
+use half::{bf16, f16};
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Value, json};
 
@@ -72,23 +72,17 @@ pub(super) fn write_weights(
     tensors: &[(&str, Tensor)],
     kind: Stored,
 ) -> Result<(), ModelError> {
-    let mut stored = Vec::new();
-    for (name, tensor) in tensors {
-        let values = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
-        let values = values.flatten_all()?.to_vec1::<f32>()?;
-        let bytes: Vec<u8> = match kind {
-            Stored::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            Stored::F16 => values
-                .iter()
-                .flat_map(|x| f16::from_f32(*x).to_le_bytes())
-                .collect(),
-        };
-        stored.push((*name, tensor.dims().to_vec(), bytes));
-    }
     let kind = match kind {
         Stored::F32 => Dtype::F32,
         Stored::F16 => Dtype::F16,
     };
+    let mut stored = Vec::new();
+    for (name, tensor) in tensors {
+        let values = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+        let values = values.flatten_all()?.to_vec1::<f32>()?;
+        let bytes = to_bytes(&values, kind).unwrap_or_default();
+        stored.push((*name, tensor.dims().to_vec(), bytes));
+    }
     let weights = |source: safetensors::SafeTensorError| ModelError::Weights {
         file: file.to_owned(),
         source: source.into(),
@@ -102,6 +96,21 @@ pub(super) fn write_weights(
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
     let bytes = safetensors::serialize(views, Some(metadata)).map_err(weights)?;
     Ok(fs::write(file, bytes)?)
+}
+
+/// Floats in the form of a kind of at most 32 bits; `None` for any other kind.
+pub(super) fn to_bytes(values: &[f32], kind: Dtype) -> Option<Vec<u8>> {
+    let values = values.iter();
+    Some(match kind {
+        Dtype::F32 => values.flat_map(|x| x.to_le_bytes()).collect(),
+        Dtype::F16 => values
+            .flat_map(|x| f16::from_f32(*x).to_le_bytes())
+            .collect(),
+        Dtype::BF16 => values
+            .flat_map(|x| bf16::from_f32(*x).to_le_bytes())
+            .collect(),
+        _ => return None,
+    })
 }
 
 /// Writes `diptych.json`: beside it first, so that there is always a whole one.

@@ -187,6 +187,41 @@ impl PreprocessConfig {
         levels
     }
 
+    /// The part of a picture that [`PreprocessConfig::prepare`] shows, at its own resolution: all of
+    /// it, or the middle that a crop leaves, to the nearest pixel.
+    ///
+    /// For code that varies pictures before it prepares them, such as training augmentation.
+    pub fn visible(&self, picture: Picture) -> Picture {
+        let Some(output) = self.output else {
+            return picture;
+        };
+        let (width, height, _) = self.resized(&picture);
+        let (columns, full_width) = self.strip(picture.width(), width, output.width.get());
+        let (rows, full_height) = self.strip(picture.height(), height, output.height.get());
+        if full_width && full_height {
+            return picture;
+        }
+        let row_bytes = 3 * picture.width() as usize;
+        let kept = picture.as_rgb().chunks_exact(row_bytes);
+        let kept = kept.skip(rows.start as usize).take(rows.len());
+        let (from, to) = (3 * columns.start as usize, 3 * columns.end as usize);
+        let rgb = kept.flat_map(|row| &row[from..to]).copied().collect();
+        Picture::new(columns.len() as u32, rows.len() as u32, rgb).expect("cut to fill the size")
+    }
+
+    /// Which part of a `side` is shown when it is `resized` and then cut to `shown`, and whether that is
+    /// all of it.
+    fn strip(&self, side: u32, resized: u32, shown: u32) -> (std::ops::Range<u32>, bool) {
+        if shown >= resized {
+            return (0..side, true);
+        }
+        let to_source = f64::from(side) / f64::from(resized);
+        let length = ((f64::from(shown) * to_source).round() as u32).clamp(1, side);
+        let offset = self.centering.offset(resized, shown).max(0) as f64;
+        let start = ((offset * to_source).round() as u32).min(side - length);
+        (start..start + length, false)
+    }
+
     /// The pixels of one picture, shape `[3, height, width]`.
     pub fn prepare(&self, picture: &Picture) -> Pixels {
         let (width, height, filter) = self.resized(picture);

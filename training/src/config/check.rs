@@ -64,7 +64,7 @@ pub fn check(config: &RunConfig) -> Result<(), TrainingError> {
 }
 
 /// # Errors
-/// The first rule that does not hold.
+/// For the first rule that does not hold.
 pub(crate) fn all_hold(rules: impl IntoIterator<Item = Rule>) -> Result<(), TrainingError> {
     let broken = rules.into_iter().find(|(_, holds, _)| !holds);
     match broken {
@@ -110,7 +110,7 @@ fn model(m: &ModelSection) -> Vec<Rule> {
     ]
 }
 
-fn image(image: &ImageSection) -> Vec<Rule> {
+pub(crate) fn image(image: &ImageSection) -> Vec<Rule> {
     let channels = |each: &[usize]| !each.is_empty() && !each.contains(&0);
     let list = "a list of at least one number, each at least 1";
     match image {
@@ -217,7 +217,7 @@ pub(crate) fn optimizer(o: &OptimizerConfig) -> Vec<Rule> {
     ]
 }
 
-fn augment(a: &AugmentConfig) -> Vec<Rule> {
+pub(crate) fn augment(a: &AugmentConfig) -> Vec<Rule> {
     let is_share = |x: f32| is_share(x.into());
     let is_spread = |x: f32| is_spread(x.into());
     let [smallest, largest] = a.scale;
@@ -234,6 +234,13 @@ fn augment(a: &AugmentConfig) -> Vec<Rule> {
         ("augment.gray_share", is_share(a.gray_share), SHARE),
         ("augment.erase_share", is_share(a.erase_share), SHARE),
         ("augment.mirror_share", is_share(a.mirror_share), SHARE),
+        ("augment.blur_share", is_share(a.blur_share), SHARE),
+        (
+            "augment.crop",
+            a.crop
+                .is_none_or(|[least, most]| least > 0.0 && least <= most && most <= 1.0),
+            "two shares of the area above 0, at most 1, the smaller first",
+        ),
     ]
 }
 
@@ -325,6 +332,21 @@ mod tests {
             ("augment.gray_share", "gray_share = 0.05", "-0.05"),
             ("augment.erase_share", "erase_share = 0.15", "2.0"),
             ("augment.mirror_share", "mirror_share = 0.3", "3.0"),
+            (
+                "augment.blur_share",
+                "mirror_share = 0.3",
+                "0.3\nblur_share = 1.1",
+            ),
+            (
+                "augment.crop",
+                "mirror_share = 0.3",
+                "0.3\ncrop = [0.8, 0.2]",
+            ),
+            (
+                "augment.crop",
+                "mirror_share = 0.3",
+                "0.3\ncrop = [0.0, 1.0]",
+            ),
         ] {
             is_refused(MINI, key, line, bad);
         }

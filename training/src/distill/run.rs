@@ -160,9 +160,10 @@ impl Distillation {
                     parameters: &self.parameters,
                     optimizer: &self.optimizer,
                     memory: None,
+                    others: Vec::new(),
                     step: self.step,
                 };
-                checkpoint::save(folder, &state)?;
+                checkpoint::save(folder, state)?;
             }
             observe(&report);
         }

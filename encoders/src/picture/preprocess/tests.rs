@@ -252,3 +252,22 @@ fn a_picture_smaller_than_the_crop_is_padded() {
     let plane = [0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 0.0, 0.0];
     assert_eq!(config.prepare(&picture).as_slice(), [plane; 3].concat());
 }
+
+#[test]
+fn the_visible_part_is_what_preparing_shows() {
+    let rgb = (0..40 * 20 * 3).map(|i| (i / 3 % 40 * 6) as u8).collect();
+    let wide = Picture::new(40, 20, rgb).expect("sizes fit");
+    let squash = PreprocessConfig::squash(side(8), Filter::Bicubic, Normalization::HALF);
+    assert!(squash.visible(wide.clone()) == wide);
+    let middle = PreprocessConfig::shortest_edge(side(10), Filter::Bicubic, Normalization::HALF);
+    let visible = middle.visible(wide.clone());
+    assert_eq!((visible.width(), visible.height()), (20, 20));
+    assert_eq!(visible.as_rgb()[0], 60, "ten of forty columns are cut away");
+    let (of_all, of_part) = (middle.prepare(&wide), middle.prepare(&visible));
+    for (i, (a, b)) in of_all.as_slice().iter().zip(of_part.as_slice()).enumerate() {
+        // Beyond its rim a resize sees what is cut away.
+        if (1..9).contains(&(i % 10)) {
+            assert!((a - b).abs() < 0.02, "{i}: {a} against {b}");
+        }
+    }
+}
