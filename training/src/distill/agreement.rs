@@ -37,7 +37,7 @@ pub(super) fn cosines(texts: &[Embedding]) -> Vec<f32> {
 /// theirs. 0 where one side has no differences.
 pub(super) fn rank_correlation(one: &[f32], other: &[f32]) -> f64 {
     let (a, b) = (ranks(one), ranks(other));
-    let middle = (a.len() as f64 + 1.0) / 2.0;
+    let middle = f64::midpoint(a.len() as f64, 1.0);
     let moment = |x: &[f64], y: &[f64]| -> f64 {
         x.iter()
             .zip(y)
@@ -57,10 +57,12 @@ fn ranks(numbers: &[f32]) -> Vec<f64> {
     order.sort_by(|a, b| numbers[*a].total_cmp(&numbers[*b]));
     let mut ranks = vec![0.0; numbers.len()];
     let mut before = 0;
-    for equal in order.chunk_by(|a, b| numbers[*a] == numbers[*b]) {
+    for equal in order.chunk_by(|a, b| numbers[*a].total_cmp(&numbers[*b]).is_eq()) {
         // Ranks count from 1.
-        let shared = before as f64 + (equal.len() as f64 + 1.0) / 2.0;
-        equal.iter().for_each(|i| ranks[*i] = shared);
+        let shared = before as f64 + f64::midpoint(equal.len() as f64, 1.0);
+        for i in equal {
+            ranks[*i] = shared;
+        }
         before += equal.len();
     }
     ranks

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Instant};
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use encoders::{
     SentenceExport, SentenceFolder, Stored, TextTokenizer,
     nn::{Form, SentenceConfig, SentenceTower},
@@ -190,7 +190,7 @@ impl Distillation {
             .optimizer
             .step(&self.parameters, &gradients, config, self.step)?;
         self.step += 1;
-        let number = |term: Option<&candle_core::Tensor>| term.map(|t| t.to_scalar()).transpose();
+        let number = |term: Option<&Tensor>| term.map(Tensor::to_scalar).transpose();
         Ok(StepReport {
             step: self.step,
             loss: value,
