@@ -98,7 +98,7 @@ pub enum TrainingError {
     },
     /// A linear head cannot be fitted.
     #[error("the linear head of the probe cannot be fitted")]
-    Head(#[from] engine::EngineError),
+    Head(#[source] Box<engine::EngineError>),
     /// What was asked for cannot be exported.
     #[error(
         "a tower that was trained from nothing has no text tower beside it, which a model folder needs: adapt one with `model.from`"
@@ -179,4 +179,10 @@ pub enum TrainingError {
     /// The network failed.
     #[error("the network failed")]
     Network(#[from] candle_core::Error),
+}
+
+impl From<engine::EngineError> for TrainingError {
+    fn from(error: engine::EngineError) -> Self {
+        Self::Head(Box::new(error))
+    }
 }

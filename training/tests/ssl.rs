@@ -309,7 +309,7 @@ fn a_vision_transformer_of_a_folder_is_adapted_too() {
     config.model.name = Some("ours".to_owned());
     let (run, reports) = train(&config, &folder.path().join("run"), 6);
     assert!(reports.iter().all(|r| r.anchor.is_some()));
-    let refused = run.export(&vit).err().expect("is refused").to_string();
+    let refused = run.export(&vit).expect_err("is refused").to_string();
     assert!(refused.contains("was read from"), "{refused}");
     let out = folder.path().join("model");
     run.export(&out).expect("exports");
