@@ -160,7 +160,7 @@ fn main() -> anyhow::Result<()> {
             }
             Ok(())
         }
-        Command::Ssl(arguments) => ssl_command::ssl(arguments),
+        Command::Ssl(arguments) => ssl_command::ssl(&arguments),
         Command::Experiment { name, reduced, out } => {
             let outcome = experiment::run(name, reduced, &out)?;
             print!("{outcome}");

@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     export: Option<PathBuf>,
 }
 
-pub(crate) fn ssl(arguments: Arguments) -> anyhow::Result<()> {
+pub(crate) fn ssl(arguments: &Arguments) -> anyhow::Result<()> {
     let config = SslConfig::read(&arguments.config)?;
     let device = arguments.device.open()?;
     anyhow::ensure!(
