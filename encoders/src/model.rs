@@ -197,6 +197,11 @@ impl Model {
         self.text.half.tokenizer.encode(text)
     }
 
+    /// Whether a text is longer than what the text tower reads of it.
+    pub fn cuts(&self, text: &str) -> bool {
+        self.text.half.tokenizer.cuts(text)
+    }
+
     /// The text tower.
     pub fn text(&self) -> Arc<dyn Encoder<String>> {
         Arc::clone(&self.text) as _

@@ -164,6 +164,13 @@ impl TextTokenizer {
         self.tokenizer.token_to_id(token)
     }
 
+    /// Whether a text has more ids than the text tower takes, so that its end is left out.
+    pub fn cuts(&self, text: &str) -> bool {
+        let encoding =
+            caught(|| self.tokenizer.encode_fast(text, true)).and_then(|encoded| encoded);
+        encoding.is_ok_and(|encoding| !encoding.get_overflowing().is_empty())
+    }
+
     /// Token ids of a text, special ones included.
     ///
     /// # Errors
@@ -259,6 +266,7 @@ mod tests {
             let expected = format!("its template adds 2 ids, the text tower takes {context}");
             assert!(error.to_string().ends_with(&expected), "{error}");
         }
+        let whole = TextTokenizer::from_json(&contents, &file, 77).expect("there is room");
         for context in 2..5 {
             let tokenizer = TextTokenizer::from_json(&contents, &file, context);
             let tokenizer = tokenizer.expect("there is room");
@@ -268,6 +276,8 @@ mod tests {
                     (2..=context).contains(&ids.len()),
                     "{context}: {text:?}: {ids:?}"
                 );
+                let all = whole.encode(text).expect("it tokenizes").len();
+                assert_eq!(tokenizer.cuts(text), all > context, "{context}: {text:?}");
             }
         }
     }

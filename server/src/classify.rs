@@ -5,11 +5,10 @@ use engine::{Prediction, Prompts, Query};
 
 use crate::{
     config::Limits,
-    content::{Content, Patience, check_text, encode_one, encode_window},
+    content::{Content, check_text, encode_asked, encode_one},
     query::in_range,
     reply::ApiError,
     state::{Caller, block},
-    tower::Class,
     wire::ClassifyIn,
 };
 
@@ -97,24 +96,15 @@ async fn encode_prompts(
             .collect()
     };
     let unknown: Vec<usize> = (0..known.len()).filter(|i| known[*i].is_none()).collect();
-    let mut patience = Patience::Refuse;
-    for window in unknown.chunks(state.limits.window()) {
-        let contents = window
-            .iter()
-            .map(|i| Content::Text(prompts[*i].clone()))
-            .collect();
-        for (i, ready) in window
-            .iter()
-            .zip(encode_window(caller, contents, Class::Ask, patience).await?)
-        {
-            let embedding = ready.map_err(|error| error.under("labels"))?.encoded.shared;
-            if prompts[*i].len() <= MAX_CACHED_BYTES {
-                let prompt = prompts[*i].clone();
-                state.prompts.lock().put(prompt, embedding.clone());
-            }
-            known[*i] = Some(embedding);
+    let contents = unknown.iter().map(|i| Content::Text(prompts[*i].clone()));
+    let ready = encode_asked(caller, contents.collect(), |_| "labels".to_owned()).await?;
+    for (i, ready) in unknown.into_iter().zip(ready) {
+        let embedding = ready.encoded.shared;
+        if prompts[i].len() <= MAX_CACHED_BYTES {
+            let prompt = prompts[i].clone();
+            state.prompts.lock().put(prompt, embedding.clone());
         }
-        patience = Patience::Wait;
+        known[i] = Some(embedding);
     }
     Ok(known.into_iter().flatten().collect())
 }

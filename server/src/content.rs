@@ -16,7 +16,7 @@ use crate::{
     reply::ApiError,
     state::{AppState, Caller, block},
     thumbnails,
-    tower::{Class, Failed, Room},
+    tower::{Class, Done, Failed, Room},
 };
 
 /// Clients disagree on padding; it carries no information.
@@ -36,6 +36,8 @@ pub(crate) enum Content {
 /// One encoded content.
 pub(crate) struct Ready {
     pub(crate) encoded: Encoded,
+    /// The tokens of a text, the patches of a picture.
+    pub(crate) cost: usize,
     /// A small PNG, for pictures and where asked for.
     pub(crate) thumbnail: Option<Vec<u8>>,
 }
@@ -127,6 +129,15 @@ pub(crate) fn f32_from_base64(text: &str) -> Result<Vec<f32>, ApiError> {
     }
 }
 
+/// Little-endian f32 in base64.
+pub(crate) fn f32_to_base64(row: &[f32]) -> String {
+    let bytes: Vec<u8> = row
+        .iter()
+        .flat_map(|element| element.to_le_bytes())
+        .collect();
+    BASE64.encode(bytes)
+}
+
 /// Checks a text of any field.
 pub(crate) fn check_text(field: &str, text: &str, limits: &Limits) -> Result<(), ApiError> {
     if text.trim().is_empty() {
@@ -191,6 +202,31 @@ pub(crate) async fn encode_one(caller: Caller<'_>, content: Content) -> Result<R
     }))
 }
 
+/// Encodes any number of contents that ask, a window at a time, so that one large request does not
+/// fill the queue. They stand or fall together.
+///
+/// # Errors
+/// The first error of any content, its field named by `name(index)`.
+pub(crate) async fn encode_asked(
+    caller: Caller<'_>,
+    contents: Vec<Content>,
+    name: impl Fn(usize) -> String,
+) -> Result<Vec<Ready>, ApiError> {
+    let mut done = Vec::with_capacity(contents.len());
+    let mut contents = contents.into_iter().peekable();
+    let mut patience = Patience::Refuse;
+    while contents.peek().is_some() {
+        let window = contents.by_ref().take(caller.state.limits.window());
+        let window = window.collect();
+        for ready in encode_window(caller, window, Class::Ask, patience).await? {
+            let index = done.len();
+            done.push(ready.map_err(|error| error.at(&name(index)))?);
+        }
+        patience = Patience::Wait;
+    }
+    Ok(done)
+}
+
 async fn encode(state: &AppState, content: Content, room: Room) -> Result<Ready, ApiError> {
     let field = content.field();
     let late = ApiError::Late {
@@ -210,9 +246,13 @@ async fn encode(state: &AppState, content: Content, room: Room) -> Result<Ready,
     let Ok(run) = timeout_at(deadline, run).await else {
         return Err(late);
     };
-    let (encoded, thumbnail) = run?;
-    match encoded {
-        Ok(encoded) => Ok(Ready { encoded, thumbnail }),
+    let (done, thumbnail) = run?;
+    match done {
+        Ok(Done { encoded, cost }) => Ok(Ready {
+            encoded,
+            cost,
+            thumbnail,
+        }),
         Err(Failed::Late) => Err(late),
         Err(Failed::BadInput(reason)) => Err(ApiError::Input {
             field: field.into(),
@@ -302,6 +342,7 @@ mod tests {
     fn an_embedding_is_read_from_little_endian_f32() {
         let text = BASE64.encode([0.5_f32.to_le_bytes(), (-2.0_f32).to_le_bytes()].concat());
         assert_eq!(f32_from_base64(&text).expect("is read"), [0.5, -2.0]);
+        assert_eq!(f32_to_base64(&[0.5, -2.0]), text);
         assert!(f32_from_base64("AAAA").is_err(), "3 bytes are no f32");
     }
 }

@@ -19,6 +19,8 @@ pub struct ModelHandle {
     pub scoring: Scoring,
     /// Words in.
     pub text: Arc<dyn Encoder<String>>,
+    /// Whether a text is longer than what the text tower reads of it.
+    pub cuts: Arc<dyn Fn(&str) -> bool + Send + Sync>,
     /// Prepared pictures in.
     pub image: Arc<dyn Encoder<Pixels>>,
     /// Turns a decoded picture into what the image tower wants to see.
@@ -34,6 +36,10 @@ impl From<Model> for ModelHandle {
             scoring: model.scoring(),
             text: model.text(),
             image: model.image(),
+            cuts: {
+                let model = model.clone();
+                Arc::new(move |text: &str| model.cuts(text))
+            },
             prepare: Arc::new(move |picture| model.prepare(picture)),
         }
     }

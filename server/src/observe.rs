@@ -10,7 +10,7 @@ use std::{
 
 use actix_web::{
     Error,
-    body::MessageBody,
+    body::{BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     error::InternalError,
     http::{
@@ -23,7 +23,7 @@ use actix_web::{
 };
 use futures_util::FutureExt as _;
 
-use crate::{reply::ApiError, state::AppState};
+use crate::{doors::Dialect, reply::ApiError, state::AppState};
 
 /// Names one request in the log, in the answer, and in the log of whoever asked.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -63,11 +63,12 @@ const METHODS: [Method; 6] = [
 pub(crate) async fn observe<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
-) -> Result<ServiceResponse<B>, Error> {
+) -> Result<ServiceResponse<BoxBody>, Error> {
     let started = Instant::now();
     let id = request_id(request.headers());
     let state = request.app_data::<Data<AppState>>().cloned();
     let (method, path) = (request.method().clone(), request.path().to_owned());
+    let dialect = Dialect::of(&path);
     let answer = match state
         .as_deref()
         .map_or(Ok(()), |state| guard(state, &request))
@@ -87,6 +88,7 @@ pub(crate) async fn observe<B: MessageBody + 'static>(
     let (answer, status, route) = match answer {
         Ok(mut answer) => {
             dress(answer.headers_mut(), &id);
+            let answer = dialect.translate(answer);
             let route = answer
                 .request()
                 .match_pattern()
@@ -95,7 +97,7 @@ pub(crate) async fn observe<B: MessageBody + 'static>(
             (Ok(answer), status, route)
         }
         Err(error) => {
-            let mut answer = error.error_response();
+            let mut answer = dialect.answer(&error);
             dress(answer.headers_mut(), &id);
             let status = answer.status().as_u16();
             let error = InternalError::from_response(error.to_string(), answer);

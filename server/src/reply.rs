@@ -32,6 +32,10 @@ pub(crate) enum ApiError {
     ForeignHost { host: String },
     #[error("nothing is served at {path}")]
     NoRoute { path: String },
+    #[error(
+        "there is no model {model:?} here: this server runs {ours:?}; say that, or leave `model` out"
+    )]
+    NoModel { model: String, ours: String },
     #[error("there is no collection {name:?}: PUT /v1/collections/{name} makes it")]
     NoCollection { name: String },
     #[error("collection {collection:?} has no item {id:?}")]
@@ -177,7 +181,7 @@ impl ApiError {
     }
 
     /// The table: status and code of every error.
-    fn row(&self) -> (StatusCode, &'static str) {
+    pub(crate) fn row(&self) -> (StatusCode, &'static str) {
         match self {
             Self::Invalid { .. } => (StatusCode::BAD_REQUEST, "invalid_field"),
             Self::Json { .. } => (StatusCode::BAD_REQUEST, "invalid_json"),
@@ -185,6 +189,7 @@ impl ApiError {
             Self::CrossOrigin { .. } => (StatusCode::FORBIDDEN, "cross_origin"),
             Self::ForeignHost { .. } => (StatusCode::FORBIDDEN, "foreign_host"),
             Self::NoRoute { .. } => (StatusCode::NOT_FOUND, "route_not_found"),
+            Self::NoModel { .. } => (StatusCode::NOT_FOUND, "model_not_found"),
             Self::NoCollection { .. } => (StatusCode::NOT_FOUND, "collection_not_found"),
             Self::NoItem { .. } => (StatusCode::NOT_FOUND, "item_not_found"),
             Self::VersionConflict { .. } => (StatusCode::CONFLICT, "version_conflict"),
@@ -216,7 +221,7 @@ impl ApiError {
     }
 
     /// Which part of the request is wrong, where one part is.
-    fn field(&self) -> Option<&str> {
+    pub(crate) fn field(&self) -> Option<&str> {
         match self {
             Self::Invalid { field, .. }
             | Self::VersionConflict { field, .. }
@@ -230,15 +235,7 @@ impl ApiError {
     /// The same error, its field named from further outside: `image` under `items[3]` becomes
     /// `items[3].image`.
     pub(crate) fn under(mut self, prefix: &str) -> Self {
-        let field = match &mut self {
-            Self::Invalid { field, .. }
-            | Self::VersionConflict { field, .. }
-            | Self::Picture { field, .. }
-            | Self::Input { field, .. } => Some(field),
-            Self::TooLarge { field, .. } => field.as_mut(),
-            _ => None,
-        };
-        if let Some(field) = field.filter(|_| !prefix.is_empty()) {
+        if let Some(field) = self.field_mut().filter(|_| !prefix.is_empty()) {
             *field = if field.is_empty() {
                 prefix.to_owned()
             } else if field.starts_with('[') {
@@ -248,6 +245,25 @@ impl ApiError {
             };
         }
         self
+    }
+
+    /// The same error, of a field that the client knows by another name.
+    pub(crate) fn at(mut self, name: &str) -> Self {
+        if let Some(field) = self.field_mut() {
+            name.clone_into(field);
+        }
+        self
+    }
+
+    fn field_mut(&mut self) -> Option<&mut String> {
+        match self {
+            Self::Invalid { field, .. }
+            | Self::VersionConflict { field, .. }
+            | Self::Picture { field, .. }
+            | Self::Input { field, .. } => Some(field),
+            Self::TooLarge { field, .. } => field.as_mut(),
+            _ => None,
+        }
     }
 
     /// The value of `error` in the answer. 5xx logs the chain here and says little.

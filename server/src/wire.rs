@@ -32,7 +32,7 @@ pub(crate) struct PatchIn {
 
 /// A search: exactly one of `text`, `image`, `id` and `embedding`, or several of them in `parts`.
 /// What is written again as JSON stands for the search, whichever page of it is asked for.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SearchIn {
     pub(crate) text: Option<String>,

@@ -2,8 +2,10 @@
 
 mod classify;
 mod collections;
+mod doors;
 mod form;
 mod items;
+mod knn;
 mod lines;
 mod page;
 mod picture;
@@ -94,6 +96,25 @@ pub(crate) fn configure(config: &mut ServiceConfig) {
             "/v1/collections/{collection}/items/{id}/image",
             web::get().to(picture::picture),
         ));
+    configure_doors(config);
+}
+
+/// Adds the routes of other services.
+fn configure_doors(config: &mut ServiceConfig) {
+    let get = |path, handler: Route| only(path, "GET", [handler]);
+    let post = |path, handler: Route| only(path, "POST", [handler]);
+    config
+        .service(get("/v1/models", web::get().to(doors::models)))
+        .service(get("/v1/models/{model:.+}", web::get().to(doors::model)))
+        .service(post("/v1/embeddings", web::post().to(doors::embeddings)))
+        .service(get("/health", web::get().to(doors::health)))
+        .service(get("/info", web::get().to(doors::info)))
+        .service(post("/embed", web::post().to(doors::embed)))
+        .service(post(
+            "/zero-shot-image-classification",
+            web::post().to(doors::zero_shot),
+        ))
+        .service(post("/knn-service", web::post().to(knn::search)));
 }
 
 /// A resource that answers any other method with what it allows.

@@ -14,8 +14,9 @@ use actix_web::{
     http::header,
     web::{Data, Path},
 };
+use embedding::Modality;
 use encoders::DecodeLimits;
-use engine::ItemId;
+use engine::{Hit, ItemId};
 use fs_err as fs;
 
 use super::items::item_id;
@@ -69,6 +70,13 @@ async fn for_browsers(state: &AppState, bytes: Vec<u8>) -> Result<Option<Vec<u8>
         Ok(small)
     })
     .await
+}
+
+/// Where the picture of a hit is served, if it has one.
+pub(super) fn url_of(state: &AppState, collection: &str, hit: &Hit) -> Option<String> {
+    let shown = hit.modality == Modality::Image
+        && file(state, collection, &hit.id, hit.source.as_deref()).is_some();
+    shown.then(|| url(collection, &hit.id))
 }
 
 /// Where the picture of an item is served.

@@ -6,7 +6,6 @@ use actix_web::{
     HttpRequest, HttpResponse,
     web::{Data, Path, Payload},
 };
-use embedding::Modality;
 use engine::Hit;
 use serde_json::{Value, json};
 
@@ -71,6 +70,7 @@ pub(crate) async fn search(
 }
 
 fn describe(state: &AppState, collection: &str, hit: Hit) -> Value {
+    let image_url = picture::url_of(state, collection, &hit);
     let mut out = json!({
         "id": hit.id,
         "version": hit.version,
@@ -88,10 +88,8 @@ fn describe(state: &AppState, collection: &str, hit: Hit) -> Value {
     if let Some(text) = hit.text {
         out["text"] = json!(text);
     }
-    if hit.modality == Modality::Image
-        && picture::file(state, collection, &hit.id, hit.source.as_deref()).is_some()
-    {
-        out["image_url"] = json!(picture::url(collection, &hit.id));
+    if let Some(url) = image_url {
+        out["image_url"] = json!(url);
     }
     out
 }

@@ -48,6 +48,14 @@ pub(crate) enum Class {
     Keep,
 }
 
+/// One encoded input.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Done {
+    pub(crate) encoded: Encoded,
+    /// The tokens of a text, the patches of a picture.
+    pub(crate) cost: usize,
+}
+
 /// Why one input has no embedding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Failed {
@@ -168,7 +176,7 @@ impl<I: Send + Sync + 'static> Tower<I> {
     }
 
     /// Encodes one input. Dropping the future takes it out of the queue.
-    pub(crate) async fn encode(&self, input: I, room: Room) -> Result<Encoded, Failed> {
+    pub(crate) async fn encode(&self, input: I, room: Room) -> Result<Done, Failed> {
         let (answer, answered) = oneshot::channel();
         let job = Job {
             input,
@@ -211,7 +219,7 @@ impl<I: Send + Sync + 'static> Lane<I> {
             let started = Instant::now();
             let (inputs, waiting): (Vec<_>, Vec<_>) = jobs
                 .into_iter()
-                .map(|job| (job.input, (job.answer, job.room)))
+                .map(|(job, cost)| (job.input, (job.answer, job.room, cost)))
                 .unzip();
             let run = || encode_each(self.encoder.as_ref(), &inputs);
             if self.class == Class::Ask {
@@ -224,10 +232,11 @@ impl<I: Send + Sync + 'static> Lane<I> {
             };
             let took = started.elapsed();
             self.metrics.pass(inputs.len(), cost, took);
-            for ((answer, room), result) in waiting.into_iter().zip(answers) {
+            for ((answer, room, cost), result) in waiting.into_iter().zip(answers) {
                 drop(room);
+                let done = result.map(|encoded| Done { encoded, cost });
                 // The client may be gone; its answer is then nobody's.
-                let _ = answer.send(result);
+                let _ = answer.send(done);
             }
             pace.learn(cost, took);
         }
@@ -238,14 +247,15 @@ impl<I: Send + Sync + 'static> Lane<I> {
         self.encoder.modality() == Modality::Text && cost <= ALONE_TOKENS
     }
 
-    /// One pass: inputs in their turn until they fill its budget, and what they cost. Those that
-    /// would come too late are refused.
-    fn gather(&self, first: Job<I>, pace: &Pace) -> (Vec<Job<I>>, usize) {
+    /// One pass: inputs in their turn until they fill its budget, with what each costs, and what all
+    /// do. Those that would come too late are refused.
+    fn gather(&self, first: Job<I>, pace: &Pace) -> (Vec<(Job<I>, usize)>, usize) {
         let (mut jobs, mut cost) = (Vec::new(), 0);
         let mut next = Some(first);
         while let Some(job) = next {
             self.metrics.waited(self.class, job.since.elapsed());
-            let with_it = cost + cost_of(self.encoder.as_ref(), &job.input);
+            let own = cost_of(self.encoder.as_ref(), &job.input);
+            let with_it = cost + own;
             // A single slow pass must not have all others refused, and never be corrected.
             let needs = pace.time(with_it).min(self.limits.deadline(self.class) / 2);
             if Instant::now() + needs > job.room.deadline() {
@@ -253,7 +263,7 @@ impl<I: Send + Sync + 'static> Lane<I> {
                 let _ = job.answer.send(Err(Failed::Late));
             } else {
                 cost = with_it;
-                jobs.push(job);
+                jobs.push((job, own));
             }
             next = if cost < pace.budget() {
                 self.queue.next_now(self.class)

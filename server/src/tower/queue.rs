@@ -5,16 +5,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use embedding::Encoded;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-use super::{Class, Client, Failed, Room};
+use super::{Class, Client, Done, Failed, Room};
 
 /// One input that waits.
 pub(super) struct Job<I> {
     pub(super) input: I,
-    pub(super) answer: oneshot::Sender<Result<Encoded, Failed>>,
+    pub(super) answer: oneshot::Sender<Result<Done, Failed>>,
     pub(super) room: Room,
     /// When it came.
     pub(super) since: Instant,

@@ -73,7 +73,7 @@ fn push(
     lane: &Lane<String>,
     client: Client,
     inputs: &[&str],
-) -> Vec<oneshot::Receiver<Result<Encoded, Failed>>> {
+) -> Vec<oneshot::Receiver<Result<Done, Failed>>> {
     let rooms = Rooms::new(lane.limits);
     let push = |input: &&str| {
         let (answer, answered) = oneshot::channel();
@@ -93,7 +93,7 @@ fn push(
 fn pass(lane: &Lane<String>, pace: &Pace) -> Vec<String> {
     let first = lane.queue.next_now(lane.class).expect("something waits");
     let (jobs, _) = lane.gather(first, pace);
-    jobs.into_iter().map(|job| job.input).collect()
+    jobs.into_iter().map(|(job, _)| job.input).collect()
 }
 
 #[test]

@@ -14,6 +14,9 @@ use server::{ModelHandle, RunningServer, ServerConfig};
 /// Elements of every embedding of the hash model.
 pub const DIM: usize = 32;
 
+/// Bytes of a text that the hash model reads whole, as it says.
+pub const CONTEXT: usize = 100;
+
 /// A text that the tower refuses.
 pub const REFUSED: &str = "refused";
 
@@ -276,6 +279,7 @@ fn model([gate, held_gate, prepare_gate]: &[Gate; 3]) -> ModelHandle {
             gate: gate.clone(),
             held_gate: held_gate.clone(),
         }),
+        cuts: Arc::new(|text: &str| text.len() > CONTEXT),
         image: Arc::new(Images(HashEncoder::new(Modality::Image, DIM))),
         prepare: Arc::new(move |picture: &Picture| {
             prepare_gate.pass();

@@ -2,10 +2,12 @@
 
 mod classify;
 mod collections;
+mod doors;
 mod errors;
 mod harness;
 mod items;
 mod lifecycle;
+mod openai;
 mod page;
 mod queue;
 mod search;

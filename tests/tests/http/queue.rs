@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::harness::{HELD, Service, ids, png_base64};
 
-fn wait_until(what: &str, is: impl Fn() -> bool) {
+pub fn wait_until(what: &str, is: impl Fn() -> bool) {
     let started = Instant::now();
     while !is() {
         assert!(
@@ -22,7 +22,7 @@ fn wait_until(what: &str, is: impl Fn() -> bool) {
     }
 }
 
-fn waiting(service: &Service) -> String {
+pub fn waiting(service: &Service) -> String {
     waiting_for(service, "text")
 }
 
