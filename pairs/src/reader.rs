@@ -64,7 +64,7 @@ pub struct Captioned {
 }
 
 /// Something that is no pair, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Skipped {
     /// The file, or the shard and its member.
     pub path: String,

@@ -1,6 +1,6 @@
-//! Variation of drawings: position, ground, color.
+//! Variation of drawings: position, ground, color. And of photographs: which part is seen.
 
-use encoders::RgbaPicture;
+use encoders::{Picture, PreprocessConfig, RgbaPicture};
 use rand::{Rng, RngExt as _};
 
 use crate::config::AugmentConfig;
@@ -33,6 +33,69 @@ pub fn augment(
         erase(&mut pixels, side, random);
     }
     pixels
+}
+
+/// Draws one variation of a photograph as `preprocess` shows it, `[3, height, width]`: a random part of it
+/// where the configuration says so (Szegedy et al. 2015), mirrored or not. Without either it is what is
+/// served.
+pub fn photograph(
+    picture: &Picture,
+    preprocess: &PreprocessConfig,
+    may_mirror: bool,
+    config: &AugmentConfig,
+    random: &mut impl Rng,
+) -> Vec<f32> {
+    let pixels = match config.crop.zip(preprocess.squashing()) {
+        Some((areas, squashing)) => squashing.prepare(&random_part(picture, areas, random)),
+        None => preprocess.prepare(picture),
+    };
+    let mut values = pixels.as_slice().to_vec();
+    if may_mirror && random.random_bool(f64::from(config.mirror_share)) {
+        values
+            .chunks_exact_mut(pixels.width())
+            .for_each(<[f32]>::reverse);
+    }
+    values
+}
+
+/// A part whose share of the area is between `areas` and whose width is 3/4 to 4/3 of its height; the
+/// largest one in the middle where ten draws do not fit.
+fn random_part(picture: &Picture, areas: [f32; 2], random: &mut impl Rng) -> Picture {
+    const TRIES: usize = 10;
+    const MOST: f32 = 4.0 / 3.0;
+    let (width, height) = (picture.width() as f32, picture.height() as f32);
+    let side = |length: f32, most: f32| length.round().clamp(1.0, most) as u32;
+    for _ in 0..TRIES {
+        let area = width * height * random.random_range(areas[0]..=areas[1]);
+        let ratio = random.random_range(-1.0_f32..=1.0) * MOST.ln();
+        let (w, h) = ((area * ratio.exp()).sqrt(), (area / ratio.exp()).sqrt());
+        if w <= width && h <= height {
+            let (w, h) = (side(w, width), side(h, height));
+            let left = random.random_range(0..=picture.width() - w);
+            let top = random.random_range(0..=picture.height() - h);
+            return cut(picture, [left, top], [w, h]);
+        }
+    }
+    let (w, h) = (
+        side(width.min(height * MOST), width),
+        side(height.min(width * MOST), height),
+    );
+    cut(
+        picture,
+        [(picture.width() - w) / 2, (picture.height() - h) / 2],
+        [w, h],
+    )
+}
+
+/// The part of a picture that begins at a corner and has these sides; it must lie inside.
+fn cut(picture: &Picture, [left, top]: [u32; 2], [width, height]: [u32; 2]) -> Picture {
+    let row = 3 * picture.width() as usize;
+    let inner = 3 * left as usize..3 * (left + width) as usize;
+    let rows = picture.as_rgb().chunks_exact(row).skip(top as usize);
+    let rows = rows.take(height as usize);
+    let rgb = rows.flat_map(|row| &row[inner.clone()]).copied().collect();
+    // Without a part there is the whole.
+    Picture::new(width, height, rgb).unwrap_or_else(|_| picture.clone())
 }
 
 /// A similarity from pixels of the frame to those of the picture, squashed to a square as when it is
@@ -188,6 +251,59 @@ mod tests {
         }
     }
 
+    /// A picture of 30 by 20 pixels; red grows to the right, green downward.
+    fn ramp() -> Picture {
+        let rgb = (0..20).flat_map(|y| (0..30).flat_map(move |x| [8 * x, 12 * y, 0]));
+        Picture::new(30, 20, rgb.collect()).expect("sizes fit")
+    }
+
+    fn squash() -> PreprocessConfig {
+        let side = std::num::NonZeroU32::new(8).expect("not 0");
+        PreprocessConfig::shortest_edge(side, Filter::Bilinear, Normalization::HALF)
+    }
+
+    #[test]
+    fn a_photograph_without_variation_is_what_is_served() {
+        let mut random = ChaCha8Rng::seed_from_u64(1);
+        let still = photograph(&ramp(), &squash(), true, &AugmentConfig::STILL, &mut random);
+        assert_eq!(still, squash().prepare(&ramp()).as_slice());
+        let mirrored = AugmentConfig {
+            mirror_share: 1.0,
+            ..AugmentConfig::STILL
+        };
+        let turned = photograph(&ramp(), &squash(), true, &mirrored, &mut random);
+        for (a, b) in turned.chunks(8).zip(still.chunks(8)) {
+            assert!(a.iter().eq(b.iter().rev()));
+        }
+        let kept = photograph(&ramp(), &squash(), false, &mirrored, &mut random);
+        assert_eq!(kept, still, "a caption says a direction");
+    }
+
+    #[test]
+    fn a_random_part_has_its_share_of_the_area_and_lies_anywhere() {
+        let mut corners = std::collections::HashSet::new();
+        for seed in 0..200 {
+            let mut random = ChaCha8Rng::seed_from_u64(seed);
+            let part = random_part(&ramp(), [0.2, 0.4], &mut random);
+            let (w, h) = (part.width() as f32, part.height() as f32);
+            let share = w * h / 600.0;
+            assert!((0.17..0.44).contains(&share), "seed {seed}: {share}");
+            assert!((0.65..1.5).contains(&(w / h)), "seed {seed}: {w} by {h}");
+            let rgb = part.as_rgb();
+            corners.insert((rgb[0], rgb[1]));
+            // One pixel to the right and one down, as in the picture.
+            assert_eq!((rgb[3], rgb[1]), (rgb[0] + 8, rgb[4]), "seed {seed}");
+            let below = &rgb[3 * part.width() as usize..];
+            assert_eq!((below[0], below[1]), (rgb[0], rgb[1] + 12), "seed {seed}");
+        }
+        assert!(corners.len() > 50, "{} corners", corners.len());
+        // Nothing of this shape fits into a thread.
+        let thread = Picture::new(40, 1, vec![7; 120]).expect("sizes fit");
+        let mut random = ChaCha8Rng::seed_from_u64(1);
+        let part = random_part(&thread, [0.9, 1.0], &mut random);
+        assert_eq!((part.width(), part.height()), (1, 1));
+    }
+
     /// Wide pictures once kept their shape in training and were squashed when served.
     #[test]
     fn a_wide_picture_is_squashed_as_it_is_when_served() {
@@ -227,6 +343,7 @@ mod tests {
             gray_share: 0.2,
             erase_share: 0.5,
             mirror_share: 0.5,
+            crop: None,
         };
         for seed in 0..50 {
             let draw = || {

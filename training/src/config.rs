@@ -1,6 +1,7 @@
 //! What a training run is told, as one TOML file.
 
 mod check;
+mod sources;
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,10 @@ use encoders::nn::{
     VitConfig,
 };
 use fs_err as fs;
+use pairs::Source;
 use serde::{Deserialize, Serialize};
+
+pub use sources::Validation;
 
 use crate::{
     TrainingError,
@@ -31,19 +35,39 @@ pub struct RunConfig {
     pub objective: ObjectiveConfig,
     /// Steps and learning rates.
     pub optimizer: OptimizerConfig,
-    /// How captions are worded.
+    /// How captions are worded; as names alone where nothing is said. Those of pairs are as they are.
+    #[serde(default)]
     pub captions: CaptionConfig,
-    /// How pictures are varied.
+    /// How pictures are varied; not at all where nothing is said.
+    #[serde(default)]
     pub augment: AugmentConfig,
 }
 
-/// Pictures and their words.
+/// Pictures and their words: manifests of drawings, or pairs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
+    /// Pairs of pictures and captions, in place of manifests (docs/training.md).
+    #[serde(
+        default,
+        deserialize_with = "sources::sources",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub pairs: Vec<Source>,
+    /// What a run on pairs is evaluated on; nothing where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Validation>,
+    /// A run on pairs stops once more than this share of its pictures surely cannot be read.
+    #[serde(
+        default = "DataConfig::unreadable_share",
+        skip_serializing_if = "DataConfig::is_usual"
+    )]
+    pub unreadable_share: f64,
     /// Manifests (JSON lines); picture paths in them are relative to the manifest.
+    #[serde(default)]
     pub manifests: Vec<PathBuf>,
     /// Styles that are kept out of training and evaluated on.
+    #[serde(default)]
     pub held_out: Vec<String>,
     /// How often pictures of a style are drawn, relative to 1 for styles that are not named.
     #[serde(default)]
@@ -53,7 +77,39 @@ pub struct DataConfig {
     #[serde(default)]
     pub languages: Vec<String>,
     /// How often a concept with a skin tone is drawn, relative to 1 for the others.
+    #[serde(default = "one")]
     pub skin_tone_weight: f64,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+impl DataConfig {
+    /// One picture in twenty: collections from the web lose that many, more is a wrong path.
+    fn unreadable_share() -> f64 {
+        0.05
+    }
+
+    fn is_usual(share: &f64) -> bool {
+        share.to_bits() == Self::unreadable_share().to_bits()
+    }
+}
+
+impl Default for DataConfig {
+    /// No data.
+    fn default() -> Self {
+        Self {
+            pairs: Vec::new(),
+            validation: None,
+            unreadable_share: Self::unreadable_share(),
+            manifests: Vec::new(),
+            held_out: Vec::new(),
+            style_weights: std::collections::BTreeMap::new(),
+            languages: Vec::new(),
+            skin_tone_weight: one(),
+        }
+    }
 }
 
 /// Sizes of the two towers.
@@ -170,8 +226,8 @@ pub struct OptimizerConfig {
 }
 
 /// How captions are worded.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct CaptionConfig {
     /// Share of captions that are a keyword instead of the name, once `tags_from` is passed.
     pub tag_share: f64,
@@ -181,16 +237,14 @@ pub struct CaptionConfig {
     pub carrier_share: f64,
     /// Share of captions in another language than English, each of `data.languages` that has words
     /// for the concept as often as any other, once `translations_from` is passed.
-    #[serde(default)]
     pub translated_share: f64,
     /// Share of all steps before which captions are English only.
-    #[serde(default)]
     pub translations_from: f64,
 }
 
 /// How pictures are varied.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct AugmentConfig {
     /// Largest rotation in degrees.
     pub rotation: f32,
@@ -208,6 +262,17 @@ pub struct AugmentConfig {
     pub erase_share: f32,
     /// Share of pictures that are mirrored, where the name says no direction.
     pub mirror_share: f32,
+    /// Smallest and largest share of the area of a photograph that a random part of it has, which is
+    /// then shown as a square (Szegedy et al. 2015). Of pairs only, and besides mirroring all that
+    /// is done to them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crop: Option<[f32; 2]>,
+}
+
+impl Default for AugmentConfig {
+    fn default() -> Self {
+        Self::STILL
+    }
 }
 
 impl AugmentConfig {
@@ -221,6 +286,7 @@ impl AugmentConfig {
         gray_share: 0.0,
         erase_share: 0.0,
         mirror_share: 0.0,
+        crop: None,
     };
 }
 

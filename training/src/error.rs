@@ -84,6 +84,43 @@ pub enum TrainingError {
         /// Number needed.
         batch: usize,
     },
+    /// Pairs cannot be read.
+    #[error(transparent)]
+    Pairs(#[from] pairs::PairsError),
+    /// A share of the pairs is none of them.
+    #[error(
+        "`data.validation` = {share} leaves none of the {all} pairs to evaluate on: raise it, or name sources"
+    )]
+    NoValidation {
+        /// The share.
+        share: f64,
+        /// Number of pairs.
+        all: usize,
+    },
+    /// Too few pairs that can be read to fill a batch.
+    #[error(
+        "there are {found} pairs for training that can be read, a batch needs {batch}: lower optimizer.batch, or name more"
+    )]
+    TooFewPairs {
+        /// Number found.
+        found: usize,
+        /// Number needed.
+        batch: usize,
+    },
+    /// More pictures are damaged or missing than allowed.
+    #[error(
+        "{unreadable} of {read} pictures cannot be read, {allowed} are allowed (data.unreadable_share); the last one is {last}"
+    )]
+    Unreadable {
+        /// Number that cannot be read.
+        unreadable: usize,
+        /// Number that were tried.
+        read: usize,
+        /// Share that is allowed.
+        allowed: f64,
+        /// The last one, and why.
+        last: String,
+    },
     /// The tokenizer could not be trained or written.
     #[error("the tokenizer cannot be made")]
     Tokenizer(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -2,19 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use embedding::Embedding;
-use encoders::{
-    TextTokenizer,
-    nn::{Form, NetworkConfig},
-};
+use encoders::TextTokenizer;
 use engine::metrics::{keyword_queries, recall_at_k};
 use serde::Serialize;
 
-use crate::{
-    TrainingError, captions::UNSEEN_CARRIERS, manifest::Concept, parameters::Parameters,
-    towers::Towers,
-};
+use crate::{TrainingError, captions::UNSEEN_CARRIERS, manifest::Concept, towers::Towers};
 
 /// Pairs that one pass takes.
 const BATCH: usize = 256;
@@ -40,23 +34,17 @@ pub struct StyleRecall {
     pub languages: BTreeMap<String, f64>,
 }
 
-/// Evaluates the running weights on each held-out style.
+/// Evaluates towers on each held-out style, whose pixels are `[3, side, side]`.
 ///
 /// # Errors
 /// When the network fails.
 pub fn evaluate(
-    parameters: &mut Parameters,
-    network: &NetworkConfig,
-    specific_dim: usize,
+    towers: &Towers,
+    side: usize,
     tokenizer: &TextTokenizer,
     held_out: &BTreeMap<String, Vec<(Concept, Vec<f32>)>>,
+    device: &Device,
 ) -> Result<BTreeMap<String, StyleRecall>, TrainingError> {
-    let form = Form::Differentiable {
-        batch_statistics: false,
-    };
-    let towers = Towers::new(parameters, network, specific_dim, form)?;
-    let device = parameters.device();
-    let side = network.image.image_size();
     let encode_texts = |texts: &[String]| {
         encode(texts, |part| {
             let ids = part
@@ -132,7 +120,7 @@ fn translated_names<'a>(
 }
 
 /// Shared embeddings of all items, one pass per [`BATCH`].
-fn encode<T>(
+pub(crate) fn encode<T>(
     items: &[T],
     pass: impl Fn(&[T]) -> Result<Tensor, TrainingError>,
 ) -> Result<Vec<Embedding>, TrainingError> {

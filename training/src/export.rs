@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use candle_core::Tensor;
-use encoders::{Card, Export, Filter, Normalization, PreprocessConfig, Stored};
+use encoders::{Card, Export, Stored};
 
 use crate::{TrainingError, fit::Run, tokenizer};
 
@@ -14,15 +14,6 @@ use crate::{TrainingError, fit::Run, tokenizer};
 pub fn export(run: &Run, card: Card, stored: Stored, folder: &Path) -> Result<(), TrainingError> {
     let context = run.network.text.context_length;
     let words = tokenizer::load(&run.tokenizer, Path::new("tokenizer.json"), context)?;
-    let side = u32::try_from(run.network.image.image_size())
-        .ok()
-        .and_then(std::num::NonZeroU32::new);
-    let Some(side) = side else {
-        return Err(TrainingError::Value {
-            key: "model.image.image_size",
-            expected: "at least 1",
-        });
-    };
     let settled = run.parameters.settled()?;
     let tensors: Vec<(&str, Tensor)> = settled
         .all()
@@ -30,8 +21,7 @@ pub fn export(run: &Run, card: Card, stored: Stored, folder: &Path) -> Result<()
         .collect();
     let export = Export {
         network: &run.network,
-        // As the loader shows pictures: squashed to the square, levels from -1 to 1.
-        preprocess: &PreprocessConfig::squash(side, Filter::Bicubic, Normalization::HALF),
+        preprocess: &run.preprocess,
         tokenizer: &run.tokenizer,
         start: words.id(tokenizer::START).unwrap_or_default(),
         tensors,

@@ -3,20 +3,23 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
 
 use candle_core::{DType, Device, Tensor};
-use encoders::nn::{Form, NetworkConfig};
+use encoders::{
+    Filter, Normalization, PreprocessConfig, TextTokenizer,
+    nn::{Form, NetworkConfig},
+};
 use fs_err as fs;
+use pairs::Skipped;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
 use crate::{
     TrainingError,
-    augment::augment,
     checkpoint::{self, Checkpoint, Restored},
-    config::{AugmentConfig, RunConfig},
+    config::RunConfig,
+    data::{Data, Evaluation},
     evaluate::{StyleRecall, evaluate},
-    loader::{Batch, BatchSource, Loader},
-    manifest::{Concept, Dataset},
+    loader::{Batch, Batches, Loader},
     metrics::Metrics,
     objective::{
         MAX_LOGIT_SCALE,
@@ -54,6 +57,13 @@ pub struct StepReport {
     /// Recall by held-out style, where the step ended with an evaluation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_out: Option<BTreeMap<String, StyleRecall>>,
+    /// Recall on the validation pairs by name, where the step ended with an evaluation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation: Option<BTreeMap<String, f64>>,
+    /// Pictures that could not be read: others were seen in their places, or fewer where the step ended
+    /// with an evaluation.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<Skipped>,
 }
 
 /// A run that is under way.
@@ -64,11 +74,15 @@ pub struct Run {
     pub network: NetworkConfig,
     /// Contents of `tokenizer.json`.
     pub tokenizer: String,
+    /// What the image tower wants to see.
+    pub preprocess: PreprocessConfig,
+    config: RunConfig,
+    words: TextTokenizer,
     towers: Towers,
     optimizer: AdamW,
     memory: Option<TwoWay>,
-    source: Arc<BatchSource>,
-    held_out: BTreeMap<String, Vec<(Concept, Vec<f32>)>>,
+    source: Arc<dyn Batches>,
+    evaluation: Evaluation,
     step: usize,
 }
 
@@ -80,20 +94,18 @@ impl Run {
     /// and too little to train on.
     pub fn open(
         config: &RunConfig,
-        dataset: Dataset,
+        data: impl Into<Data>,
         folder: &Path,
         device: &Device,
     ) -> Result<Self, TrainingError> {
+        let data = data.into();
         let saved = Checkpoint::read(folder, config)?;
         // Token ids mean something to the weights of their own run only.
         let tokenizer = if let Some(saved) = &saved {
             saved.tokenizer.clone()
         } else {
-            let (concepts, batch) = (dataset.training.len(), config.optimizer.batch);
-            if concepts < batch {
-                return Err(TrainingError::TooFew { concepts, batch });
-            }
-            tokenizer::train(&dataset.training, config.model.text.vocabulary)?
+            data.check(config.optimizer.batch)?;
+            data.tokenizer(config.model.text.vocabulary)?
         };
         let context = config.model.text.context_length;
         let words = tokenizer::load(&tokenizer, &checkpoint::file(folder), context)?;
@@ -113,32 +125,22 @@ impl Run {
             memory,
             step,
         } = restored.unwrap_or_default();
-        let concepts = dataset.training;
-        let memory = memory_of(concepts.len(), memory, config, folder)?;
+        let memory = memory_of(data.items(), memory, config, folder)?;
         let side = network.image.image_size();
-        let held_out = dataset.held_out.into_iter().map(|(style, concepts)| {
-            let still = |c: Concept| {
-                let pixels = as_it_is(&c, side);
-                (c, pixels)
-            };
-            (style, concepts.into_iter().map(still).collect())
-        });
-        let held_out = held_out.collect();
-        let source = Arc::new(BatchSource {
-            concepts,
-            tokenizer: words,
-            config: config.clone(),
-            side,
-        });
+        let preprocess = squash(side)?;
+        let (source, evaluation) = data.divide(&words, &preprocess, side, config)?;
         Ok(Self {
             parameters,
             network,
             tokenizer,
+            preprocess,
+            config: config.clone(),
+            words,
             towers,
             optimizer,
             memory,
             source,
-            held_out,
+            evaluation,
             step,
         })
     }
@@ -158,26 +160,22 @@ impl Run {
         until: usize,
         observe: &mut dyn FnMut(&StepReport),
     ) -> Result<(), TrainingError> {
-        let config = self.source.config.clone();
+        let config = self.config.clone();
         let until = until.min(config.optimizer.steps);
         let loader = Loader::start(Arc::clone(&self.source), self.step);
         fs::create_dir_all(folder)?;
         let mut metrics = Metrics::open(folder, self.step)?;
         while self.step < until {
             let started = Instant::now();
-            let batch = loader.next(self.step)?;
+            let mut batch = loader.next(self.step)?;
             let mut report = self.one_step(&batch, &config)?;
+            report.skipped = std::mem::take(&mut batch.skipped);
             report.samples_per_second =
                 config.optimizer.batch as f64 / started.elapsed().as_secs_f64();
             let last = self.step == config.optimizer.steps;
-            if last || self.step.is_multiple_of(config.optimizer.evaluate_every) {
-                report.held_out = Some(evaluate(
-                    &mut self.parameters.settled()?,
-                    &self.network,
-                    self.source.config.model.specific_dim(),
-                    &self.source.tokenizer,
-                    &self.held_out,
-                )?);
+            let evaluated = last || self.step.is_multiple_of(config.optimizer.evaluate_every);
+            if evaluated {
+                self.evaluate(&mut report)?;
             }
             // Before the checkpoint: a line too many is dropped later, one too few is lost.
             metrics.write(&report)?;
@@ -192,10 +190,35 @@ impl Run {
                 };
                 checkpoint::save(folder, &state)?;
             }
-            if report.held_out.is_some() {
+            if evaluated {
                 plot::draw_run(folder, config.optimizer.steps)?;
             }
             observe(&report);
+        }
+        Ok(())
+    }
+
+    /// Adds to a report what the weights are worth.
+    fn evaluate(&self, report: &mut StepReport) -> Result<(), TrainingError> {
+        let mut settled = self.parameters.settled()?;
+        let specific_dim = self.config.model.specific_dim();
+        let form = Form::Differentiable {
+            batch_statistics: false,
+        };
+        let towers = Towers::new(&mut settled, &self.network, specific_dim, form)?;
+        let device = self.parameters.device();
+        match &self.evaluation {
+            Evaluation::Nothing => {}
+            Evaluation::HeldOut(held_out) => {
+                let side = self.network.image.image_size();
+                let found = evaluate(&towers, side, &self.words, held_out, device)?;
+                report.held_out = Some(found);
+            }
+            Evaluation::Pairs(validation) => {
+                let (found, skipped) = validation.measure(&towers, &self.words, device)?;
+                report.validation = Some(found);
+                report.skipped.extend(skipped);
+            }
         }
         Ok(())
     }
@@ -227,7 +250,7 @@ impl Run {
                     logits: &logits(&shared.image, &shared.text, of.log_scale)?,
                     positives: &of.positives.cross,
                     items: &batch.items,
-                    negatives: self.source.concepts.len() as f64 - 1.0,
+                    negatives: self.source.items() as f64 - 1.0,
                 };
                 // Apart from the streams of the batches, which count up.
                 let mut random = ChaCha8Rng::seed_from_u64(config.seed);
@@ -274,12 +297,14 @@ impl Run {
             learning_rate: rate,
             samples_per_second: 0.0,
             held_out: None,
+            validation: None,
+            skipped: Vec::new(),
         })
     }
 
     /// Shared and specific rows of all views, each tower in one pass.
     fn views(&self, batch: &Batch) -> Result<(Views, Option<Views>), TrainingError> {
-        let (n, side) = (batch.items.len(), self.source.side);
+        let (n, side) = (batch.items.len(), self.network.image.image_size());
         let device = self.parameters.device();
         let all = || std::iter::once(&batch.first).chain(&batch.second);
         let pixels = all().map(|view| Tensor::from_slice(&view.pixels, (n, 3, side, side), device));
@@ -335,13 +360,17 @@ fn memory_of(
     Ok(Some(memory))
 }
 
-/// The first picture of a concept on white, unvaried.
-fn as_it_is(concept: &Concept, side: usize) -> Vec<f32> {
-    let mut random = ChaCha8Rng::seed_from_u64(0);
-    concept
-        .pictures
-        .first()
-        .map_or_else(Vec::new, |(picture, _)| {
-            augment(picture, side, false, &AugmentConfig::STILL, &mut random)
-        })
+/// How pictures are shown to towers that are trained from nothing: squashed to the square, levels from
+/// -1 to 1.
+fn squash(side: usize) -> Result<PreprocessConfig, TrainingError> {
+    let side = u32::try_from(side).ok().and_then(std::num::NonZeroU32::new);
+    let side = side.ok_or(TrainingError::Value {
+        key: "model.image.image_size",
+        expected: "at least 1",
+    })?;
+    Ok(PreprocessConfig::squash(
+        side,
+        Filter::Bicubic,
+        Normalization::HALF,
+    ))
 }

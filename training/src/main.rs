@@ -1,16 +1,21 @@
 //! `diptych-train`: prepares training pictures, trains, exports model folders.
 #![allow(clippy::print_stdout)]
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use encoders::{Card, Place, Stored};
 use fs_err as fs;
 use indicatif::{ProgressBar, ProgressStyle};
+use pairs::Skipped;
 use training::{
     checkpoint,
     config::RunConfig,
+    data::Data,
     experiment,
     export::export,
     fit::Run,
@@ -169,11 +174,12 @@ fn main() -> anyhow::Result<()> {
 fn fit(config: &Path, run: &Path, until: Option<usize>, device: Place) -> anyhow::Result<()> {
     let device = device.open()?;
     let config = RunConfig::read(config)?;
-    let dataset = Dataset::read(&config.data).context("reading the training pictures")?;
-    let pictures: usize = dataset.training.iter().map(|c| c.pictures.len()).sum();
-    println!("{pictures} pictures of {} concepts", dataset.training.len());
-    let mut trainer = Run::open(&config, dataset, run, &device)?;
+    let data = Data::read(&config.data).context("reading the training pictures")?;
+    println!("{}", data.describe());
+    let mut trainer = Run::open(&config, data, run, &device)?;
     let until = until.unwrap_or(config.optimizer.steps);
+    // Each picture is named once, however often it comes.
+    let mut said = HashSet::new();
     let template = "{bar:30} {pos}/{len} {eta} left {msg}";
     let bar = ProgressBar::new(until as u64).with_style(ProgressStyle::with_template(template)?);
     bar.set_position(trainer.step() as u64);
@@ -182,8 +188,16 @@ fn fit(config: &Path, run: &Path, until: Option<usize>, device: Place) -> anyhow
         bar.set_position(report.step as u64);
         let rate = report.samples_per_second;
         bar.set_message(format!("loss {:.3}, {rate:.0} pairs/s", report.loss));
+        for Skipped { path, reason } in &report.skipped {
+            if said.insert(path.clone()) {
+                bar.println(format!("step {}: left out {path}: {reason}", report.step));
+            }
+        }
         for (style, recall) in report.held_out.iter().flatten() {
             bar.println(format!("step {} {style}: {recall:?}", report.step));
+        }
+        for (name, value) in report.validation.iter().flatten() {
+            bar.println(format!("step {} {name}: {value:.4}", report.step));
         }
     })?;
     bar.finish();

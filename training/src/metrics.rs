@@ -67,6 +67,8 @@ mod tests {
             learning_rate: 0.1,
             samples_per_second: 100.0,
             held_out: None,
+            validation: None,
+            skipped: Vec::new(),
         }
     }
 

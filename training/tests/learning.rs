@@ -53,13 +53,7 @@ fn vit() -> ImageSection {
 fn config(image: ImageSection, batch: usize, steps: usize) -> RunConfig {
     RunConfig {
         seed: 5,
-        data: DataConfig {
-            manifests: Vec::new(),
-            held_out: Vec::new(),
-            style_weights: BTreeMap::new(),
-            languages: Vec::new(),
-            skin_tone_weight: 1.0,
-        },
+        data: DataConfig::default(),
         objective: ObjectiveConfig::default(),
         model: ModelSection {
             name: "toy".into(),
@@ -102,6 +96,7 @@ fn config(image: ImageSection, batch: usize, steps: usize) -> RunConfig {
             gray_share: 0.0,
             erase_share: 0.0,
             mirror_share: 0.0,
+            crop: None,
         },
     }
 }

@@ -1,6 +1,9 @@
 //! Which values a run can work with.
 
-use super::{AugmentConfig, ImageSection, ModelSection, OptimizerConfig, RunConfig};
+use super::{
+    AugmentConfig, CaptionConfig, ImageSection, ModelSection, OptimizerConfig, RunConfig,
+    Validation,
+};
 use crate::{TrainingError, objective::gamma::GammaConfig, words::ENGLISH};
 
 /// The key, whether its value will do, and what it may hold.
@@ -51,6 +54,7 @@ pub fn check(config: &RunConfig) -> Result<(), TrainingError> {
         .chain(contrast(config.objective.contrast.as_ref()))
         .chain(optimizer(&config.optimizer))
         .chain(words)
+        .chain(pairs(config))
         .chain(languages(config))
         .chain(augment(&config.augment));
     for (key, holds, expected) in rules {
@@ -137,6 +141,72 @@ fn image(image: &ImageSection) -> Vec<Rule> {
             ),
         ],
     }
+}
+
+fn pairs(config: &RunConfig) -> Vec<Rule> {
+    let (data, augment) = (&config.data, &config.augment);
+    let of_pairs = !data.pairs.is_empty();
+    let still = AugmentConfig {
+        crop: augment.crop,
+        mirror_share: augment.mirror_share,
+        ..AugmentConfig::STILL
+    };
+    let whole_share =
+        |[smallest, largest]: [f32; 2]| smallest > 0.0 && smallest <= largest && largest <= 1.0;
+    let drawings_only = "left out where data.pairs is given: it is for manifests of drawings";
+    vec![
+        (
+            "data.pairs",
+            data.pairs.is_empty() != data.manifests.is_empty(),
+            "given, or data.manifests in its place",
+        ),
+        (
+            "data.validation",
+            match &data.validation {
+                None => true,
+                Some(Validation::Share(share)) => of_pairs && *share > 0.0 && *share < 1.0,
+                Some(Validation::Sources(sources)) => of_pairs && !sources.is_empty(),
+            },
+            "a share between 0 and 1 or sources of pairs, beside data.pairs",
+        ),
+        (
+            "data.unreadable_share",
+            is_share(data.unreadable_share),
+            SHARE,
+        ),
+        (
+            "data.held_out",
+            !of_pairs || data.held_out.is_empty(),
+            drawings_only,
+        ),
+        (
+            "data.style_weights",
+            !of_pairs || data.style_weights.is_empty(),
+            drawings_only,
+        ),
+        (
+            "data.languages",
+            !of_pairs || data.languages.is_empty(),
+            drawings_only,
+        ),
+        (
+            "captions",
+            !of_pairs || config.captions == CaptionConfig::default(),
+            drawings_only,
+        ),
+        (
+            "augment",
+            !of_pairs || *augment == still,
+            "crop and mirror_share alone where data.pairs is given",
+        ),
+        (
+            "augment.crop",
+            augment
+                .crop
+                .is_none_or(|crop| of_pairs && whole_share(crop)),
+            "two shares of the area above 0, the smaller first, beside data.pairs",
+        ),
+    ]
 }
 
 fn languages(config: &RunConfig) -> Vec<Rule> {
@@ -313,6 +383,26 @@ mod tests {
             ("augment.gray_share", "gray_share = 0.05", "-0.05"),
             ("augment.erase_share", "erase_share = 0.15", "2.0"),
             ("augment.mirror_share", "mirror_share = 0.3", "3.0"),
+            (
+                "augment.crop",
+                "mirror_share = 0.3",
+                "0.3\ncrop = [0.5, 1.0]",
+            ),
+            (
+                "data.pairs",
+                "skin_tone_weight = 0.3",
+                "0.3\npairs = \"a.csv\"",
+            ),
+            (
+                "data.validation",
+                "skin_tone_weight = 0.3",
+                "0.3\nvalidation = 0.1",
+            ),
+            (
+                "data.unreadable_share",
+                "skin_tone_weight = 0.3",
+                "0.3\nunreadable_share = 2.0",
+            ),
         ] {
             is_refused(MINI, key, line, bad);
         }
@@ -333,6 +423,46 @@ mod tests {
             ),
         ] {
             is_refused(&vit, key, line, bad);
+        }
+    }
+
+    #[test]
+    fn a_run_on_pairs_takes_nothing_that_is_for_drawings() {
+        let from = MINI.find("[data]").expect("a section");
+        let to = MINI.find("[model]").expect("a section");
+        let until = MINI.find("[captions]").expect("a section");
+        let data = "[data]\npairs = [\"a.csv\"]\nvalidation = 0.1\n";
+        let augment = "[augment]\ncrop = [0.5, 1.0]\n";
+        let good = [&MINI[..from], data, &MINI[to..until], augment].concat();
+        check(&parsed(&good)).expect("all that pairs need");
+        for (key, line, bad) in [
+            ("data.validation", "validation = 0.1", "1.0"),
+            ("data.validation", "validation = 0.1", "[]"),
+            (
+                "data.held_out",
+                "validation = 0.1",
+                "0.1\nheld_out = [\"x\"]",
+            ),
+            (
+                "data.languages",
+                "validation = 0.1",
+                "0.1\nlanguages = [\"de\"]",
+            ),
+            (
+                "data.style_weights",
+                "validation = 0.1",
+                "0.1\nstyle_weights = { a = 1.0 }",
+            ),
+            ("augment.crop", "crop = [0.5, 1.0]", "[0.0, 1.0]"),
+            ("augment.crop", "crop = [0.5, 1.0]", "[0.5, 1.1]"),
+            ("augment", "crop = [0.5, 1.0]", "[0.5, 1.0]\nrotation = 3.0"),
+            (
+                "captions",
+                "crop = [0.5, 1.0]",
+                "[0.5, 1.0]\n[captions]\ncarrier_share = 0.5",
+            ),
+        ] {
+            is_refused(&good, key, line, bad);
         }
     }
 
