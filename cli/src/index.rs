@@ -125,7 +125,7 @@ fn look(
     match prepare(path, known, model) {
         Ok(looked_at) => looked_at,
         Err(error) => (
-            Outcome::Failed(Failure::new(path.display(), error.as_ref())),
+            Outcome::Failed(Failure::new(&path.display(), error.as_ref())),
             None,
         ),
     }

@@ -35,7 +35,7 @@ pub struct Failure {
 
 impl Failure {
     /// `path` cannot be used because of `error`.
-    pub fn new(path: impl ToString, error: &(dyn std::error::Error + 'static)) -> Self {
+    pub fn new(path: &impl ToString, error: &(dyn std::error::Error + 'static)) -> Self {
         Self {
             path: path.to_string(),
             reason: output::chain(error),
@@ -101,7 +101,7 @@ pub fn find(paths: &[PathBuf]) -> Result<Found> {
                 Err(error) => {
                     let path = error.path().unwrap_or(&root).to_owned();
                     found.lost.extend(lost_target(&path));
-                    found.failures.push(Failure::new(path.display(), &error));
+                    found.failures.push(Failure::new(&path.display(), &error));
                 }
             }
         }
@@ -144,7 +144,7 @@ fn consider(
                 files.insert(path.clone());
                 return Some(path);
             }
-            Err(error) => failures.push(Failure::new(path.display(), &error)),
+            Err(error) => failures.push(Failure::new(&path.display(), &error)),
         }
     }
     None

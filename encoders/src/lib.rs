@@ -12,6 +12,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod base;
 mod builtin;
 mod check;
 mod complement;
@@ -36,6 +37,7 @@ mod tokenize;
 mod towers;
 mod weights;
 
+pub use base::Base;
 pub use check::{CheckRow, check, check_builtin, has_probes, wants_probes, write_probes};
 pub use error::{ModelError, PictureError};
 pub use folder::{Card, Export, Stored};

@@ -22,7 +22,7 @@ pub(crate) fn read(root: &Path, list: &mut List) {
             Ok(_) => {}
             Err(error) => {
                 let path = error.path().unwrap_or(root).display().to_string();
-                list.skip(path, error.to_string());
+                list.skip(&path, error.to_string());
             }
         }
     }
@@ -32,22 +32,22 @@ pub(crate) fn read(root: &Path, list: &mut List) {
         alone.remove(&text);
         if !texts.contains(&text) {
             let reason = "a picture without a caption: there is no .txt beside it";
-            list.skip(picture.display(), reason);
+            list.skip(&picture.display(), reason);
             continue;
         }
         match fs_err::read_to_string(&text) {
             Ok(words) if words.trim().is_empty() => {
-                list.skip(text.display(), "there is no caption in it");
+                list.skip(&text.display(), "there is no caption in it");
             }
             Ok(words) => {
                 let id = relative(&picture, root);
                 captions(&words).for_each(|caption| list.add_file(picture.clone(), &id, caption));
             }
-            Err(error) => list.skip(text.display(), error.to_string()),
+            Err(error) => list.skip(&text.display(), error.to_string()),
         }
     }
     for text in alone {
-        list.skip(text.display(), "a caption without a picture");
+        list.skip(&text.display(), "a caption without a picture");
     }
 }
 

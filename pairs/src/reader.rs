@@ -164,7 +164,7 @@ impl List {
         self.pairs.pictures.push(picture);
     }
 
-    pub(crate) fn skip(&mut self, path: impl ToString, reason: impl Into<String>) {
+    pub(crate) fn skip(&mut self, path: &impl ToString, reason: impl Into<String>) {
         self.pairs.skipped.push(Skipped {
             path: path.to_string(),
             reason: reason.into(),

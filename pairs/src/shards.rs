@@ -37,7 +37,7 @@ pub(crate) fn read(path: &Path, source: &Source, list: &mut List) -> Result<(), 
     let mut samples = Samples::default();
     // What is whole before the damage is used.
     if let Err(error) = walk(file, length, source, &mut samples) {
-        list.skip(path.display(), format!("ends early: {error}"));
+        list.skip(&path.display(), format!("ends early: {error}"));
     }
     let stem = path.file_name().unwrap_or_default().to_string_lossy();
     for (key, sample) in samples.order.into_iter().zip(samples.all) {
@@ -57,10 +57,10 @@ pub(crate) fn read(path: &Path, source: &Source, list: &mut List) -> Result<(), 
                 id: format!("{stem}/{key}").into(),
                 captions,
             }),
-            Sample { picture: None, .. } => list.skip(at(), "a caption without a picture"),
+            Sample { picture: None, .. } => list.skip(&at(), "a caption without a picture"),
             Sample { problem, .. } => {
                 let none = "a picture without a caption: there is no .txt and no .json of its name";
-                list.skip(at(), problem.unwrap_or_else(|| none.to_owned()));
+                list.skip(&at(), problem.unwrap_or_else(|| none.to_owned()));
             }
         }
     }
@@ -76,15 +76,13 @@ struct Samples {
 
 impl Samples {
     fn of(&mut self, key: &str) -> &mut Sample {
-        let place = match self.places.get(key) {
-            Some(place) => *place,
-            None => {
-                self.places.insert(key.to_owned(), self.all.len());
-                self.order.push(key.to_owned());
-                self.all.push(Sample::default());
-                self.all.len() - 1
-            }
-        };
+        let known = self.places.get(key).copied();
+        let place = known.unwrap_or_else(|| {
+            self.places.insert(key.to_owned(), self.all.len());
+            self.order.push(key.to_owned());
+            self.all.push(Sample::default());
+            self.all.len() - 1
+        });
         &mut self.all[place]
     }
 }

@@ -1,6 +1,7 @@
 //! What a training run is told, as one TOML file.
 
 mod check;
+mod data;
 mod sources;
 
 use std::path::{Path, PathBuf};
@@ -10,9 +11,9 @@ use encoders::nn::{
     VitConfig,
 };
 use fs_err as fs;
-use pairs::Source;
 use serde::{Deserialize, Serialize};
 
+pub use data::DataConfig;
 pub use sources::Validation;
 
 use crate::{
@@ -35,6 +36,9 @@ pub struct RunConfig {
     pub objective: ObjectiveConfig,
     /// Steps and learning rates.
     pub optimizer: OptimizerConfig,
+    /// When to stop early; never where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<StopConfig>,
     /// How captions are worded; as names alone where nothing is said. Those of pairs are as they are.
     #[serde(default)]
     pub captions: CaptionConfig,
@@ -43,73 +47,13 @@ pub struct RunConfig {
     pub augment: AugmentConfig,
 }
 
-/// Pictures and their words: manifests of drawings, or pairs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DataConfig {
-    /// Pairs of pictures and captions, in place of manifests (docs/training.md).
-    #[serde(
-        default,
-        deserialize_with = "sources::sources",
-        skip_serializing_if = "Vec::is_empty"
-    )]
-    pub pairs: Vec<Source>,
-    /// What a run on pairs is evaluated on; nothing where nothing is said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub validation: Option<Validation>,
-    /// A run on pairs stops once more than this share of its pictures surely cannot be read.
-    #[serde(
-        default = "DataConfig::unreadable_share",
-        skip_serializing_if = "DataConfig::is_usual"
-    )]
-    pub unreadable_share: f64,
-    /// Manifests (JSON lines); picture paths in them are relative to the manifest.
-    #[serde(default)]
-    pub manifests: Vec<PathBuf>,
-    /// Styles that are kept out of training and evaluated on.
-    #[serde(default)]
-    pub held_out: Vec<String>,
-    /// How often pictures of a style are drawn, relative to 1 for styles that are not named.
-    #[serde(default)]
-    pub style_weights: std::collections::BTreeMap<String, f64>,
-    /// Languages besides English whose words are taken from the `words.jsonl` beside the manifests:
-    /// for the tokenizer, the captions and the evaluation.
-    #[serde(default)]
-    pub languages: Vec<String>,
-    /// How often a concept with a skin tone is drawn, relative to 1 for the others.
-    #[serde(default = "one")]
-    pub skin_tone_weight: f64,
-}
-
 fn one() -> f64 {
     1.0
 }
 
-impl DataConfig {
-    /// One picture in twenty: collections from the web lose that many, more is a wrong path.
-    fn unreadable_share() -> f64 {
-        0.05
-    }
-
-    fn is_usual(share: &f64) -> bool {
-        share.to_bits() == Self::unreadable_share().to_bits()
-    }
-}
-
-impl Default for DataConfig {
-    /// No data.
-    fn default() -> Self {
-        Self {
-            pairs: Vec::new(),
-            validation: None,
-            unreadable_share: Self::unreadable_share(),
-            manifests: Vec::new(),
-            held_out: Vec::new(),
-            style_weights: std::collections::BTreeMap::new(),
-            languages: Vec::new(),
-            skin_tone_weight: one(),
-        }
-    }
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_one(x: &f64) -> bool {
+    x.to_bits() == one().to_bits()
 }
 
 /// Sizes of the two towers.
@@ -118,15 +62,52 @@ impl Default for DataConfig {
 pub struct ModelSection {
     /// Name in the model folder.
     pub name: String,
-    /// Elements of a shared embedding.
-    pub dim: usize,
-    /// Whether there are trained specific embeddings, of as many elements.
+    /// Whether there are trained specific embeddings, of as many elements as shared ones.
     #[serde(default)]
     pub specific: bool,
-    /// The image tower.
-    pub image: ImageSection,
-    /// The text tower.
-    pub text: TextSection,
+    /// The model folder that the run begins with, in place of sizes; `builtin` is the built-in model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<PathBuf>,
+    /// What of it stands still: `image`, `text`, or names of tensors, in which `*` stands for anything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub freeze: Vec<String>,
+    /// Factor on the learning rate for each layer above a tensor in its tower.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub layer_decay: f64,
+    /// Low-rank adapters in place of moving weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
+    /// Elements of a shared embedding, of a model that is trained from nothing.
+    #[serde(default)]
+    pub dim: usize,
+    /// Its image tower.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageSection>,
+    /// Its text tower.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<TextSection>,
+}
+
+/// Low-rank adapters of attention (Hu et al. 2021).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoraConfig {
+    /// Rows of `A`.
+    pub rank: usize,
+    /// `alpha / rank` is the factor on `B A`.
+    pub alpha: f64,
+    /// Which maps: of `q_proj`, `k_proj`, `v_proj`, `out_proj`.
+    #[serde(default = "LoraConfig::all")]
+    pub targets: Vec<String>,
+}
+
+impl LoraConfig {
+    /// The four maps of attention.
+    pub fn all() -> Vec<String> {
+        ["q_proj", "k_proj", "v_proj", "out_proj"]
+            .map(str::to_owned)
+            .to_vec()
+    }
 }
 
 /// The image tower.
@@ -219,10 +200,34 @@ pub struct OptimizerConfig {
     /// the last thousand steps; evaluated and exported are the averages then. 0 leaves them out.
     #[serde(default)]
     pub average: f64,
+    /// Passes that a batch goes through the towers in, one part after the other: memory is that of a part,
+    /// the gradient that of the whole batch (`GradCache`: Gao et al. 2021).
+    #[serde(default = "once", skip_serializing_if = "is_once")]
+    pub accumulate: usize,
     /// Steps between checkpoints.
     pub checkpoint_every: usize,
     /// Steps between evaluations on the held-out styles.
     pub evaluate_every: usize,
+}
+
+/// When a run stops early.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StopConfig {
+    /// What has to rise: a figure of the validation pairs such as `image_retrieval_recall@10`, or of a
+    /// held-out style, such as `fxemoji.recall_at_10`.
+    pub metric: String,
+    /// Evaluations without a better one after which it stops.
+    pub patience: usize,
+}
+
+fn once() -> usize {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_once(passes: &usize) -> bool {
+    *passes == once()
 }
 
 /// How captions are worded.
@@ -301,19 +306,41 @@ impl RunConfig {
                 file: file.to_owned(),
                 source,
             })?;
-        check::check(&config)?;
+        config.check()?;
         Ok(config)
+    }
+
+    /// Refuses values that would stop or spoil the run.
+    ///
+    /// # Errors
+    /// When a value is out of range; the message names its key.
+    pub fn check(&self) -> Result<(), TrainingError> {
+        check::check(self)
     }
 }
 
 impl ModelSection {
-    /// Elements of a trained specific embedding; 0 where there is none.
-    pub fn specific_dim(&self) -> usize {
-        if self.specific { self.dim } else { 0 }
+    /// The towers of a model that is trained from nothing.
+    ///
+    /// # Errors
+    /// When one is missing.
+    pub fn towers(&self) -> Result<(&ImageSection, &TextSection), TrainingError> {
+        let missing = |key: &'static str| TrainingError::Value {
+            key,
+            expected: "given, or model.from in its place",
+        };
+        let image = self.image.as_ref().ok_or_else(|| missing("model.image"))?;
+        let text = self.text.as_ref().ok_or_else(|| missing("model.text"))?;
+        Ok((image, text))
     }
 
-    /// The sizes as the networks want them, for a tokenizer whose end-of-text id is `end`.
-    pub fn network(&self, vocabulary: usize, end: u32) -> NetworkConfig {
+    /// The sizes of a model that is trained from nothing as the networks want them, for a tokenizer
+    /// whose end-of-text id is `end`.
+    ///
+    /// # Errors
+    /// When a tower is missing.
+    pub fn network(&self, vocabulary: usize, end: u32) -> Result<NetworkConfig, TrainingError> {
+        let (image, words) = self.towers()?;
         let transformer = |width: usize, layers: usize, heads: usize| TransformerConfig {
             width,
             mlp_width: 4 * width,
@@ -322,7 +349,7 @@ impl ModelSection {
             activation: Activation::QuickGelu,
             layer_norm_eps: 1e-5,
         };
-        let image = match &self.image {
+        let image = match image {
             ImageSection::Residual {
                 image_size,
                 stem,
@@ -350,17 +377,17 @@ impl ModelSection {
         };
         let text = TextConfig {
             vocabulary,
-            context_length: self.text.context_length,
+            context_length: words.context_length,
             pooling: Pooling::FirstOf(end),
             causal: true,
             projection_bias: false,
-            transformer: transformer(self.text.width, self.text.layers, self.text.heads),
+            transformer: transformer(words.width, words.layers, words.heads),
         };
-        NetworkConfig {
+        Ok(NetworkConfig {
             dim: self.dim,
             text,
             image,
             logit_bias: false,
-        }
+        })
     }
 }

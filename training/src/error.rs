@@ -84,6 +84,35 @@ pub enum TrainingError {
         /// Number needed.
         batch: usize,
     },
+    /// A step would take more memory than is free.
+    #[error("a step takes about {estimate}, {} are free: {lower}; --ignore-memory goes on nevertheless", crate::memory::amount(*free))]
+    Memory {
+        /// What it takes.
+        estimate: crate::memory::Estimate,
+        /// What there is, in bytes.
+        free: u64,
+        /// What to lower.
+        lower: &'static str,
+    },
+    /// A device has no memory left.
+    #[error(
+        "step {step} takes more memory than the device has: raise optimizer.accumulate, which changes no result, or lower optimizer.batch; the last checkpoint is intact"
+    )]
+    OutOfMemory {
+        /// Number of the step.
+        step: usize,
+        /// What the device said.
+        #[source]
+        source: Box<TrainingError>,
+    },
+    /// A key of a configuration does not fit the model or the data.
+    #[error("`{key}`: {problem}")]
+    Tuning {
+        /// Dotted path of the key.
+        key: &'static str,
+        /// What is wrong and what to do.
+        problem: String,
+    },
     /// Pairs cannot be read.
     #[error(transparent)]
     Pairs(#[from] pairs::PairsError),

@@ -2,23 +2,29 @@
 
 use std::path::Path;
 
-use candle_core::Tensor;
 use encoders::{Card, Export, Stored};
 
 use crate::{TrainingError, fit::Run, tokenizer};
 
-/// Writes the weights and the tokenizer of a run, and `card`, as a model folder.
+/// Writes the weights and the tokenizer of a run, and `card`, as a model folder: for a run that began with
+/// a folder, of the form of that one, with adapters added to what they adapt.
 ///
 /// # Errors
 /// When a file cannot be written.
 pub fn export(run: &Run, card: Card, stored: Stored, folder: &Path) -> Result<(), TrainingError> {
+    let settled = run.parameters.settled()?;
+    let tensors = settled.merged()?;
+    if let Some(base) = &run.base {
+        let of_base = base.card();
+        let mut card = card;
+        card.license = card.license.or_else(|| of_base.license.clone());
+        if card.languages.is_empty() {
+            card.languages.clone_from(&of_base.languages);
+        }
+        return Ok(base.write(&tensors, stored, &card, folder)?);
+    }
     let context = run.network.text.context_length;
     let words = tokenizer::load(&run.tokenizer, Path::new("tokenizer.json"), context)?;
-    let settled = run.parameters.settled()?;
-    let tensors: Vec<(&str, Tensor)> = settled
-        .all()
-        .map(|(name, var)| (name, var.as_tensor().clone()))
-        .collect();
     let export = Export {
         network: &run.network,
         preprocess: &run.preprocess,

@@ -56,7 +56,7 @@ impl AdamW {
             let rate = if name == "logit_scale" {
                 rate * config.logit_scale_factor
             } else {
-                rate
+                rate * parameters.rate(name)
             };
             // Gains, biases and the scale keep their length (as in Radford et al. 2021).
             let decay = if var.rank() >= 2 {
@@ -139,6 +139,7 @@ mod tests {
             weight_decay: 0.5,
             clip,
             average: 0.0,
+            accumulate: 1,
             checkpoint_every: 1,
             evaluate_every: 1,
         }

@@ -8,7 +8,7 @@ use encoders::RgbaPicture;
 use fs_err as fs;
 use training::{
     checkpoint,
-    config::RunConfig,
+    config::{ImageSection, RunConfig, StopConfig},
     data::Data,
     fit::{Run, StepReport},
 };
@@ -194,5 +194,49 @@ fn pairs_of_shards_are_learned_and_both_ways_of_search_find_them() {
             found[&format!("{way}_retrieval_recall@10")] > 0.95,
             "{found:?}"
         );
+    }
+}
+
+/// A run that does not learn: the first evaluation is the best one, and the second brings nothing better.
+#[test]
+fn a_run_stops_when_nothing_better_comes_and_keeps_the_best_interrupted_or_not() {
+    let data = tempfile::tempdir().expect("data");
+    shards(data.path());
+    let mut config = config(data.path(), 20);
+    // Without statistics that move by themselves.
+    config.model.image = Some(ImageSection::Vit {
+        image_size: 16,
+        patch_size: 4,
+        width: 24,
+        layers: 1,
+        heads: 2,
+    });
+    config.optimizer.learning_rate = 1e-12;
+    config.optimizer.evaluate_every = 2;
+    config.stop = Some(StopConfig {
+        metric: "text_retrieval_recall@5".to_owned(),
+        patience: 2,
+    });
+    let (whole, parts) = (
+        tempfile::tempdir().expect("one"),
+        tempfile::tempdir().expect("two"),
+    );
+    let steps = |folder: &Path, until: usize| {
+        let pairs = Data::read(&config.data).expect("reads");
+        let mut run = Run::open(&config, pairs, folder, &Device::Cpu).expect("opens");
+        let best = run.train(folder, until, &mut |_| ()).expect("trains");
+        (run.step(), best.expect("an evaluation"))
+    };
+    let (step, best) = steps(whole.path(), 20);
+    assert_eq!((step, best.step, best.stopped), (6, 2, true), "{best:?}");
+    let (step, best) = steps(parts.path(), 5);
+    assert_eq!((step, best.stopped), (5, false), "{best:?}");
+    for _ in 0..2 {
+        let (step, best) = steps(parts.path(), 20);
+        assert_eq!((step, best.step, best.stopped), (6, 2, true), "{best:?}");
+    }
+    for folder in [whole.path(), parts.path()] {
+        let best = Run::best(&config, folder, &Device::Cpu).expect("opens");
+        assert_eq!(best.step(), 2);
     }
 }

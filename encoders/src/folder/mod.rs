@@ -9,6 +9,7 @@
 mod config;
 mod open_clip;
 mod readme;
+mod rewrite;
 mod siglip;
 mod small;
 mod source;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use embedding::Fingerprint;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use rewrite::rewrite;
 pub(crate) use small::SmallFiles;
 pub(crate) use source::FolderSource;
 use tokenizer::Rules;

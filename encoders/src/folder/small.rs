@@ -5,8 +5,8 @@ use std::path::Path;
 use fs_err as fs;
 
 use super::{
-    CARD, CONFIG, Layout, OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, PREPROCESSOR, README, SUPPORTED,
-    TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, readme,
+    CARD, CONFIG, Files, Layout, OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, PREPROCESSOR, README,
+    SUPPORTED, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS, readme,
 };
 use crate::ModelError;
 
@@ -23,6 +23,20 @@ pub(crate) struct SmallFiles {
 }
 
 impl SmallFiles {
+    /// Of files in memory.
+    pub(crate) fn of(files: &Files<'_>) -> Self {
+        let owned = |contents: Option<&[u8]>| contents.map(<[u8]>::to_vec);
+        Self {
+            layout: files.layout,
+            config: files.config.to_vec(),
+            preprocessor: files.preprocessor.to_vec(),
+            tokenizer: files.tokenizer.to_vec(),
+            tokenizer_config: owned(files.tokenizer_config),
+            card: owned(files.card),
+            readme: owned(files.readme),
+        }
+    }
+
     pub(crate) fn read(folder: &Path) -> Result<Self, ModelError> {
         fs::metadata(folder)?;
         let has = |name: &str| folder.join(name).is_file();

@@ -20,6 +20,28 @@ pub enum Stored {
     F16,
 }
 
+impl Stored {
+    pub(super) fn kind(self) -> Dtype {
+        match self {
+            Self::F32 => Dtype::F32,
+            Self::F16 => Dtype::F16,
+        }
+    }
+
+    /// The elements of a tensor, in its order.
+    pub(super) fn bytes(self, tensor: &Tensor) -> Result<Vec<u8>, ModelError> {
+        let values = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+        let values = values.flatten_all()?.to_vec1::<f32>()?;
+        Ok(match self {
+            Self::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Self::F16 => {
+                let halves = values.iter().map(|x| f16::from_f32(*x));
+                halves.flat_map(f16::to_le_bytes).collect()
+            }
+        })
+    }
+}
+
 /// A trained model, ready to be written.
 pub struct Export<'a> {
     /// Sizes of the towers.
@@ -58,21 +80,10 @@ impl Export<'_> {
         fs::create_dir_all(folder)?;
         let mut stored = Vec::new();
         for (name, tensor) in &self.tensors {
-            let values = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
-            let values = values.flatten_all()?.to_vec1::<f32>()?;
-            let bytes: Vec<u8> = match self.stored {
-                Stored::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
-                Stored::F16 => values
-                    .iter()
-                    .flat_map(|x| f16::from_f32(*x).to_le_bytes())
-                    .collect(),
-            };
+            let bytes = self.stored.bytes(tensor)?;
             stored.push((*name, tensor.dims().to_vec(), bytes));
         }
-        let kind = match self.stored {
-            Stored::F32 => Dtype::F32,
-            Stored::F16 => Dtype::F16,
-        };
+        let kind = self.stored.kind();
         let file = folder.join(WEIGHTS);
         let weights = |source: safetensors::SafeTensorError| ModelError::Weights {
             file: file.clone(),

@@ -58,6 +58,11 @@ impl<'a> FileSource<'a> {
         self.tensors.tensor(name).ok().map(|t| t.shape().to_vec())
     }
 
+    /// Every tensor as it is in the file.
+    pub(crate) fn views(&self) -> impl Iterator<Item = (&str, TensorView<'_>)> {
+        self.tensors.iter()
+    }
+
     /// Number of learned elements in the whole file: those of floats that are no running statistics.
     pub fn parameters(&self) -> usize {
         let learned = |name: &str, kind| {

@@ -1,10 +1,10 @@
 //! Which values a run can work with.
 
 use super::{
-    AugmentConfig, CaptionConfig, ImageSection, ModelSection, OptimizerConfig, RunConfig,
-    Validation,
+    AugmentConfig, CaptionConfig, ImageSection, LoraConfig, ModelSection, OptimizerConfig,
+    RunConfig, Validation,
 };
-use crate::{TrainingError, objective::gamma::GammaConfig, words::ENGLISH};
+use crate::{TrainingError, objective::gamma::GammaConfig, pairs::validate, words::ENGLISH};
 
 /// The key, whether its value will do, and what it may hold.
 type Rule = (&'static str, bool, &'static str);
@@ -48,13 +48,13 @@ pub fn check(config: &RunConfig) -> Result<(), TrainingError> {
         config.model.specific || !separates,
         "true where objective.latent.separation is above 0",
     );
-    let rules = model(&config.model).into_iter().chain([specific]);
+    let rules = model(&config.model)?.into_iter().chain([specific]);
     let rules = rules
-        .chain(image(&config.model.image))
         .chain(contrast(config.objective.contrast.as_ref()))
         .chain(optimizer(&config.optimizer))
         .chain(words)
         .chain(pairs(config))
+        .chain(stop(config))
         .chain(languages(config))
         .chain(augment(&config.augment));
     for (key, holds, expected) in rules {
@@ -78,9 +78,45 @@ fn are_heads_of(width: usize, heads: usize) -> bool {
     heads > 0 && width.is_multiple_of(heads)
 }
 
-fn model(m: &ModelSection) -> Vec<Rule> {
-    let text = &m.text;
-    vec![
+fn model(m: &ModelSection) -> Result<Vec<Rule>, TrainingError> {
+    if m.from.is_some() {
+        let of_folder = "left out where model.from is given: the folder says it";
+        let mut rules = vec![
+            ("model.dim", m.dim == 0, of_folder),
+            ("model.image", m.image.is_none(), of_folder),
+            ("model.text", m.text.is_none(), of_folder),
+            (
+                "model.layer_decay",
+                m.layer_decay > 0.0 && m.layer_decay <= 1.0,
+                "above 0, at most 1",
+            ),
+        ];
+        if let Some(lora) = &m.lora {
+            let all = LoraConfig::all();
+            rules.extend([
+                ("model.lora.rank", lora.rank > 0, AT_LEAST_1),
+                (
+                    "model.lora.alpha",
+                    lora.alpha.is_finite() && lora.alpha > 0.0,
+                    "a number above 0",
+                ),
+                (
+                    "model.lora.targets",
+                    !lora.targets.is_empty() && lora.targets.iter().all(|t| all.contains(t)),
+                    "some of q_proj, k_proj, v_proj and out_proj",
+                ),
+            ]);
+        }
+        return Ok(rules);
+    }
+    let (of_images, text) = m.towers()?;
+    let tuned = !m.freeze.is_empty() || m.lora.is_some() || m.layer_decay < 1.0;
+    let rules = vec![
+        (
+            "model.from",
+            !tuned,
+            "given where freeze, lora or layer_decay are",
+        ),
         ("model.dim", m.dim > 0, AT_LEAST_1),
         (
             "model.text.vocabulary",
@@ -99,7 +135,8 @@ fn model(m: &ModelSection) -> Vec<Rule> {
             are_heads_of(text.width, text.heads),
             "a divisor of model.text.width",
         ),
-    ]
+    ];
+    Ok(rules.into_iter().chain(image(of_images)).collect())
 }
 
 fn image(image: &ImageSection) -> Vec<Rule> {
@@ -209,6 +246,38 @@ fn pairs(config: &RunConfig) -> Vec<Rule> {
     ]
 }
 
+fn stop(config: &RunConfig) -> Vec<Rule> {
+    let Some(stop) = &config.stop else {
+        return Vec::new();
+    };
+    let data = &config.data;
+    let is_measured = if data.pairs.is_empty() {
+        let known = [
+            "recall_at_1",
+            "recall_at_10",
+            "base_recall_at_10",
+            "base_carrier_recall_at_10",
+            "keyword_hit_at_10",
+        ];
+        let parts = stop.metric.rsplit_once('.');
+        parts.is_some_and(|(style, name)| {
+            data.held_out.iter().any(|s| s == style) && known.contains(&name)
+        })
+    } else {
+        let known = validate::names();
+        data.validation.is_some() && known.contains(&stop.metric)
+    };
+    vec![
+        (
+            "stop.metric",
+            is_measured,
+            "a figure such as image_retrieval_recall@10 where there is data.validation, or such as \
+             STYLE.recall_at_10 of a style of data.held_out",
+        ),
+        ("stop.patience", stop.patience > 0, AT_LEAST_1),
+    ]
+}
+
 fn languages(config: &RunConfig) -> Vec<Rule> {
     let languages = &config.data.languages;
     let share = config.captions.translated_share;
@@ -244,6 +313,11 @@ fn contrast(config: Option<&GammaConfig>) -> Vec<Rule> {
 fn optimizer(o: &OptimizerConfig) -> Vec<Rule> {
     vec![
         ("optimizer.batch", o.batch >= 2, "at least 2"),
+        (
+            "optimizer.accumulate",
+            o.accumulate > 0 && o.batch.is_multiple_of(o.accumulate),
+            "a divisor of optimizer.batch",
+        ),
         (
             "optimizer.average",
             (0.0..1.0).contains(&o.average),
@@ -321,6 +395,17 @@ mod tests {
         let second = include_str!("../../recipes/mini/mini-2.toml");
         check(&parsed(second)).expect("the recipe of the second version");
         check(&parsed(&vit())).expect("the other tower");
+    }
+
+    #[test]
+    fn the_example_of_the_docs_will_do() {
+        let docs = include_str!("../../../docs/training.md");
+        let from = docs.find("```toml\nseed = 1").expect("an example");
+        let example = &docs[from + "```toml\n".len()..];
+        let example = &example[..example.find("```").expect("its end")];
+        let config = parsed(example);
+        check(&config).expect("what is pasted works");
+        assert!(config.stop.is_some() && config.model.from.is_some());
     }
 
     #[test]
@@ -463,6 +548,54 @@ mod tests {
             ),
         ] {
             is_refused(&good, key, line, bad);
+        }
+    }
+
+    #[test]
+    fn a_run_that_begins_with_a_folder_takes_no_sizes_and_one_from_nothing_no_tuning() {
+        let from = MINI.find("[model]").expect("a section");
+        let to = MINI.find("[optimizer]").expect("a section");
+        let model = "[model]\nname = \"x\"\nfrom = \"clip\"\nfreeze = [\"image\"]\nlayer_decay = 0.8\n\
+                     lora = { rank = 4, alpha = 8.0, targets = [\"q_proj\"] }\n";
+        let good = [&MINI[..from], model, &MINI[to..]].concat();
+        check(&parsed(&good)).expect("a model that is tuned");
+        let lora = "lora = { rank = 4, alpha = 8.0, targets = [\"q_proj\"] }";
+        for (key, line, bad) in [
+            ("model.dim", "layer_decay = 0.8", "0.8\ndim = 3"),
+            ("model.layer_decay", "layer_decay = 0.8", "0.0"),
+            ("model.layer_decay", "layer_decay = 0.8", "1.1"),
+            ("model.lora.rank", lora, "{ rank = 0, alpha = 8.0 }"),
+            ("model.lora.alpha", lora, "{ rank = 4, alpha = -8.0 }"),
+            (
+                "model.lora.targets",
+                lora,
+                "{ rank = 4, alpha = 8.0, targets = [\"mlp\"] }",
+            ),
+        ] {
+            is_refused(&good, key, line, bad);
+        }
+        for bad in ["0.5", "1.0\nfreeze = [\"text\"]"] {
+            let bad = format!("128\nlayer_decay = {bad}");
+            is_refused(MINI, "model.from", "dim = 128", &bad);
+        }
+    }
+
+    #[test]
+    fn a_run_stops_by_a_figure_that_it_measures() {
+        let with = |metric: &str, patience: usize| {
+            let stop = format!("\n[stop]\nmetric = {metric:?}\npatience = {patience}\n");
+            let refused = check(&parsed(&format!("{MINI}{stop}"))).err();
+            refused.map(|e| e.to_string())
+        };
+        assert_eq!(with("fxemoji.recall_at_10", 3), None);
+        for (metric, patience, key) in [
+            ("fxemoji.recall_at_10", 0, "`stop.patience`"),
+            ("noto.recall_at_10", 3, "`stop.metric`"),
+            ("fxemoji.recall", 3, "`stop.metric`"),
+            ("image_retrieval_recall@10", 3, "`stop.metric`"),
+        ] {
+            let message = with(metric, patience).expect("is refused");
+            assert!(message.contains(key), "{metric}: {message}");
         }
     }
 

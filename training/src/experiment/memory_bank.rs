@@ -236,6 +236,7 @@ fn optimization(batch: usize) -> OptimizerConfig {
         weight_decay: 0.0,
         clip: f64::INFINITY,
         average: 0.0,
+        accumulate: 1,
         checkpoint_every: usize::MAX,
         evaluate_every: usize::MAX,
     }

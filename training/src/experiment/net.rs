@@ -70,6 +70,7 @@ pub(super) fn minimize(
         weight_decay: 0.0,
         clip: f64::INFINITY,
         average: 0.0,
+        accumulate: 1,
         checkpoint_every: steps,
         evaluate_every: steps,
     };

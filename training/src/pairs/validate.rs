@@ -93,6 +93,12 @@ impl Validation {
     }
 }
 
+/// Names of all recalls.
+pub fn names() -> Vec<String> {
+    let both = |k: usize| [image_retrieval_recall(k), text_retrieval_recall(k)];
+    KS.into_iter().flat_map(both).collect()
+}
+
 /// Recall both ways; `owners` are the pictures of the texts, in order.
 fn figures(images: &[Embedding], texts: &[Embedding], owners: &[usize]) -> BTreeMap<String, f64> {
     let mut of = vec![Vec::new(); images.len()];
