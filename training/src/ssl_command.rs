@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     export: Option<PathBuf>,
 }
 
-pub(crate) fn ssl(arguments: Arguments) -> anyhow::Result<()> {
+pub(crate) fn ssl(arguments: &Arguments) -> anyhow::Result<()> {
     let config = SslConfig::read(&arguments.config)?;
     let device = arguments.device.open()?;
     anyhow::ensure!(
@@ -67,7 +67,10 @@ pub(crate) fn ssl(arguments: Arguments) -> anyhow::Result<()> {
         println!("step {} written to {}", run.step(), folder.display());
         after
     } else {
-        last.map_or_else(|| run.measure(), Ok)?
+        match last {
+            Some(measured) => measured,
+            None => run.measure()?,
+        }
     };
     println!("{}", table(&before, &after));
     Ok(())

@@ -277,7 +277,9 @@ fn vit_folder(folder: &Path) -> PathBuf {
     let mut config: RunConfig =
         toml::from_str(&recipe.replace(&recipe[from..to], vit)).expect("parses");
     config.optimizer.batch = 4;
-    config.model.text.vocabulary = 600;
+    if let Some(text) = &mut config.model.text {
+        text.vocabulary = 600;
+    }
     let concept = |i: usize| Concept {
         key: format!("{i}"),
         name: format!("drawing {i}"),
@@ -309,7 +311,7 @@ fn a_vision_transformer_of_a_folder_is_adapted_too() {
     config.model.name = Some("ours".to_owned());
     let (run, reports) = train(&config, &folder.path().join("run"), 6);
     assert!(reports.iter().all(|r| r.anchor.is_some()));
-    let refused = run.export(&vit).err().expect("is refused").to_string();
+    let refused = run.export(&vit).expect_err("is refused").to_string();
     assert!(refused.contains("was read from"), "{refused}");
     let out = folder.path().join("model");
     run.export(&out).expect("exports");
@@ -322,6 +324,39 @@ fn a_vision_transformer_of_a_folder_is_adapted_too() {
     let texts = ["drawing 1".to_owned()];
     let texts = [&old, &new].map(|m| m.text().encode(&texts).expect("encodes"));
     assert_eq!(texts[0][0].shared.as_slice(), texts[1][0].shared.as_slice());
+}
+
+/// Those that `fit` does not take: of the sigmoid loss, in either form, and of pictures of another size
+/// than the positions were learned for.
+#[test]
+fn towers_of_every_form_but_naflex_are_adapted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let gallery = gallery(folder.path(), 12);
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/reference/data");
+    for name in ["siglip", "open_clip_custom", "clip_interpolated"] {
+        let from = data.join(name);
+        let config = config(folder.path(), &adapting(&gallery, Some(&from), 1.0));
+        let (run, _) = train(&config, &folder.path().join(name), 2);
+        let out = folder.path().join(format!("{name}-adapted"));
+        run.export(&out).expect("exports");
+        let [old, new] = [&from, &out].map(|folder| Model::load(folder).expect("loads"));
+        let texts = ["drawing 1".to_owned()];
+        let texts = [&old, &new].map(|m| m.text().encode(&texts).expect("encodes"));
+        let shared = texts.map(|rows| rows[0].shared.as_slice().to_vec());
+        assert_eq!(shared[0], shared[1], "{name}");
+        let picture = std::fs::read(gallery.join("stripes/001.png")).expect("is there");
+        let picture = encoders::decode(&picture, &encoders::DecodeLimits::default());
+        let picture = picture.expect("decodes");
+        let images = [&old, &new].map(|m| m.image().encode(&[m.prepare(&picture)]));
+        let shared = images.map(|rows| rows.expect("encodes")[0].shared.as_slice().to_vec());
+        assert_ne!(shared[0], shared[1], "{name}");
+    }
+    let config = config(
+        folder.path(),
+        &adapting(&gallery, Some(&data.join("siglip2_naflex")), 1.0),
+    );
+    let message = refusal(&config, &folder.path().join("naflex"));
+    assert!(message.contains("NaFlex"), "{message}");
 }
 
 #[test]
