@@ -8,7 +8,6 @@ mod html;
 mod index;
 mod judged;
 mod linear_probe;
-mod pairs;
 mod probe;
 mod report;
 mod retrieval;

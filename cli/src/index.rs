@@ -23,7 +23,7 @@ use serde::Serialize;
 use crate::{
     args::{IndexArgs, Places},
     home::{self, Home},
-    inputs, output,
+    output,
     pipeline::BATCH,
     serve,
     walk::{self, Failure},
@@ -124,7 +124,10 @@ fn look(
 ) -> (Outcome, Option<Pixels>) {
     match prepare(path, known, model) {
         Ok(looked_at) => looked_at,
-        Err(error) => (Outcome::Failed(Failure::new(path, error.as_ref())), None),
+        Err(error) => (
+            Outcome::Failed(Failure::new(&path.display(), error.as_ref())),
+            None,
+        ),
     }
 }
 
@@ -134,7 +137,7 @@ fn prepare(
     model: &Model,
 ) -> Result<(Outcome, Option<Pixels>), Box<dyn Error + Send + Sync>> {
     let limits = DecodeLimits::default();
-    let bytes = inputs::read(path, &limits)?;
+    let bytes = pairs::read_file(path, limits.max_bytes)?;
     let hash = *blake3::hash(&bytes).as_bytes();
     let id = id(path)?;
     if known.get(&id) == Some(&hash) {

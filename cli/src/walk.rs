@@ -8,19 +8,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use walkdir::{DirEntry, WalkDir};
+use pairs::{NOT_READ, READ, Skipped, is_shown};
+use walkdir::WalkDir;
 
 use crate::output;
-
-/// Endings of pictures that can be read. A build without AVIF says so for each.
-const READ: [&str; 13] = [
-    "avif", "bmp", "dib", "gif", "jfif", "jpe", "jpeg", "jpg", "png", "tif", "tiff", "webp", "apng",
-];
-
-/// Endings of pictures that cannot be read: they are reported, where other files are passed over.
-const NOT_READ: [&str; 13] = [
-    "arw", "cr2", "cr3", "dng", "heic", "heif", "jp2", "jxl", "nef", "orf", "psd", "raf", "svg",
-];
 
 /// First bytes of the formats that are read, for files without an ending.
 const MAGIC: [&[u8]; 7] = [
@@ -44,11 +35,17 @@ pub struct Failure {
 
 impl Failure {
     /// `path` cannot be used because of `error`.
-    pub fn new(path: &Path, error: &(dyn std::error::Error + 'static)) -> Self {
+    pub fn new(path: &impl ToString, error: &(dyn std::error::Error + 'static)) -> Self {
         Self {
-            path: path.display().to_string(),
+            path: path.to_string(),
             reason: output::chain(error),
         }
+    }
+}
+
+impl From<Skipped> for Failure {
+    fn from(Skipped { path, reason }: Skipped) -> Self {
+        Self { path, reason }
     }
 }
 
@@ -104,7 +101,7 @@ pub fn find(paths: &[PathBuf]) -> Result<Found> {
                 Err(error) => {
                     let path = error.path().unwrap_or(&root).to_owned();
                     found.lost.extend(lost_target(&path));
-                    found.failures.push(Failure::new(&path, &error));
+                    found.failures.push(Failure::new(&path.display(), &error));
                 }
             }
         }
@@ -112,19 +109,6 @@ pub fn find(paths: &[PathBuf]) -> Result<Found> {
     }
     found.files = files.into_iter().collect();
     Ok(found)
-}
-
-/// Whether the name of a file is that of a picture, of a format that is read or not.
-pub fn is_named_like_a_picture(path: &Path) -> bool {
-    let Some(ending) = path.extension().map(OsStr::to_ascii_lowercase) else {
-        return false;
-    };
-    READ.iter().chain(&NOT_READ).any(|known| ending == *known)
-}
-
-/// Whether an entry is not hidden, or was named itself.
-pub fn is_shown(entry: &DirEntry) -> bool {
-    entry.depth() == 0 || !entry.file_name().as_encoded_bytes().starts_with(b".")
 }
 
 /// Where a link leads whose target is gone; `None` for anything else, and where even the folder of
@@ -160,7 +144,7 @@ fn consider(
                 files.insert(path.clone());
                 return Some(path);
             }
-            Err(error) => failures.push(Failure::new(path, &error)),
+            Err(error) => failures.push(Failure::new(&path.display(), &error)),
         }
     }
     None

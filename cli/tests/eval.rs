@@ -300,7 +300,15 @@ fn captions_in_a_table_in_lines_and_in_a_folder_give_the_same_figures() {
     }
     let html = fs_err::read_to_string(&page).expect("written");
     assert!(html.contains("a &lt;i&gt;green&lt;/i&gt; tree") && html.contains("missing.png"));
-    for other in [folder.join("all.jsonl"), folder] {
+    let mut shard = tar::Builder::new(fs_err::File::create(folder.join("0.tar")).expect("made"));
+    for i in 0..captions.len() {
+        for name in [format!("{i}.png"), format!("{i}.txt")] {
+            let added = shard.append_path_with_name(folder.join(&name), &name);
+            added.expect("a member");
+        }
+    }
+    shard.finish().expect("written");
+    for other in [folder.join("all.jsonl"), folder.join("*.tar"), folder] {
         let other = world.json(&["eval", "retrieval", text(&other)]);
         assert_eq!(other["metrics"], table["metrics"]);
         assert_eq!(count(&other, "failed"), 0);

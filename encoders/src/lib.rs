@@ -40,7 +40,9 @@ mod weights;
 pub use check::{CheckRow, check, check_builtin, has_probes, wants_probes, write_probes};
 pub use cpu::wide;
 pub use error::{ModelError, PictureError};
-pub use folder::{Adaptable, Card, Export, SentenceExport, SentenceFolder, SentenceSource, Stored};
+pub use folder::{
+    Base, Card, Export, Retrained, SentenceExport, SentenceFolder, SentenceSource, Stored,
+};
 pub use ingest::{Done, encode_all};
 pub use model::{Model, ModelInfo, TowerInfo};
 pub use picture::*;

@@ -8,13 +8,14 @@ use std::{
 };
 
 /// Crates of this workspace that each may use.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("embedding", &[]),
     ("engine", &["embedding"]),
     ("encoders", &["embedding"]),
     ("exchange", &["embedding", "engine"]),
     ("hub", &[]),
-    ("training", &["embedding", "encoders", "engine"]),
+    ("pairs", &[]),
+    ("training", &["embedding", "encoders", "engine", "pairs"]),
     ("server", &["embedding", "encoders", "engine"]),
     (
         "diptych",
@@ -24,13 +25,14 @@ const ARROWS: [(&str, &[&str]); 8] = [
             "engine",
             "exchange",
             "hub",
+            "pairs",
             "server",
         ],
     ),
 ];
 
 /// What must not be reached through any number of crates. A trailing `*` stands for any ending.
-const UNREACHABLE: [(&str, &[&str]); 8] = [
+const UNREACHABLE: [(&str, &[&str]); 9] = [
     (
         "embedding",
         &["rayon*", "tokio", "serde_json", "candle*", "image"],
@@ -72,6 +74,10 @@ const UNREACHABLE: [(&str, &[&str]); 8] = [
             "clap",
             "indicatif",
         ],
+    ),
+    (
+        "pairs",
+        &["embedding", "candle*", "image", "tokio", "clap", "rayon*"],
     ),
     (
         "training",

@@ -1,6 +1,7 @@
-//! Variation of pictures: position, part, ground, color, sharpness.
+//! Variation of pictures: position, part, ground, color, sharpness. And of photographs as they are served:
+//! which part is seen.
 
-use encoders::RgbaPicture;
+use encoders::{Picture, PreprocessConfig, RgbaPicture};
 use rand::{Rng, RngExt as _};
 
 use crate::config::AugmentConfig;
@@ -13,7 +14,7 @@ pub fn augment(
     config: &AugmentConfig,
     random: &mut impl Rng,
 ) -> Vec<f32> {
-    let frame = Frame::draw(side, may_mirror, config, random);
+    let frame = Frame::draw(side, picture, may_mirror, config, random);
     // A part of a picture has no ground around it.
     let edge = if config.crop.is_some() {
         Edge::Repeated
@@ -45,6 +46,55 @@ pub fn augment(
     pixels
 }
 
+/// Draws one variation of a photograph as `preprocess` shows it, `[3, height, width]`: a random part of it
+/// where the configuration says so (Szegedy et al. 2015), mirrored or not. Without either it is what is
+/// served.
+pub fn photograph(
+    picture: &Picture,
+    preprocess: &PreprocessConfig,
+    may_mirror: bool,
+    config: &AugmentConfig,
+    random: &mut impl Rng,
+) -> Vec<f32> {
+    let pixels = match config.crop.zip(preprocess.squashing()) {
+        Some((areas, squashing)) => squashing.prepare(&random_part(picture, areas, random)),
+        None => preprocess.prepare(picture),
+    };
+    let mut values = pixels.as_slice().to_vec();
+    if may_mirror && random.random_bool(f64::from(config.mirror_share)) {
+        values
+            .chunks_exact_mut(pixels.width())
+            .for_each(<[f32]>::reverse);
+    }
+    values
+}
+
+/// The part of a picture that a window shows, in whole pixels.
+fn random_part(picture: &Picture, areas: [f32; 2], random: &mut impl Rng) -> Picture {
+    let all = [picture.width(), picture.height()];
+    let Window { center, size } = Window::draw(areas, all.map(|side| side as f32), random);
+    let sides: [u32; 2] = std::array::from_fn(|i| {
+        let most = all[i] as f32;
+        (size[i] * most).round().clamp(1.0, most) as u32
+    });
+    let corner = std::array::from_fn(|i| {
+        let first = center[i] * all[i] as f32 - sides[i] as f32 / 2.0;
+        first.round().clamp(0.0, (all[i] - sides[i]) as f32) as u32
+    });
+    cut(picture, corner, sides)
+}
+
+/// The part of a picture that begins at a corner and has these sides; it must lie inside.
+fn cut(picture: &Picture, [left, top]: [u32; 2], [width, height]: [u32; 2]) -> Picture {
+    let row = 3 * picture.width() as usize;
+    let inner = 3 * left as usize..3 * (left + width) as usize;
+    let rows = picture.as_rgb().chunks_exact(row).skip(top as usize);
+    let rows = rows.take(height as usize);
+    let rgb = rows.flat_map(|row| &row[inner.clone()]).copied().collect();
+    // Without a part there is the whole.
+    Picture::new(width, height, rgb).unwrap_or_else(|_| picture.clone())
+}
+
 /// A similarity from pixels of the frame to those of the picture, squashed to a square as when it is
 /// served.
 struct Frame {
@@ -70,29 +120,44 @@ impl Window {
         size: [1.0; 2],
     };
 
-    /// A rectangle of a random share of the area, of a random shape, anywhere (Szegedy et al. 2015,
-    /// "Going deeper with convolutions", section 6).
-    fn draw([least, most]: [f32; 2], random: &mut impl Rng) -> Self {
-        /// Draws that may be too long for the picture before a window has its shape.
+    /// A random share of the area of a picture of these sides, anywhere in it; its width is 3/4 to 4/3 of
+    /// its height (Szegedy et al. 2015, "Going deeper with convolutions", section 6). The largest one in
+    /// the middle where ten draws do not fit.
+    fn draw([least, most]: [f32; 2], [width, height]: [f32; 2], random: &mut impl Rng) -> Self {
         const TRIES: usize = 10;
-        let longest = (4.0_f32 / 3.0).ln();
-        let mut size = [random.random_range(least..=most).sqrt(); 2];
+        const LONGEST: f32 = 4.0 / 3.0;
         for _ in 0..TRIES {
-            let area: f32 = random.random_range(least..=most);
-            let shape = random.random_range(-longest..=longest).exp();
-            let drawn = [(area * shape).sqrt(), (area / shape).sqrt()];
-            if drawn.iter().all(|side| *side <= 1.0) {
-                size = drawn;
-                break;
+            let area = width * height * random.random_range(least..=most);
+            let shape = (LONGEST.ln() * random.random_range(-1.0_f32..=1.0)).exp();
+            let size = [
+                (area * shape).sqrt() / width,
+                (area / shape).sqrt() / height,
+            ];
+            if size.iter().all(|side| *side <= 1.0) {
+                let center =
+                    size.map(|side| side / 2.0 + (1.0 - side) * random.random_range(0.0..=1.0));
+                return Self { center, size };
             }
         }
-        let center = size.map(|side| side / 2.0 + (1.0 - side) * random.random_range(0.0..=1.0));
-        Self { center, size }
+        Self {
+            center: [0.5; 2],
+            size: [
+                (height * LONGEST / width).min(1.0),
+                (width * LONGEST / height).min(1.0),
+            ],
+        }
     }
 }
 
 impl Frame {
-    fn draw(side: usize, may_mirror: bool, config: &AugmentConfig, random: &mut impl Rng) -> Self {
+    fn draw(
+        side: usize,
+        of: &RgbaPicture,
+        may_mirror: bool,
+        config: &AugmentConfig,
+        random: &mut impl Rng,
+    ) -> Self {
+        let sides = [of.width(), of.height()].map(|side| side as f32);
         let angle = config.rotation.to_radians() * random.random_range(-1.0_f32..=1.0);
         let shift = side as f32 * config.shift;
         Self {
@@ -104,7 +169,7 @@ impl Frame {
             side: side as f32,
             window: config
                 .crop
-                .map_or(Window::ALL, |shares| Window::draw(shares, random)),
+                .map_or(Window::ALL, |shares| Window::draw(shares, sides, random)),
         }
     }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use candle_core::{Device, Tensor};
+use embedding::Fingerprint;
 use fs_err as fs;
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
@@ -32,12 +33,19 @@ pub fn file(folder: &Path) -> PathBuf {
     folder.join("checkpoint.safetensors")
 }
 
+/// Where the weights of its best evaluation are, if it stops early.
+pub fn best(folder: &Path) -> PathBuf {
+    folder.join("best.safetensors")
+}
+
 /// What a run consists of behind `step` steps.
 pub struct State<'a> {
     /// What must be equal for a run to go on from here.
     pub identity: &'a str,
     /// Contents of its `tokenizer.json`; empty where it has none.
     pub tokenizer: &'a str,
+    /// The model that it began with, if it did not begin from nothing.
+    pub base: Option<Fingerprint>,
     /// The weights.
     pub parameters: &'a Parameters,
     /// The moments.
@@ -66,16 +74,19 @@ pub struct Restored {
 struct Origin {
     config: String,
     tokenizer: String,
+    /// The model whose weights stand where a run did not change any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    base: Option<Fingerprint>,
 }
 
-/// Writes a state, aside and then renamed, so that a kill leaves the last one whole.
+/// Writes a state into a file, aside and then renamed, so that a kill leaves the last one whole.
 ///
 /// # Errors
 /// When the folder cannot be written.
-pub fn save(folder: &Path, state: State) -> Result<(), TrainingError> {
+pub fn save(file: &Path, state: &State) -> Result<(), TrainingError> {
     let mut tensors: HashMap<String, Tensor> = state
         .parameters
-        .all()
+        .moving()
         .map(|(name, var)| (name.to_owned(), var.as_tensor().clone()))
         .collect();
     for (name, (first, second)) in &state.optimizer.moments {
@@ -92,20 +103,21 @@ pub fn save(folder: &Path, state: State) -> Result<(), TrainingError> {
             }
         }
     }
-    tensors.extend(state.others);
+    tensors.extend(state.others.iter().cloned());
     let step = Tensor::new(state.step as i64, &Device::Cpu)?;
     tensors.insert(STEP.to_owned(), step);
     let origin = Origin {
         config: state.identity.to_owned(),
         tokenizer: state.tokenizer.to_owned(),
+        base: state.base,
     };
     let origin = serde_json::to_string(&origin).map_err(std::io::Error::from)?;
     let metadata = HashMap::from([(ORIGIN.to_owned(), origin)]);
-    let aside = folder.join("checkpoint.safetensors.new");
+    let aside = file.with_extension("safetensors.new");
     safetensors::serialize_to_file(&tensors, Some(metadata), &aside)
         .map_err(candle_core::Error::from)?;
     fs::File::open(&aside)?.sync_all()?;
-    fs::rename(aside, file(folder))?;
+    fs::rename(aside, file)?;
     Ok(())
 }
 
@@ -118,13 +130,17 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads the checkpoint of the run in `folder`, or `None` where there is none. `config` says what
-    /// must be equal, as in [`State::config`].
+    /// Reads the checkpoint in a file, or `None` where there is none. `identity` and `base` are what must
+    /// be equal, as in [`State`].
     ///
     /// # Errors
-    /// When it was saved with another `identity` or is damaged.
-    pub fn read(folder: &Path, identity: &str) -> Result<Option<Self>, TrainingError> {
-        let file = file(folder);
+    /// When it was saved with another `identity`, began with another model than `base`, or is damaged.
+    pub fn read(
+        file: &Path,
+        identity: &str,
+        base: Option<Fingerprint>,
+    ) -> Result<Option<Self>, TrainingError> {
+        let file = file.to_owned();
         if !file.exists() {
             return Ok(None);
         }
@@ -146,6 +162,11 @@ impl Checkpoint {
                 "was made with another configuration; use another folder, or the old configuration",
             ));
         }
+        if origin.base != base {
+            return Err(problem(
+                "began with another model than `model.from` now holds; use another folder, or that model",
+            ));
+        }
         Ok(Some(Self {
             tokenizer: origin.tokenizer,
             tensors: candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?,
@@ -158,7 +179,7 @@ impl Checkpoint {
     /// # Errors
     /// When a tensor is missing or has another shape.
     pub fn restore(&self, parameters: &mut Parameters) -> Result<Restored, TrainingError> {
-        for (name, _) in parameters.all() {
+        for (name, _) in parameters.moving() {
             parameters.set(name, self.tensor(name)?)?;
         }
         let mut optimizer = AdamW::default();
@@ -213,5 +234,6 @@ pub fn identity(config: &RunConfig) -> String {
     let mut config = config.clone();
     config.optimizer.checkpoint_every = 1;
     config.optimizer.evaluate_every = 1;
+    config.stop = None;
     serde_json::to_string_pretty(&config).unwrap_or_default()
 }

@@ -1,6 +1,8 @@
 //! What a training run is told, as one TOML file.
 
 pub(crate) mod check;
+mod data;
+mod sources;
 
 use std::path::{Path, PathBuf};
 
@@ -10,6 +12,9 @@ use encoders::nn::{
 };
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
+
+pub use data::DataConfig;
+pub use sources::Validation;
 
 use crate::{
     TrainingError,
@@ -31,29 +36,24 @@ pub struct RunConfig {
     pub objective: ObjectiveConfig,
     /// Steps and learning rates.
     pub optimizer: OptimizerConfig,
-    /// How captions are worded.
+    /// When to stop early; never where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<StopConfig>,
+    /// How captions are worded; as names alone where nothing is said. Those of pairs are as they are.
+    #[serde(default)]
     pub captions: CaptionConfig,
-    /// How pictures are varied.
+    /// How pictures are varied; not at all where nothing is said.
+    #[serde(default)]
     pub augment: AugmentConfig,
 }
 
-/// Pictures and their words.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DataConfig {
-    /// Manifests (JSON lines); picture paths in them are relative to the manifest.
-    pub manifests: Vec<PathBuf>,
-    /// Styles that are kept out of training and evaluated on.
-    pub held_out: Vec<String>,
-    /// How often pictures of a style are drawn, relative to 1 for styles that are not named.
-    #[serde(default)]
-    pub style_weights: std::collections::BTreeMap<String, f64>,
-    /// Languages besides English whose words are taken from the `words.jsonl` beside the manifests:
-    /// for the tokenizer, the captions and the evaluation.
-    #[serde(default)]
-    pub languages: Vec<String>,
-    /// How often a concept with a skin tone is drawn, relative to 1 for the others.
-    pub skin_tone_weight: f64,
+fn one() -> f64 {
+    1.0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_one(x: &f64) -> bool {
+    x.to_bits() == one().to_bits()
 }
 
 /// Sizes of the two towers.
@@ -62,15 +62,52 @@ pub struct DataConfig {
 pub struct ModelSection {
     /// Name in the model folder.
     pub name: String,
-    /// Elements of a shared embedding.
+    /// Elements of a shared embedding, of a model that is trained from nothing.
+    #[serde(default)]
     pub dim: usize,
-    /// Whether there are trained specific embeddings, of as many elements.
+    /// Whether there are trained specific embeddings, of as many elements as shared ones.
     #[serde(default)]
     pub specific: bool,
-    /// The image tower.
-    pub image: ImageSection,
-    /// The text tower.
-    pub text: TextSection,
+    /// The model folder that the run begins with, in place of sizes; `builtin` is the built-in model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<PathBuf>,
+    /// What of it stands still: `image`, `text`, or names of tensors, in which `*` stands for anything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub freeze: Vec<String>,
+    /// Factor on the learning rate for each layer above a tensor in its tower.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub layer_decay: f64,
+    /// Low-rank adapters in place of moving weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
+    /// Its image tower.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageSection>,
+    /// Its text tower.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<TextSection>,
+}
+
+/// Low-rank adapters of attention (Hu et al. 2021).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoraConfig {
+    /// Rows of `A`.
+    pub rank: usize,
+    /// `alpha / rank` is the factor on `B A`.
+    pub alpha: f64,
+    /// Which maps: of `q_proj`, `k_proj`, `v_proj`, `out_proj`.
+    #[serde(default = "LoraConfig::all")]
+    pub targets: Vec<String>,
+}
+
+impl LoraConfig {
+    /// The four maps of attention.
+    pub fn all() -> Vec<String> {
+        ["q_proj", "k_proj", "v_proj", "out_proj"]
+            .map(str::to_owned)
+            .to_vec()
+    }
 }
 
 /// The image tower.
@@ -179,6 +216,10 @@ pub struct OptimizerConfig {
     /// What the factors of the towers' products are rounded to on a CPU; sums and weights are f32.
     #[serde(default)]
     pub factors: Factors,
+    /// Passes that a batch goes through the towers in, one part after the other: memory is that of a part,
+    /// the gradient that of the whole batch (`GradCache`: Gao et al. 2021).
+    #[serde(default = "once", skip_serializing_if = "is_once")]
+    pub accumulate: usize,
     /// Steps between checkpoints.
     pub checkpoint_every: usize,
     /// Steps between evaluations on the held-out styles.
@@ -196,9 +237,29 @@ pub enum Factors {
     Bf16,
 }
 
-/// How captions are worded.
+/// When a run stops early.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct StopConfig {
+    /// What has to rise: a figure of the validation pairs such as `image_retrieval_recall@10`, or of a
+    /// held-out style, such as `fxemoji.recall_at_10`.
+    pub metric: String,
+    /// Evaluations without a better one after which it stops.
+    pub patience: usize,
+}
+
+fn once() -> usize {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_once(passes: &usize) -> bool {
+    *passes == once()
+}
+
+/// How captions are worded.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct CaptionConfig {
     /// Share of captions that are a keyword instead of the name, once `tags_from` is passed.
     pub tag_share: f64,
@@ -208,16 +269,14 @@ pub struct CaptionConfig {
     pub carrier_share: f64,
     /// Share of captions in another language than English, each of `data.languages` that has words
     /// for the concept as often as any other, once `translations_from` is passed.
-    #[serde(default)]
     pub translated_share: f64,
     /// Share of all steps before which captions are English only.
-    #[serde(default)]
     pub translations_from: f64,
 }
 
 /// How pictures are varied.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct AugmentConfig {
     /// Largest rotation in degrees.
     pub rotation: f32,
@@ -235,23 +294,26 @@ pub struct AugmentConfig {
     pub erase_share: f32,
     /// Share of pictures that are mirrored, where the name says no direction.
     pub mirror_share: f32,
-    /// Smallest and largest share of its area that is shown of a picture, cut out anywhere, its sides
-    /// changed by up to 3 : 4 against each other; all of the picture where nothing is said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Smallest and largest share of the area of a picture that a random part of it has, which is then
+    /// shown in its place, squashed to the square; its width is 3/4 to 4/3 of its height (Szegedy et al.
+    /// 2015). All of the picture where nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub crop: Option<[f32; 2]>,
     /// Share of pictures that are blurred.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_zero")]
     pub blur_share: f32,
-}
-
-fn one() -> f64 {
-    1.0
 }
 
 /// As serde asks: what older runs did not have is not written where it does nothing.
 #[allow(clippy::trivially_copy_pass_by_ref, clippy::float_cmp)]
 fn is_zero(x: &f32) -> bool {
     *x == 0.0
+}
+
+impl Default for AugmentConfig {
+    fn default() -> Self {
+        Self::STILL
+    }
 }
 
 impl AugmentConfig {
@@ -290,35 +352,57 @@ impl RunConfig {
         let config: Self =
             toml::from_str(&fs::read_to_string(file)?).map_err(|source| TrainingError::Config {
                 file: file.to_owned(),
-                source,
+                source: source.into(),
             })?;
-        check::check(&config)?;
+        config.check()?;
         Ok(config)
+    }
+
+    /// Refuses values that would stop or spoil the run.
+    ///
+    /// # Errors
+    /// When a value is out of range; the message names its key.
+    pub fn check(&self) -> Result<(), TrainingError> {
+        check::check(self)
     }
 }
 
 impl ModelSection {
-    /// Elements of a trained specific embedding; 0 where there is none.
-    pub fn specific_dim(&self) -> usize {
-        if self.specific { self.dim } else { 0 }
+    /// The towers of a model that is trained from nothing.
+    ///
+    /// # Errors
+    /// When one is missing.
+    pub fn towers(&self) -> Result<(&ImageSection, &TextSection), TrainingError> {
+        let missing = |key: &'static str| TrainingError::Value {
+            key,
+            expected: "given, or model.from in its place",
+        };
+        let image = self.image.as_ref().ok_or_else(|| missing("model.image"))?;
+        let text = self.text.as_ref().ok_or_else(|| missing("model.text"))?;
+        Ok((image, text))
     }
 
-    /// The sizes as the networks want them, for a tokenizer whose end-of-text id is `end`.
-    pub fn network(&self, vocabulary: usize, end: u32) -> NetworkConfig {
+    /// The sizes of a model that is trained from nothing as the networks want them, for a tokenizer
+    /// whose end-of-text id is `end`.
+    ///
+    /// # Errors
+    /// When a tower is missing.
+    pub fn network(&self, vocabulary: usize, end: u32) -> Result<NetworkConfig, TrainingError> {
+        let (image, words) = self.towers()?;
         let text = TextConfig {
             vocabulary,
-            context_length: self.text.context_length,
+            context_length: words.context_length,
             pooling: Pooling::FirstOf(end),
             causal: true,
             projection_bias: false,
-            transformer: transformer(self.text.width, self.text.layers, self.text.heads),
+            transformer: transformer(words.width, words.layers, words.heads),
         };
-        NetworkConfig {
+        Ok(NetworkConfig {
             dim: self.dim,
             text,
-            image: self.image.network(),
+            image: image.network(),
             logit_bias: false,
-        }
+        })
     }
 }
 

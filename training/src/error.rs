@@ -18,7 +18,7 @@ pub enum TrainingError {
         file: PathBuf,
         /// Where and why.
         #[source]
-        source: toml::de::Error,
+        source: Box<toml::de::Error>,
     },
     /// A configured value is out of range.
     #[error("`{key}` must be {expected}")]
@@ -121,6 +121,72 @@ pub enum TrainingError {
         texts: usize,
         /// Number needed.
         least: usize,
+    },
+    /// A step would take more memory than is free.
+    #[error("a step takes about {estimate}, {} are free: {lower}; --ignore-memory goes on nevertheless", crate::memory::amount(*free))]
+    Memory {
+        /// What it takes.
+        estimate: crate::memory::Estimate,
+        /// What there is, in bytes.
+        free: u64,
+        /// What to lower.
+        lower: &'static str,
+    },
+    /// A device has no memory left.
+    #[error(
+        "step {step} takes more memory than the device has: raise optimizer.accumulate, which changes no result, or lower optimizer.batch; the last checkpoint is intact"
+    )]
+    OutOfMemory {
+        /// Number of the step.
+        step: usize,
+        /// What the device said.
+        #[source]
+        source: Box<TrainingError>,
+    },
+    /// A key of a configuration does not fit the model or the data.
+    #[error("`{key}`: {problem}")]
+    Tuning {
+        /// Dotted path of the key.
+        key: &'static str,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// Pairs cannot be read.
+    #[error(transparent)]
+    Pairs(#[from] pairs::PairsError),
+    /// A share of the pairs is none of them.
+    #[error(
+        "`data.validation` = {share} leaves none of the {all} pairs to evaluate on: raise it, or name sources"
+    )]
+    NoValidation {
+        /// The share.
+        share: f64,
+        /// Number of pairs.
+        all: usize,
+    },
+    /// Too few pairs that can be read to fill a batch.
+    #[error(
+        "there are {found} pairs for training that can be read, a batch needs {batch}: lower optimizer.batch, or name more"
+    )]
+    TooFewPairs {
+        /// Number found.
+        found: usize,
+        /// Number needed.
+        batch: usize,
+    },
+    /// More pictures are damaged or missing than allowed.
+    #[error(
+        "{unreadable} of {read} pictures cannot be read, {allowed} are allowed (data.unreadable_share); the last one is {last}"
+    )]
+    Unreadable {
+        /// Number that cannot be read.
+        unreadable: usize,
+        /// Number that were tried.
+        read: usize,
+        /// Share that is allowed.
+        allowed: f64,
+        /// The last one, and why.
+        last: String,
     },
     /// The tokenizer could not be trained or written.
     #[error("the tokenizer cannot be made")]

@@ -2,19 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use embedding::Embedding;
-use encoders::{
-    TextTokenizer,
-    nn::{Form, NetworkConfig},
-};
+use encoders::TextTokenizer;
 use engine::metrics::{keyword_queries, recall_at_k};
 use serde::Serialize;
 
-use crate::{
-    TrainingError, captions::UNSEEN_CARRIERS, manifest::Concept, parameters::Parameters,
-    towers::Towers,
-};
+use crate::{TrainingError, captions::UNSEEN_CARRIERS, manifest::Concept, towers::Towers};
 
 /// Pairs that one pass takes.
 const BATCH: usize = 256;
@@ -40,34 +34,30 @@ pub struct StyleRecall {
     pub languages: BTreeMap<String, f64>,
 }
 
-/// What an evaluation finds.
-#[derive(Debug, Clone)]
-pub struct Evaluation {
-    /// Recall by held-out style.
-    pub recall: BTreeMap<String, StyleRecall>,
-    /// Shared embeddings of the pictures of all styles.
+/// Shared embeddings of what was evaluated on, each picture and its words at the same place.
+#[derive(Debug, Clone, Default)]
+pub struct Space {
+    /// Of pictures.
     pub images: Vec<Embedding>,
-    /// Those of their names, in the same order.
-    pub names: Vec<Embedding>,
+    /// Of their names or first captions.
+    pub texts: Vec<Embedding>,
 }
 
-/// Evaluates the running weights on each held-out style.
+/// Recall by held-out style.
+type Recall = BTreeMap<String, StyleRecall>;
+
+/// Evaluates towers on each held-out style, whose pixels are `[3, side, side]`: recall by style, and the
+/// embeddings of all.
 ///
 /// # Errors
 /// When the network fails.
 pub fn evaluate(
-    parameters: &mut Parameters,
-    network: &NetworkConfig,
-    specific_dim: usize,
+    towers: &Towers,
+    side: usize,
     tokenizer: &TextTokenizer,
     held_out: &BTreeMap<String, Vec<(Concept, Vec<f32>)>>,
-) -> Result<Evaluation, TrainingError> {
-    let form = Form::Differentiable {
-        batch_statistics: false,
-    };
-    let towers = Towers::new(parameters, network, specific_dim, form)?;
-    let device = parameters.device();
-    let side = network.image.image_size();
+    device: &Device,
+) -> Result<(Recall, Space), TrainingError> {
     let encode_texts = |texts: &[String]| {
         encode(texts, |part| {
             let ids = part
@@ -78,7 +68,7 @@ pub fn evaluate(
             Ok(towers.texts(&ids)?.shared)
         })
     };
-    let (mut all_images, mut all_names) = (Vec::new(), Vec::new());
+    let mut space = Space::default();
     let recall = held_out
         .iter()
         .map(|(style, concepts)| {
@@ -124,16 +114,12 @@ pub fn evaluate(
                     .map(|(language, names)| Ok((language.to_owned(), share_of_hits(names)?)))
                     .collect::<Result<_, TrainingError>>()?,
             };
-            all_images.extend(images);
-            all_names.extend(names);
+            space.images.extend(images);
+            space.texts.extend(names);
             Ok((style.clone(), found))
         })
         .collect::<Result<_, TrainingError>>()?;
-    Ok(Evaluation {
-        recall,
-        images: all_images,
-        names: all_names,
-    })
+    Ok((recall, space))
 }
 
 /// By language, its names and for each the positions of the concepts that bear it.
@@ -151,7 +137,7 @@ fn translated_names<'a>(
 }
 
 /// Shared embeddings of all items, one pass per [`BATCH`].
-fn encode<T>(
+pub(crate) fn encode<T>(
     items: &[T],
     pass: impl Fn(&[T]) -> Result<Tensor, TrainingError>,
 ) -> Result<Vec<Embedding>, TrainingError> {

@@ -2,36 +2,37 @@
 
 use std::path::Path;
 
-use candle_core::Tensor;
-use encoders::{Card, Export, Filter, Normalization, PreprocessConfig, Stored};
+use encoders::{Card, Export, Retrained, Stored};
 
 use crate::{TrainingError, fit::Run, tokenizer};
 
-/// Writes the weights and the tokenizer of a run, and `card`, as a model folder.
+/// Writes the weights and the tokenizer of a run, and `card`, as a model folder: for a run that began with
+/// a folder, of the form of that one, with adapters added to what they adapt.
 ///
 /// # Errors
 /// When a file cannot be written.
 pub fn export(run: &Run, card: Card, stored: Stored, folder: &Path) -> Result<(), TrainingError> {
+    let settled = run.parameters.settled()?;
+    let tensors = settled.merged()?;
+    if let Some(base) = &run.base {
+        let of_base = base.card();
+        let mut card = card;
+        card.license = card.license.or_else(|| of_base.license.clone());
+        if card.languages.is_empty() {
+            card.languages.clone_from(&of_base.languages);
+        }
+        let retrained = Retrained {
+            tensors,
+            stored: Some(stored),
+            card,
+        };
+        return Ok(base.write(&retrained, folder)?);
+    }
     let context = run.network.text.context_length;
     let words = tokenizer::load(&run.tokenizer, Path::new("tokenizer.json"), context)?;
-    let side = u32::try_from(run.network.image.image_size())
-        .ok()
-        .and_then(std::num::NonZeroU32::new);
-    let Some(side) = side else {
-        return Err(TrainingError::Value {
-            key: "model.image.image_size",
-            expected: "at least 1",
-        });
-    };
-    let settled = run.parameters.settled()?;
-    let tensors: Vec<(&str, Tensor)> = settled
-        .all()
-        .map(|(name, var)| (name, var.as_tensor().clone()))
-        .collect();
     let export = Export {
         network: &run.network,
-        // As the loader shows pictures: squashed to the square, levels from -1 to 1.
-        preprocess: &PreprocessConfig::squash(side, Filter::Bicubic, Normalization::HALF),
+        preprocess: &run.preprocess,
         tokenizer: &run.tokenizer,
         start: words.id(tokenizer::START).unwrap_or_default(),
         tensors,

@@ -1,64 +1,43 @@
 //! The training loop.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
+use std::{path::Path, sync::Arc, time::Instant};
 
 use candle_core::{DType, Device, Tensor};
-use encoders::nn::{Form, NetworkConfig, with_narrow_factors};
+use encoders::{
+    Base, Filter, Normalization, PreprocessConfig, TextTokenizer,
+    nn::{Form, NetworkConfig, with_narrow_factors},
+};
 use fs_err as fs;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
-use serde::Serialize;
 
+pub use crate::report::StepReport;
 use crate::{
     TrainingError,
-    augment::augment,
     checkpoint::{self, Checkpoint, Restored},
-    config::{AugmentConfig, Factors, RunConfig},
-    evaluate::{StyleRecall, evaluate},
+    config::{Factors, ModelSection, RunConfig},
+    data::{Data, Evaluation},
+    evaluate::{Space, evaluate},
     geometry::modality_gap,
-    loader::{Batch, BatchSource, Loader},
-    manifest::{Concept, Dataset},
+    loader::{Batch, Batches, Loader},
+    manifest::Dataset,
+    memory::{self, Estimate},
     metrics::Metrics,
     objective::{
         MAX_LOGIT_SCALE,
-        gamma::{Anchors, GammaReport, LogZ, TwoWay},
-        latent::{Latent, LatentReport, Positives, Views, cross_modal, with_structures},
+        gamma::{Anchors, LogZ, TwoWay},
+        latent::{Latent, Positives, cross_modal, with_structures},
         logits,
     },
     optimizer::{AdamW, learning_rate},
     parameters::Parameters,
-    plot, tokenizer,
+    passes::Passes,
+    plot,
+    stopping::{Best, Stopping},
+    tokenizer,
     towers::Towers,
+    tuning,
 };
-
-/// One line of `metrics.jsonl`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct StepReport {
-    /// Steps done.
-    pub step: usize,
-    /// Loss of the step in nats.
-    pub loss: f32,
-    /// Values of its terms before they were weighted.
-    #[serde(flatten)]
-    pub terms: LatentReport,
-    /// What the gamma-augmented contrast saw, where it is used.
-    #[serde(flatten)]
-    pub gamma: Option<GammaReport>,
-    /// Length of the gradient before clipping.
-    pub gradient: f64,
-    /// Factor from cosines to logits.
-    pub logit_scale: f64,
-    /// Learning rate of the step.
-    pub learning_rate: f64,
-    /// Pairs per second of the step.
-    pub samples_per_second: f64,
-    /// Recall by held-out style, where the step ended with an evaluation.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub held_out: Option<BTreeMap<String, StyleRecall>>,
-    /// Distance between the mean of the held-out pictures and that of their names, where there are any.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub modality_gap: Option<f64>,
-}
 
 /// A run that is under way.
 pub struct Run {
@@ -68,12 +47,20 @@ pub struct Run {
     pub network: NetworkConfig,
     /// Contents of `tokenizer.json`.
     pub tokenizer: String,
+    /// What the image tower wants to see.
+    pub preprocess: PreprocessConfig,
+    /// The model that it began with, if it did not begin from nothing.
+    pub base: Option<Base>,
+    config: RunConfig,
+    words: TextTokenizer,
     towers: Towers,
     optimizer: AdamW,
     memory: Option<TwoWay>,
-    source: Arc<BatchSource>,
-    held_out: BTreeMap<String, Vec<(Concept, Vec<f32>)>>,
+    source: Arc<dyn Batches>,
+    evaluation: Evaluation,
     step: usize,
+    /// Whether to go on where a step seems to take more memory than is free.
+    pub ignore_memory: bool,
 }
 
 impl Run {
@@ -84,30 +71,59 @@ impl Run {
     /// and too little to train on.
     pub fn open(
         config: &RunConfig,
-        dataset: Dataset,
+        data: impl Into<Data>,
         folder: &Path,
         device: &Device,
     ) -> Result<Self, TrainingError> {
-        let saved = Checkpoint::read(folder, &checkpoint::identity(config))?;
+        Self::of_file(config, data, &checkpoint::file(folder), device)
+    }
+
+    /// The run in a folder as it was at its best evaluation, where that was kept; as it is now otherwise.
+    ///
+    /// # Errors
+    /// As [`Run::open`].
+    pub fn best(config: &RunConfig, folder: &Path, device: &Device) -> Result<Self, TrainingError> {
+        let best = checkpoint::best(folder);
+        let kept = config.stop.is_some() && best.exists();
+        let file = if kept { best } else { checkpoint::file(folder) };
+        Self::of_file(config, Dataset::default(), &file, device)
+    }
+
+    fn of_file(
+        config: &RunConfig,
+        data: impl Into<Data>,
+        file: &Path,
+        device: &Device,
+    ) -> Result<Self, TrainingError> {
+        let data = data.into();
+        let base = tuning::base(&config.model)?;
+        let fingerprint = base.as_ref().map(Base::fingerprint);
+        let saved = Checkpoint::read(file, &checkpoint::identity(config), fingerprint)?;
         // Token ids mean something to the weights of their own run only.
         let tokenizer = if let Some(saved) = &saved {
             saved.tokenizer.clone()
         } else {
-            let (concepts, batch) = (dataset.training.len(), config.optimizer.batch);
-            if concepts < batch {
-                return Err(TrainingError::TooFew { concepts, batch });
+            data.check(config.optimizer.batch)?;
+            match &base {
+                Some(base) => base.tokenizer_json(),
+                None => data.tokenizer(config.model.towers()?.1.vocabulary)?,
             }
-            tokenizer::train(&dataset.training, config.model.text.vocabulary)?
         };
-        let context = config.model.text.context_length;
-        let words = tokenizer::load(&tokenizer, &checkpoint::file(folder), context)?;
-        let end = words.id(tokenizer::END).unwrap_or_default();
-        let network = config.model.network(words.vocabulary(), end);
         let mut parameters = Parameters::seeded(config.seed, device.clone());
-        let form = Form::Differentiable {
-            batch_statistics: true,
+        let (network, words, preprocess) = if let Some(base) = &base {
+            tuning::begin(base, &config.model, &mut parameters)?;
+            let words = base.tokenizer().clone();
+            (base.network().clone(), words, base.preprocess().clone())
+        } else {
+            let context = config.model.towers()?.1.context_length;
+            let words = tokenizer::load(&tokenizer, file, context)?;
+            let end = words.id(tokenizer::END).unwrap_or_default();
+            let network = config.model.network(words.vocabulary(), end)?;
+            let preprocess = squash(network.image.image_size())?;
+            (network, words, preprocess)
         };
-        let specific_dim = config.model.specific_dim();
+        let specific_dim = specific_dim(&config.model, &network);
+        let form = training_form(&config.model);
         let towers = Towers::new(&mut parameters, &network, specific_dim, form)?;
         let restored = saved
             .map(|saved| saved.restore(&mut parameters))
@@ -117,33 +133,24 @@ impl Run {
             memory,
             step,
         } = restored.unwrap_or_default();
-        let concepts = dataset.training;
-        let memory = memory_of(concepts.len(), memory, config, folder)?;
+        let memory = memory_of(data.items(), memory, config, file)?;
         let side = network.image.image_size();
-        let held_out = dataset.held_out.into_iter().map(|(style, concepts)| {
-            let still = |c: Concept| {
-                let pixels = as_it_is(&c, side);
-                (c, pixels)
-            };
-            (style, concepts.into_iter().map(still).collect())
-        });
-        let held_out = held_out.collect();
-        let source = Arc::new(BatchSource {
-            concepts,
-            tokenizer: words,
-            config: config.clone(),
-            side,
-        });
+        let (source, evaluation) = data.divide(&words, &preprocess, side, config)?;
         Ok(Self {
             parameters,
             network,
             tokenizer,
+            preprocess,
+            base,
+            config: config.clone(),
+            words,
             towers,
             optimizer,
             memory,
             source,
-            held_out,
+            evaluation,
             step,
+            ignore_memory: false,
         })
     }
 
@@ -152,77 +159,150 @@ impl Run {
         self.step
     }
 
-    /// Runs up to `until` steps in all; every report goes to `metrics.jsonl` and to `observe`.
+    /// Runs up to `until` steps in all; every report goes to `metrics.jsonl` and to `observe`. Gives the best
+    /// evaluation where the run stops early by one.
     ///
     /// # Errors
-    /// When the loss or its gradient stops being a number, or a file cannot be written.
+    /// When a step would take more memory than is free, the loss or its gradient stops being a number, or a
+    /// file cannot be written.
     pub fn train(
         &mut self,
         folder: &Path,
         until: usize,
         observe: &mut dyn FnMut(&StepReport),
-    ) -> Result<(), TrainingError> {
-        let config = self.source.config.clone();
+    ) -> Result<Option<Best>, TrainingError> {
+        let config = self.config.clone();
         let identity = checkpoint::identity(&config);
         let until = until.min(config.optimizer.steps);
         let source = Arc::clone(&self.source);
         let loader = Loader::start(self.step, move |step| source.batch(step));
         fs::create_dir_all(folder)?;
         let mut metrics = Metrics::open(folder, self.step)?;
-        while self.step < until {
+        let stopping = config.stop.as_ref();
+        let mut stopping = stopping
+            .map(|stop| Stopping::resume(stop, folder))
+            .transpose()?;
+        let mut checked = 0;
+        let is_over =
+            |stopping: &Option<Stopping>| stopping.as_ref().is_some_and(Stopping::is_over);
+        while self.step < until && !is_over(&stopping) {
             let started = Instant::now();
-            let batch = loader.next(self.step)?;
+            let mut batch = loader.next(self.step)?;
+            // Second views may begin later.
+            let views = 1 + usize::from(batch.second.is_some());
+            if views > checked {
+                self.check_memory(&batch)?;
+                checked = views;
+            }
             let narrow = config.optimizer.factors == Factors::Bf16;
             // On a thread of the pool: what runs in parallel starts sooner from there.
             let (report, ()) = rayon::join(
                 || with_narrow_factors(narrow, || self.one_step(&batch, &config)),
                 || (),
             );
-            let mut report = report?;
+            let mut report = report.map_err(|error| out_of_memory(error, self.step))?;
+            report.skipped = std::mem::take(&mut batch.skipped);
             report.samples_per_second =
                 config.optimizer.batch as f64 / started.elapsed().as_secs_f64();
             let last = self.step == config.optimizer.steps;
-            let mut evaluation = None;
+            let mut space = None;
             if last || self.step.is_multiple_of(config.optimizer.evaluate_every) {
-                let found = evaluate(
-                    &mut self.parameters.settled()?,
-                    &self.network,
-                    self.source.config.model.specific_dim(),
-                    &self.source.tokenizer,
-                    &self.held_out,
-                )?;
-                report.held_out = Some(found.recall.clone());
-                let any = !found.images.is_empty();
-                report.modality_gap = any.then(|| modality_gap(&found.images, &found.names));
-                evaluation = Some(found);
+                space = Some(self.evaluate(&mut report)?);
             }
+            let is_best = match &mut stopping {
+                Some(stopping) => stopping.see(&report)?,
+                None => false,
+            };
             // Before the checkpoint: a line too many is dropped later, one too few is lost.
             metrics.write(&report)?;
-            if self.step == until || self.step.is_multiple_of(config.optimizer.checkpoint_every) {
+            let is_due = self.step.is_multiple_of(config.optimizer.checkpoint_every);
+            let is_due = is_due || self.step == until || is_over(&stopping);
+            if is_due || is_best {
                 let state = checkpoint::State {
                     identity: &identity,
                     tokenizer: &self.tokenizer,
+                    base: self.base.as_ref().map(Base::fingerprint),
                     parameters: &self.parameters,
                     optimizer: &self.optimizer,
                     memory: self.memory.as_ref(),
                     others: Vec::new(),
                     step: self.step,
                 };
-                checkpoint::save(folder, state)?;
+                if is_best {
+                    checkpoint::save(&checkpoint::best(folder), &state)?;
+                }
+                if is_due {
+                    checkpoint::save(&checkpoint::file(folder), &state)?;
+                }
             }
-            if let Some(found) = &evaluation {
+            if let Some(space) = &space {
                 plot::draw_run(folder, config.optimizer.steps)?;
-                plot::draw_space(folder, &found.images, &found.names)?;
+                plot::draw_space(folder, &space.images, &space.texts)?;
             }
             observe(&report);
         }
-        Ok(())
+        Ok(stopping.and_then(|stopping| stopping.best()))
+    }
+
+    /// Refuses to begin what would not fit.
+    fn check_memory(&self, batch: &Batch) -> Result<(), TrainingError> {
+        // Nothing says what is free on another device; it refuses by itself.
+        if self.ignore_memory || !self.parameters.device().is_cpu() {
+            return Ok(());
+        }
+        let parts = self.config.optimizer.accumulate;
+        let estimate = Estimate::of(&self.network, &self.parameters, batch, parts);
+        memory::free().map_or(Ok(()), |free| estimate.check(free))
+    }
+
+    /// Adds to a report what the weights are worth, and gives the embeddings that say so.
+    fn evaluate(&self, report: &mut StepReport) -> Result<Space, TrainingError> {
+        let mut settled = self.parameters.settled()?;
+        let specific_dim = specific_dim(&self.config.model, &self.network);
+        let form = Form::Differentiable {
+            batch_statistics: false,
+        };
+        let towers = Towers::new(&mut settled, &self.network, specific_dim, form)?;
+        let device = self.parameters.device();
+        let space = match &self.evaluation {
+            Evaluation::Nothing => Space::default(),
+            Evaluation::HeldOut(held_out) => {
+                let side = self.network.image.image_size();
+                let (recall, space) = evaluate(&towers, side, &self.words, held_out, device)?;
+                report.held_out = Some(recall);
+                space
+            }
+            Evaluation::Pairs(validation) => {
+                let found = validation.measure(&towers, &self.words, device)?;
+                report.validation = Some(found.figures);
+                report.skipped.extend(found.skipped);
+                found.space
+            }
+        };
+        let any = !space.images.is_empty();
+        report.modality_gap = any.then(|| modality_gap(&space.images, &space.texts));
+        Ok(space)
     }
 
     fn one_step(&mut self, batch: &Batch, config: &RunConfig) -> Result<StepReport, TrainingError> {
-        let device = self.parameters.device();
         let n = batch.items.len();
-        let (shared, specific) = self.views(batch)?;
+        if self.parameters.has_adapters() {
+            // Weights are sums that were made of the adapters as they were.
+            let specific_dim = specific_dim(&config.model, &self.network);
+            let form = training_form(&config.model);
+            let parameters = &mut self.parameters;
+            self.towers = Towers::new(parameters, &self.network, specific_dim, form)?;
+        }
+        let device = self.parameters.device();
+        let passes = Passes {
+            towers: &self.towers,
+            batch,
+            side: self.network.image.image_size(),
+            device,
+            parts: config.optimizer.accumulate,
+        };
+        let embedded = passes.embed()?;
+        let (shared, specific) = (&embedded.shared, &embedded.specific);
         let matrix = |values: &[f32]| Tensor::from_slice(values, (n, n), device);
         let alone = Tensor::eye(n, DType::F32, device)?;
         let texts = if batch.second.is_some() {
@@ -231,7 +311,7 @@ impl Run {
             alone.clone()
         };
         let of = Latent {
-            shared: &shared,
+            shared,
             specific: specific.as_ref(),
             log_scale: &self.towers.network.logit_scale,
             positives: &Positives {
@@ -246,7 +326,7 @@ impl Run {
                     logits: &logits(&shared.image, &shared.text, of.log_scale)?,
                     positives: &of.positives.cross,
                     items: &batch.items,
-                    negatives: self.source.concepts.len() as f64 - 1.0,
+                    negatives: self.source.items() as f64 - 1.0,
                 };
                 // Apart from the streams of the batches, which count up.
                 let mut random = ChaCha8Rng::seed_from_u64(config.seed);
@@ -255,7 +335,7 @@ impl Run {
                 (loss, Some(report))
             }
             _ => (
-                cross_modal(&shared, of.log_scale, &of.positives.cross)?,
+                cross_modal(shared, of.log_scale, &of.positives.cross)?,
                 None,
             ),
         };
@@ -269,12 +349,11 @@ impl Run {
                 loss: value,
             });
         }
-        let gradients = loss.backward()?;
+        let (gradients, statistics) = passes.backward(&embedded, loss.backward()?)?;
         let rate = learning_rate(&config.optimizer, self.step);
         let gradient =
             self.optimizer
                 .step(&self.parameters, &gradients, &config.optimizer, self.step)?;
-        let statistics = self.towers.network.image.take_statistics();
         self.parameters.track(statistics)?;
         let log_scale = f64::from(self.towers.network.logit_scale.to_scalar::<f32>()?);
         if log_scale > MAX_LOGIT_SCALE.ln() {
@@ -296,35 +375,9 @@ impl Run {
             samples_per_second: 0.0,
             held_out: None,
             modality_gap: None,
+            validation: None,
+            skipped: Vec::new(),
         })
-    }
-
-    /// Shared and specific rows of all views, each tower in one pass.
-    fn views(&self, batch: &Batch) -> Result<(Views, Option<Views>), TrainingError> {
-        let (n, side) = (batch.items.len(), self.source.side);
-        let device = self.parameters.device();
-        let all = || std::iter::once(&batch.first).chain(&batch.second);
-        let pixels = all().map(|view| Tensor::from_slice(&view.pixels, (n, 3, side, side), device));
-        let pixels = Tensor::cat(&pixels.collect::<Result<Vec<_>, _>>()?, 0)?;
-        let tokens: Vec<Vec<u32>> = all().flat_map(|view| view.tokens.iter().cloned()).collect();
-        let images = self.towers.images(&pixels)?;
-        let texts = self.towers.texts(&tokens)?;
-        let part = |rows: &Tensor, view: usize| rows.narrow(0, view * n, n);
-        let views = |images: &Tensor, texts: &Tensor| -> Result<Views, candle_core::Error> {
-            let second = |rows: &Tensor| batch.second.as_ref().map(|_| part(rows, 1)).transpose();
-            Ok(Views {
-                image: part(images, 0)?,
-                text: part(texts, 0)?,
-                image_augmented: second(images)?,
-                text_augmented: second(texts)?,
-            })
-        };
-        let shared = views(&images.shared, &texts.shared)?;
-        let specific = images.specific.as_ref().zip(texts.specific.as_ref());
-        let specific = specific
-            .map(|(images, texts)| views(images, texts))
-            .transpose()?;
-        Ok((shared, specific))
     }
 }
 
@@ -333,7 +386,7 @@ fn memory_of(
     items: usize,
     saved: Option<TwoWay>,
     config: &RunConfig,
-    folder: &Path,
+    file: &Path,
 ) -> Result<Option<TwoWay>, TrainingError> {
     if config.objective.contrast.is_none() {
         return Ok(None);
@@ -347,7 +400,7 @@ fn memory_of(
     // Without data nothing is trained: the run is only looked at.
     if items > 0 && known != items {
         return Err(TrainingError::Checkpoint {
-            file: checkpoint::file(folder),
+            file: file.to_owned(),
             problem: format!(
                 "remembers {known} items and the training data has {items}; use the data that the \
                  run began with, or another folder"
@@ -357,13 +410,43 @@ fn memory_of(
     Ok(Some(memory))
 }
 
-/// The first picture of a concept on white, unvaried.
-fn as_it_is(concept: &Concept, side: usize) -> Vec<f32> {
-    let mut random = ChaCha8Rng::seed_from_u64(0);
-    concept
-        .pictures
-        .first()
-        .map_or_else(Vec::new, |(picture, _)| {
-            augment(picture, side, false, &AugmentConfig::STILL, &mut random)
-        })
+/// Says what to do where a device had no memory left.
+fn out_of_memory(error: TrainingError, step: usize) -> TrainingError {
+    let says_so = |error: &TrainingError| {
+        let text = format!("{error:?}").to_lowercase();
+        text.contains("out of memory") || text.contains("out_of_memory")
+    };
+    if says_so(&error) {
+        let source = Box::new(error);
+        TrainingError::OutOfMemory { step, source }
+    } else {
+        error
+    }
+}
+
+/// Elements of a trained specific embedding; 0 where there is none.
+fn specific_dim(config: &ModelSection, network: &NetworkConfig) -> usize {
+    if config.specific { network.dim } else { 0 }
+}
+
+/// How towers are built while they learn.
+fn training_form(config: &ModelSection) -> Form {
+    Form::Differentiable {
+        batch_statistics: !tuning::images_stand_still(config),
+    }
+}
+
+/// How pictures are shown to towers that are trained from nothing: squashed to the square, levels from
+/// -1 to 1.
+fn squash(side: usize) -> Result<PreprocessConfig, TrainingError> {
+    let side = u32::try_from(side).ok().and_then(std::num::NonZeroU32::new);
+    let side = side.ok_or(TrainingError::Value {
+        key: "model.image.image_size",
+        expected: "at least 1",
+    })?;
+    Ok(PreprocessConfig::squash(
+        side,
+        Filter::Bicubic,
+        Normalization::HALF,
+    ))
 }

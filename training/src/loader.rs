@@ -7,6 +7,7 @@ use std::{
 };
 
 use encoders::TextTokenizer;
+use pairs::Skipped;
 use rand::{RngExt as _, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -32,6 +33,20 @@ pub struct Batch {
     /// `[n, n]`: 1 where the first caption (row) is true of the concept of the second (column), or the
     /// other way round; empty where there is no second view.
     pub text_positives: Vec<f32>,
+    /// Pictures that could not be read and in whose places others are.
+    pub skipped: Vec<Skipped>,
+}
+
+/// Where batches come from. What step `s` sees depends on the seed and on `s` alone.
+pub trait Batches: Send + Sync {
+    /// Number of items that batches are drawn from.
+    fn items(&self) -> usize;
+
+    /// The batch of one step.
+    ///
+    /// # Errors
+    /// When there are too few items, or a caption cannot be tokenized.
+    fn batch(&self, step: usize) -> Result<Batch, TrainingError>;
 }
 
 /// Pictures and captions, one of each concept of a batch.
@@ -89,12 +104,12 @@ pub struct BatchSource {
     pub side: usize,
 }
 
-impl BatchSource {
-    /// The batch of one step.
-    ///
-    /// # Errors
-    /// When there are too few concepts, or a caption cannot be tokenized.
-    pub fn batch(&self, step: usize) -> Result<Batch, TrainingError> {
+impl Batches for BatchSource {
+    fn items(&self) -> usize {
+        self.concepts.len()
+    }
+
+    fn batch(&self, step: usize) -> Result<Batch, TrainingError> {
         let mut random = ChaCha8Rng::seed_from_u64(self.config.seed);
         // Stream 0 is the initialisation of the weights.
         random.set_stream(step as u64 + 1);
@@ -157,9 +172,12 @@ impl BatchSource {
             second: made.next(),
             positives,
             text_positives,
+            skipped: Vec::new(),
         })
     }
+}
 
+impl BatchSource {
     fn view(&self, drawn: &[Drawn], captions: &[Caption]) -> Result<View, TrainingError> {
         let size = 3 * self.side * self.side;
         let mut pixels = vec![0.0; drawn.len() * size];
@@ -211,7 +229,7 @@ fn choose(concept: &Concept, before: Option<usize>, random: &mut ChaCha8Rng) -> 
 }
 
 /// Whether a mirrored picture would be wrong for the name: directions, letters, flags, clocks.
-fn says_direction(name: &str) -> bool {
+pub(crate) fn says_direction(name: &str) -> bool {
     const WORDS: [&str; 16] = [
         "left",
         "right",
@@ -232,6 +250,22 @@ fn says_direction(name: &str) -> bool {
     ];
     name.split(|c: char| !c.is_alphanumeric() && c != '’')
         .any(|word| WORDS.contains(&word))
+}
+
+/// What every source of batches promises. `make` gives one of at least twice as many items as a batch
+/// has, by its seed.
+#[cfg(test)]
+pub(crate) fn check_contract<B: Batches>(make: impl Fn(u64) -> B) {
+    let source = make(1);
+    let batch = source.batch(5).expect("a batch");
+    assert_ne!(source.batch(6).expect("a batch"), batch);
+    assert_eq!(source.batch(5).expect("a batch"), batch);
+    let n = batch.items.len();
+    let distinct: std::collections::BTreeSet<_> = batch.items.iter().collect();
+    assert_eq!(distinct.len(), n, "an item twice");
+    assert!(batch.items.iter().all(|i| *i < source.items()));
+    assert!((0..n).all(|i| batch.positives[i * n + i] > 0.5));
+    assert_ne!(make(2).batch(5).expect("a batch"), batch);
 }
 
 #[cfg(test)]
@@ -334,14 +368,13 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_depends_on_the_seed_and_the_step_alone() {
+    fn batches_of_drawings_keep_the_contract() {
         let concepts: Vec<Concept> = (0..8).map(|i| concept(&i.to_string(), &["x"])).collect();
-        let mut source = source(concepts, true);
-        source.config.optimizer.batch = 4;
-        let batch = source.batch(5).expect("a batch");
-        assert_ne!(source.batch(6).expect("a batch"), batch);
-        assert_eq!(source.batch(5).expect("a batch"), batch);
-        source.config.seed += 1;
-        assert_ne!(source.batch(5).expect("a batch"), batch);
+        check_contract(|seed| {
+            let mut source = source(concepts.clone(), true);
+            source.config.optimizer.batch = 4;
+            source.config.seed = seed;
+            source
+        });
     }
 }

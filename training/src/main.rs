@@ -3,21 +3,25 @@
 
 mod ssl_command;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use encoders::{Card, Place, Stored};
 use fs_err as fs;
 use indicatif::{ProgressBar, ProgressStyle};
+use pairs::Skipped;
 use training::{
     checkpoint,
     config::RunConfig,
+    data::Data,
     distill::{DistillConfig, distill},
     experiment,
     export::export,
     fit::Run,
-    manifest::Dataset,
     prepare::{PrepareConfig, Source, prepare},
 };
 
@@ -60,6 +64,9 @@ enum Command {
         /// What computes: `cpu`, or `cuda` or `cuda:N` in a build with that feature.
         #[arg(long, default_value = "cpu")]
         device: Place,
+        /// Begin even where a step seems to take more memory than is free.
+        #[arg(long)]
+        ignore_memory: bool,
         /// On a GPU, round the factors of matrix products to TF32 (10 bits behind the point), for its
         /// faster units.
         #[arg(long)]
@@ -140,10 +147,16 @@ fn main() -> anyhow::Result<()> {
             run,
             until,
             device,
+            ignore_memory,
             tf32,
         } => {
             candle_core::cuda::set_gemm_reduced_precision_f32(tf32);
-            fit(&config, &run, until, device)
+            let config = RunConfig::read(&config)?;
+            let data = Data::read(&config.data).context("reading the training pictures")?;
+            println!("{}", data.describe());
+            let mut trainer = Run::open(&config, data, &run, &device.open()?)?;
+            trainer.ignore_memory = ignore_memory;
+            fit(&mut trainer, &run, until.unwrap_or(config.optimizer.steps))
         }
         Command::Distill { config, run, until } => {
             let config = DistillConfig::read(&config)?;
@@ -178,7 +191,7 @@ fn main() -> anyhow::Result<()> {
             let config = RunConfig::read(&config)?;
             let has_checkpoint = checkpoint::file(&run).exists();
             anyhow::ensure!(has_checkpoint, "{} has no checkpoint", run.display());
-            let trained = Run::open(&config, Dataset::default(), &run, &candle_core::Device::Cpu)?;
+            let trained = Run::best(&config, &run, &candle_core::Device::Cpu)?;
             let description = description.map(fs::read_to_string).transpose()?;
             let description = description.map(|d| d.trim().to_owned());
             let card = Card {
@@ -199,26 +212,46 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-fn fit(config: &Path, run: &Path, until: Option<usize>, device: Place) -> anyhow::Result<()> {
-    let device = device.open()?;
-    let config = RunConfig::read(config)?;
-    let dataset = Dataset::read(&config.data).context("reading the training pictures")?;
-    let pictures: usize = dataset.training.iter().map(|c| c.pictures.len()).sum();
-    println!("{pictures} pictures of {} concepts", dataset.training.len());
-    let mut trainer = Run::open(&config, dataset, run, &device)?;
-    let until = until.unwrap_or(config.optimizer.steps);
+fn fit(trainer: &mut Run, run: &Path, until: usize) -> anyhow::Result<()> {
+    // Each picture is named once, however often it comes.
+    let mut said = HashSet::new();
     let bar = progress(until)?;
     bar.set_position(trainer.step() as u64);
     bar.reset_eta();
-    trainer.train(run, until, &mut |report| {
+    // A bar that is not shown, as in a log, would keep it to itself.
+    let say = |line: String| bar.suspend(|| println!("{line}"));
+    let mut recall = String::new();
+    let best = trainer.train(run, until, &mut |report| {
         bar.set_position(report.step as u64);
+        if let Some((name, value)) = report.recall() {
+            recall = format!(", {name} {value:.3}");
+        }
         let rate = report.samples_per_second;
-        bar.set_message(format!("loss {:.3}, {rate:.0} pairs/s", report.loss));
+        bar.set_message(format!(
+            "loss {:.3}{recall}, {rate:.0} pairs/s",
+            report.loss
+        ));
+        for Skipped { path, reason } in &report.skipped {
+            if said.insert(path.clone()) {
+                say(format!("step {}: left out {path}: {reason}", report.step));
+            }
+        }
         for (style, recall) in report.held_out.iter().flatten() {
-            bar.println(format!("step {} {style}: {recall:?}", report.step));
+            say(format!("step {} {style}: {recall:?}", report.step));
+        }
+        for (name, value) in report.validation.iter().flatten() {
+            say(format!("step {} {name}: {value:.4}", report.step));
         }
     })?;
     bar.finish();
+    if let Some(best) = best {
+        let kept = "its weights are kept in best.safetensors and are what is exported";
+        let (name, value, step) = (best.metric, best.value, best.step);
+        println!("the best {name} is {value:.4}, of step {step}: {kept}");
+        if best.stopped {
+            println!("stopped early: nothing better came within stop.patience evaluations");
+        }
+    }
     Ok(())
 }
 

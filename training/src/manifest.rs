@@ -205,8 +205,7 @@ mod tests {
             manifests: vec![manifest],
             held_out: held_out.iter().map(|s| (*s).to_owned()).collect(),
             style_weights: weights.collect(),
-            languages: Vec::new(),
-            skin_tone_weight: 1.0,
+            ..DataConfig::default()
         }
     }
 

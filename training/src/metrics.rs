@@ -66,6 +66,8 @@ mod tests {
             samples_per_second: 100.0,
             held_out: None,
             modality_gap: None,
+            validation: None,
+            skipped: Vec::new(),
         }
     }
 

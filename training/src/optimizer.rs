@@ -61,7 +61,7 @@ impl AdamW {
             let rate = if name == "logit_scale" {
                 rate * config.logit_scale_factor
             } else {
-                rate
+                rate * parameters.rate(name)
             };
             // Gains, biases and the scale keep their length (as in Radford et al. 2021).
             let decay = if var.rank() >= 2 {
@@ -196,6 +196,7 @@ mod tests {
             clip,
             average: 0.0,
             factors: Factors::F32,
+            accumulate: 1,
             checkpoint_every: 1,
             evaluate_every: 1,
         }

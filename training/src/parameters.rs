@@ -1,6 +1,6 @@
 //! The weights of a run by name: made from a seed on first use, kept, updated in place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::{Device, Tensor, Var};
 use encoders::{
@@ -21,9 +21,18 @@ pub struct Parameters {
     vars: BTreeMap<String, Var>,
     random: ChaCha8Rng,
     device: Device,
-    /// Running averages of all tensors by name; empty where none are kept.
+    /// Running averages of all tensors that move, by name; empty where none are kept.
     averages: BTreeMap<String, Tensor>,
+    /// Tensors that no gradient moves.
+    frozen: BTreeSet<String>,
+    /// Factors on `B A`, by the names of the weights that it is added to.
+    adapted: BTreeMap<String, f64>,
+    /// Factors on the learning rate; 1 for what is not named.
+    rates: BTreeMap<String, f64>,
 }
+
+/// What the names of the two factors of an adapter end in: `A` `[rank, inputs]`, `B` `[outputs, rank]`.
+const ADAPTER: [&str; 2] = [".lora_a", ".lora_b"];
 
 impl Parameters {
     /// No tensors yet; those to come live on `device`, and are the same on every device.
@@ -33,7 +42,63 @@ impl Parameters {
             random: ChaCha8Rng::seed_from_u64(seed),
             device,
             averages: BTreeMap::new(),
+            frozen: BTreeSet::new(),
+            adapted: BTreeMap::new(),
+            rates: BTreeMap::new(),
         }
+    }
+
+    /// Takes over a tensor that was made elsewhere.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn adopt(&mut self, name: &str, tensor: &Tensor) -> candle_core::Result<()> {
+        let var = Var::from_tensor(&tensor.to_device(&self.device)?)?;
+        self.vars.insert(name.to_owned(), var);
+        Ok(())
+    }
+
+    /// Has a tensor stand still.
+    pub fn freeze(&mut self, name: &str) {
+        self.frozen.insert(name.to_owned());
+    }
+
+    /// Whether a tensor stands still.
+    pub fn is_frozen(&self, name: &str) -> bool {
+        self.frozen.contains(name)
+    }
+
+    /// Adds `scale B A` to the weight `name` wherever it is used (Hu et al. 2021): `A` is drawn, `B` begins
+    /// at 0, so that nothing changes at first.
+    ///
+    /// # Errors
+    /// When there is no matrix of that name.
+    pub fn adapt(&mut self, name: &str, rank: usize, scale: f64) -> Result<(), TrainingError> {
+        let shape = self.vars.get(name).map(|var| var.dims().to_vec());
+        let Some([outputs, inputs]) = shape.as_deref() else {
+            return Err(candle_core::Error::Msg(format!("there is no matrix {name}")).into());
+        };
+        let deviation = (*inputs as f32).powf(-0.5);
+        let [a, b] = ADAPTER.map(|ending| format!("{name}{ending}"));
+        self.tensor(&a, &[rank, *inputs], Init::Normal { deviation })?;
+        self.tensor(&b, &[*outputs, rank], Init::Constant(0.0))?;
+        self.adapted.insert(name.to_owned(), scale);
+        Ok(())
+    }
+
+    /// Whether some weights are sums that have to be made anew after each step.
+    pub fn has_adapters(&self) -> bool {
+        !self.adapted.is_empty()
+    }
+
+    /// Replaces the factors on the learning rate.
+    pub fn set_rates(&mut self, rates: BTreeMap<String, f64>) {
+        self.rates = rates;
+    }
+
+    /// Factor on the learning rate of a tensor.
+    pub fn rate(&self, name: &str) -> f64 {
+        self.rates.get(name).copied().unwrap_or(1.0)
     }
 
     /// The running averages by name; empty where none are kept.
@@ -52,14 +117,16 @@ impl Parameters {
     /// # Errors
     /// When a tensor cannot be computed with.
     pub fn average(&mut self, keep: f64) -> Result<(), TrainingError> {
-        for (name, var) in &self.vars {
+        let mut averages = std::mem::take(&mut self.averages);
+        for (name, var) in self.moving() {
             let value = var.as_detached_tensor();
-            let average = match self.averages.get(name) {
+            let average = match averages.get(name) {
                 Some(old) => mean_of(old, &value, keep)?,
                 None => value.copy()?,
             };
-            self.averages.insert(name.clone(), average);
+            averages.insert(name.to_owned(), average);
         }
+        self.averages = averages;
         Ok(())
     }
 
@@ -73,6 +140,9 @@ impl Parameters {
             random: self.random.clone(),
             device: self.device.clone(),
             averages: BTreeMap::new(),
+            frozen: self.frozen.clone(),
+            adapted: self.adapted.clone(),
+            rates: BTreeMap::new(),
         };
         for (name, average) in &self.averages {
             settled
@@ -94,7 +164,44 @@ impl Parameters {
 
     /// The tensors that gradients move.
     pub fn trainable(&self) -> impl Iterator<Item = (&str, &Var)> {
-        self.all().filter(|(name, _)| !is_statistic(name))
+        self.all()
+            .filter(|(name, _)| !is_statistic(name) && !self.is_frozen(name))
+    }
+
+    /// All that a run changes: what gradients move, and running statistics.
+    pub fn moving(&self) -> impl Iterator<Item = (&str, &Var)> {
+        self.all().filter(|(name, _)| self.moves(name))
+    }
+
+    fn moves(&self, name: &str) -> bool {
+        is_statistic(name) || !self.is_frozen(name)
+    }
+
+    /// Every tensor of the network, adapters added to what they adapt.
+    ///
+    /// # Errors
+    /// When a sum cannot be computed.
+    pub fn merged(&self) -> Result<Vec<(&str, Tensor)>, TrainingError> {
+        let own = self.all().filter(|(name, _)| {
+            let is_adapter = ADAPTER.iter().any(|ending| name.ends_with(ending));
+            !is_adapter
+        });
+        own.map(|(name, var)| Ok((name, self.value(name, var)?.detach())))
+            .collect()
+    }
+
+    /// A tensor as networks use it.
+    fn value(&self, name: &str, var: &Var) -> candle_core::Result<Tensor> {
+        let own = if self.is_frozen(name) {
+            var.as_detached_tensor()
+        } else {
+            var.as_tensor().clone()
+        };
+        let factors = ADAPTER.map(|ending| self.vars.get(&format!("{name}{ending}")));
+        match (self.adapted.get(name), factors) {
+            (Some(scale), [Some(a), Some(b)]) => own + (b.matmul(a)? * *scale)?,
+            _ => Ok(own),
+        }
     }
 
     /// Replaces the value of one tensor.
@@ -172,7 +279,11 @@ fn is_statistic(name: &str) -> bool {
 impl Source for Parameters {
     fn tensor(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Tensor, ModelError> {
         if let Some(var) = self.vars.get(name) {
-            return Ok(var.as_tensor().clone());
+            if var.dims() != shape {
+                let message = format!("{name} has shape {:?}, expected {shape:?}", var.dims());
+                return Err(candle_core::Error::Msg(message).into());
+            }
+            return Ok(self.value(name, var)?);
         }
         let count = shape.iter().product();
         let values: Vec<f32> = match init {

@@ -111,6 +111,8 @@ struct Line {
     loss: f64,
     #[serde(default)]
     held_out: BTreeMap<String, Recall>,
+    #[serde(default)]
+    validation: BTreeMap<String, f64>,
 }
 
 #[derive(Deserialize)]
@@ -133,6 +135,11 @@ pub fn draw_run(folder: &Path, steps: usize) -> std::io::Result<()> {
     let (mut loss, mut recall) = (Vec::new(), BTreeMap::<String, Vec<(f64, f64)>>::new());
     for line in lines {
         loss.push((line.step, line.loss));
+        for (name, value) in line.validation {
+            if name.ends_with("@1") || name.ends_with("@10") {
+                recall.entry(name).or_default().push((line.step, value));
+            }
+        }
         for (style, found) in line.held_out {
             let mut add =
                 |name: String, value| recall.entry(name).or_default().push((line.step, value));
@@ -172,7 +179,7 @@ pub fn draw_run(folder: &Path, steps: usize) -> std::io::Result<()> {
         });
         let plot = Plot {
             x: "steps",
-            y: "recall@10, names to pictures",
+            y: "recall",
             x_range,
             y_range: 0.0..1.0,
             rule: None,

@@ -67,7 +67,10 @@ pub(crate) fn ssl(arguments: &Arguments) -> anyhow::Result<()> {
         println!("step {} written to {}", run.step(), folder.display());
         after
     } else {
-        last.map_or_else(|| run.measure(), Ok)?
+        match last {
+            Some(measured) => measured,
+            None => run.measure()?,
+        }
     };
     println!("{}", table(&before, &after));
     Ok(())

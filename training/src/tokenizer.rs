@@ -34,6 +34,17 @@ const ENGLISH_WEIGHT: usize = 2;
 /// # Errors
 /// When the tokenizer library refuses.
 pub fn train(concepts: &[Concept], vocabulary: usize) -> Result<String, TrainingError> {
+    train_on(corpus(concepts), vocabulary)
+}
+
+/// The same from texts.
+///
+/// # Errors
+/// When the tokenizer library refuses.
+pub fn train_on(
+    texts: impl Iterator<Item = String> + Send,
+    vocabulary: usize,
+) -> Result<String, TrainingError> {
     let empty = layout(&Map::new(), &[], 0).to_string();
     let mut tokenizer = Tokenizer::from_bytes(empty).map_err(TrainingError::Tokenizer)?;
     let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
@@ -64,7 +75,7 @@ pub fn train(concepts: &[Concept], vocabulary: usize) -> Result<String, Training
         .build();
     let mut trainer = TrainerWrapper::BpeTrainer(trainer);
     tokenizer
-        .train(&mut trainer, corpus(concepts))
+        .train(&mut trainer, texts)
         .map_err(TrainingError::Tokenizer)?;
     let learned = tokenizer
         .to_string(false)

@@ -46,10 +46,10 @@ fn try_case(teacher_name: &str, changes: &[(&str, &str)]) -> Result<Case, String
         std::fs::write(file, lines.collect::<String>()).expect("writes");
     }
     let mut toml = format!(
-        "seed = 3\nteacher = '{}'\n\n[texts]\ntraining = '{}'\nheld_out = '{}'\n",
+        "seed = 3\nteacher = '{}'\n\n[texts]\ntraining = '{data}/training.jsonl'\n\
+         held_out = '{data}/held_out.jsonl'\n",
         teacher(teacher_name).display(),
-        folder.path().join("training.jsonl").display(),
-        folder.path().join("held_out.jsonl").display(),
+        data = folder.path().display(),
     );
     toml.push_str(
         "\n[student]\nlayers = 2\nheads = 2\nwidth = 24\nmlp_width = 40\ncontext_length = 12\n\

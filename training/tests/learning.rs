@@ -53,26 +53,24 @@ fn vit() -> ImageSection {
 fn config(image: ImageSection, batch: usize, steps: usize) -> RunConfig {
     RunConfig {
         seed: 5,
-        data: DataConfig {
-            manifests: Vec::new(),
-            held_out: Vec::new(),
-            style_weights: BTreeMap::new(),
-            languages: Vec::new(),
-            skin_tone_weight: 1.0,
-        },
+        data: DataConfig::default(),
         objective: ObjectiveConfig::default(),
         model: ModelSection {
             name: "toy".into(),
             dim: 16,
             specific: false,
-            image,
-            text: TextSection {
+            from: None,
+            freeze: Vec::new(),
+            layer_decay: 1.0,
+            lora: None,
+            image: Some(image),
+            text: Some(TextSection {
                 vocabulary: 700,
                 context_length: 12,
                 width: 24,
                 layers: 1,
                 heads: 2,
-            },
+            }),
         },
         optimizer: OptimizerConfig {
             batch,
@@ -84,9 +82,11 @@ fn config(image: ImageSection, batch: usize, steps: usize) -> RunConfig {
             clip: 1.0,
             average: 0.0,
             factors: Factors::F32,
+            accumulate: 1,
             checkpoint_every: 1000,
             evaluate_every: 1000,
         },
+        stop: None,
         captions: CaptionConfig {
             tag_share: 0.0,
             tags_from: 1.0,
@@ -180,7 +180,7 @@ fn pixels(n: usize) -> Tensor {
 #[test]
 fn every_parameter_of_both_kinds_of_towers_gets_a_gradient() {
     for image in [residual(), vit()] {
-        let network = config(image, 4, 10).model.network(700, 699);
+        let network = config(image, 4, 10).model.network(700, 699).expect("sizes");
         let mut parameters = Parameters::seeded(3, Device::Cpu);
         let form = Form::Differentiable {
             batch_statistics: true,

@@ -277,7 +277,9 @@ fn vit_folder(folder: &Path) -> PathBuf {
     let mut config: RunConfig =
         toml::from_str(&recipe.replace(&recipe[from..to], vit)).expect("parses");
     config.optimizer.batch = 4;
-    config.model.text.vocabulary = 600;
+    if let Some(text) = &mut config.model.text {
+        text.vocabulary = 600;
+    }
     let concept = |i: usize| Concept {
         key: format!("{i}"),
         name: format!("drawing {i}"),
@@ -322,6 +324,54 @@ fn a_vision_transformer_of_a_folder_is_adapted_too() {
     let texts = ["drawing 1".to_owned()];
     let texts = [&old, &new].map(|m| m.text().encode(&texts).expect("encodes"));
     assert_eq!(texts[0][0].shared.as_slice(), texts[1][0].shared.as_slice());
+}
+
+/// Those that `fit` does not take: of the sigmoid loss, in either form, and of pictures of another size
+/// than the positions were learned for.
+#[test]
+fn towers_of_every_form_but_naflex_are_adapted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let gallery = gallery(folder.path(), 12);
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/reference/data");
+    // Its positions were learned for 24 by 24 pixels, and it sees what is no square.
+    let square = folder.path().join("square");
+    std::fs::create_dir_all(&square).expect("makes");
+    for entry in std::fs::read_dir(data.join("clip_interpolated")).expect("is there") {
+        let entry = entry.expect("is listed");
+        std::fs::copy(entry.path(), square.join(entry.file_name())).expect("copies");
+    }
+    let file = square.join("preprocessor_config.json");
+    let contents = std::fs::read(&file).expect("is there");
+    let mut json: serde_json::Value = serde_json::from_slice(&contents).expect("JSON");
+    json["size"] = serde_json::json!({ "height": 32, "width": 32 });
+    std::fs::write(&file, json.to_string()).expect("writes");
+    for (name, from) in [
+        ("siglip", data.join("siglip")),
+        ("open_clip", data.join("open_clip_custom")),
+        ("interpolated", square),
+    ] {
+        let config = config(folder.path(), &adapting(&gallery, Some(&from), 1.0));
+        let (run, _) = train(&config, &folder.path().join(name), 2);
+        let out = folder.path().join(format!("{name}-adapted"));
+        run.export(&out).expect("exports");
+        let [old, new] = [&from, &out].map(|folder| Model::load(folder).expect("loads"));
+        let texts = ["drawing 1".to_owned()];
+        let texts = [&old, &new].map(|m| m.text().encode(&texts).expect("encodes"));
+        let shared = texts.map(|rows| rows[0].shared.as_slice().to_vec());
+        assert_eq!(shared[0], shared[1], "{name}");
+        let picture = std::fs::read(gallery.join("stripes/001.png")).expect("is there");
+        let picture = encoders::decode(&picture, &encoders::DecodeLimits::default());
+        let picture = picture.expect("decodes");
+        let images = [&old, &new].map(|m| m.image().encode(&[m.prepare(&picture)]));
+        let shared = images.map(|rows| rows.expect("encodes")[0].shared.as_slice().to_vec());
+        assert_ne!(shared[0], shared[1], "{name}");
+    }
+    let config = config(
+        folder.path(),
+        &adapting(&gallery, Some(&data.join("siglip2_naflex")), 1.0),
+    );
+    let message = refusal(&config, &folder.path().join("naflex"));
+    assert!(message.contains("NaFlex"), "{message}");
 }
 
 #[test]

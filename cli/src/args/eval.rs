@@ -53,8 +53,8 @@ pub struct EvalOptions {
 /// Options of `eval retrieval`.
 #[derive(Debug, Args)]
 pub struct EvalRetrievalArgs {
-    /// A .csv, .tsv or .jsonl file, or a folder of pictures with captions in .txt files of the same
-    /// names, one a line
+    /// A .csv, .tsv or .jsonl file; a folder of pictures with captions in .txt files of the same
+    /// names, one a line; or .tar shards, as in "shards/{000..099}.tar"
     pub path: PathBuf,
     /// Column, or key, with the path of the picture, relative to the file
     #[arg(long, default_value = "image", value_name = "NAME")]

@@ -2,11 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use anyhow::{Context, Result, bail};
 use engine::Draws;
+use pairs::Location;
 
 use crate::walk::{self, Failure};
 
@@ -21,7 +22,7 @@ pub struct Classes {
     /// Names of the classes, in the order of their folders.
     pub labels: Vec<String>,
     /// The pictures.
-    pub files: Vec<PathBuf>,
+    pub files: Vec<Location>,
     /// The class of each picture.
     pub of: Vec<usize>,
     /// What cannot be read.
@@ -58,7 +59,7 @@ pub fn find(folder: &Path, names: Option<&Path>) -> Result<Classes> {
         };
         if path.is_dir() && !name.starts_with('.') {
             folders.insert((name, path));
-        } else if walk::is_named_like_a_picture(&path) {
+        } else if pairs::is_named_like_a_picture(&path) {
             failed.push(Failure {
                 path: path.display().to_string(),
                 reason: "lies in no class folder".to_owned(),
@@ -85,7 +86,9 @@ pub fn find(folder: &Path, names: Option<&Path>) -> Result<Classes> {
         classes
             .of
             .extend(found.files.iter().map(|_| classes.labels.len()));
-        classes.files.extend(found.files);
+        classes
+            .files
+            .extend(found.files.into_iter().map(Location::File));
         classes.failed.extend(found.failures);
         classes.labels.push(label);
     }
@@ -179,8 +182,8 @@ mod tests {
         classes.limit(std::num::NonZeroUsize::new(3), 7);
         assert_eq!(classes.files.len(), 3);
         for (file, class) in classes.files.iter().zip(&classes.of) {
-            let folder = file.parent().and_then(Path::file_name).expect("has one");
-            assert_eq!(folder, ["a", "b"][*class]);
+            let folder = ["/a/", "/b/"][*class];
+            assert!(file.to_string().contains(folder), "{file}");
         }
     }
 }

@@ -1,10 +1,9 @@
 //! Many pictures and texts, through the towers.
 
-use std::path::{Path, PathBuf};
-
 use anyhow::{Result, bail};
 use embedding::{Embedding, Encoded};
 use encoders::Model;
+use pairs::Location;
 
 use crate::{inputs, output, walk::Failure};
 
@@ -21,21 +20,21 @@ pub struct Pictures<T> {
 /// # Errors
 /// When none can be read, or the model or `keep` fails.
 pub fn pictures<T>(
-    paths: &[&Path],
+    pictures: &[Location],
     model: &Model,
     failed: &mut Vec<Failure>,
     keep: impl Fn(Encoded) -> Result<T>,
 ) -> Result<Pictures<T>> {
-    let bar = output::progress("encoding pictures", paths.len());
-    let mut rows: Vec<Option<T>> = paths.iter().map(|_| None).collect();
+    let bar = output::progress("encoding pictures", pictures.len());
+    let mut rows: Vec<Option<T>> = pictures.iter().map(|_| None).collect();
     let mut unread = Vec::new();
-    let prepare = |path: &&Path| -> Result<_> {
-        Ok(match inputs::prepare(path, model) {
+    let prepare = |picture: &Location| -> Result<_> {
+        Ok(match inputs::prepare(picture, model) {
             Ok(pixels) => (None, Some(pixels)),
-            Err(error) => (Some(Failure::new(path, error.as_ref())), None),
+            Err(error) => (Some(Failure::new(picture, error.as_ref())), None),
         })
     };
-    encoders::encode_all(paths, model.image().as_ref(), prepare, |done| {
+    encoders::encode_all(pictures, model.image().as_ref(), prepare, |done| {
         bar.inc(done.len() as u64);
         for one in done {
             if let Some(encoded) = one.encoded {
@@ -48,11 +47,11 @@ pub fn pictures<T>(
     bar.finish_and_clear();
     unread.sort_by_key(|(place, _)| *place);
     if let [(_, first), ..] = unread.as_slice()
-        && unread.len() == paths.len()
+        && unread.len() == pictures.len()
     {
         bail!(
             "none of the {} pictures can be read; {}: {}",
-            paths.len(),
+            pictures.len(),
             first.path,
             first.reason
         );
@@ -75,9 +74,4 @@ pub fn texts(what: &'static str, texts: &[String], model: &Model) -> Result<Vec<
     let embeddings = inputs::shared_of_texts(texts, model, |done| bar.inc(done as u64));
     bar.finish_and_clear();
     embeddings
-}
-
-/// Paths of owned ones.
-pub fn borrowed(paths: &[PathBuf]) -> Vec<&Path> {
-    paths.iter().map(PathBuf::as_path).collect()
 }

@@ -1,9 +1,10 @@
 //! A page that stands alone: no script, nothing that is loaded, pictures inside.
 
-use std::{fmt::Write as _, path::Path};
+use std::fmt::Write as _;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use encoders::{Filter, RgbaPicture};
+use pairs::Location;
 
 use super::report::Figures;
 use crate::{inputs, walk::Failure};
@@ -25,8 +26,8 @@ dark){body{background:#161618;color:#e6e6ea}td,th,figure{border-color:#3a3a40}sm
 
 /// A picture with words below it.
 pub struct Card<'a> {
-    /// Its file.
-    pub picture: &'a Path,
+    /// Where it is.
+    pub picture: &'a Location,
     /// What matters most.
     pub title: String,
     /// What else there is to say.
@@ -116,9 +117,8 @@ impl Page {
         self.heading(heading);
         self.html.push_str("<div class=\"cards\">\n");
         for card in cards {
-            let name = card.picture.file_name().unwrap_or_default();
-            let name = escape(&name.to_string_lossy());
-            let path = escape(&card.picture.display().to_string());
+            let name = escape(&card.picture.name());
+            let path = escape(&card.picture.to_string());
             let _ = write!(self.html, "<figure title=\"{path}\">");
             if let Some(uri) = thumbnail(card.picture) {
                 let _ = write!(self.html, "<img alt=\"{name}\" src=\"{uri}\">");
@@ -166,8 +166,8 @@ fn escape(text: &str) -> String {
 }
 
 /// A small version of a picture as a data URI; `None` where it cannot be read any more.
-fn thumbnail(path: &Path) -> Option<String> {
-    let picture = inputs::decode(path).ok()?;
+fn thumbnail(picture: &Location) -> Option<String> {
+    let picture = inputs::decode(picture).ok()?;
     let (width, height) = (picture.width(), picture.height());
     let longest = width.max(height).max(SIDE);
     let side = |n: u32| (u64::from(n) * u64::from(SIDE) / u64::from(longest)).max(1) as u32;
@@ -196,7 +196,7 @@ mod tests {
         let evil = "<script>alert('x')</script>\"&\u{7}";
         let mut page = Page::new(evil, &[("data", evil.to_owned())]);
         page.table(evil, [evil], &[[evil.to_owned()]]);
-        let picture = Path::new("a\"><img onerror=x src=y>.png");
+        let picture = &Location::File("a\"><img onerror=x src=y>.png".into());
         page.cards(
             evil,
             &[Card {

@@ -1,11 +1,10 @@
 //! Pictures that were put into classes, right or wrong: their figures, and the cases worth seeing.
 
-use std::path::Path;
-
 use engine::metrics::{
     ACC1, ACC5, Confusion, MEAN_PER_CLASS_RECALL, Verdict, bootstrap, confusions,
     mean_per_class_recall, verdict,
 };
+use pairs::Location;
 use serde::Serialize;
 
 use super::{
@@ -23,7 +22,7 @@ const MOST_CARDS: usize = 12;
 
 /// What a classifier says about one picture.
 pub struct Judged<'a> {
-    path: &'a Path,
+    picture: &'a Location,
     label: usize,
     verdict: Verdict,
     /// Probability of the predicted class.
@@ -32,10 +31,10 @@ pub struct Judged<'a> {
 
 impl<'a> Judged<'a> {
     /// `probabilities` are those of all classes.
-    pub fn new(path: &'a Path, label: usize, probabilities: &[f64]) -> Self {
+    pub fn new(picture: &'a Location, label: usize, probabilities: &[f64]) -> Self {
         let verdict = verdict(probabilities, label);
         Self {
-            path,
+            picture,
             label,
             verdict,
             sure: probabilities[verdict.predicted],
@@ -53,7 +52,7 @@ impl<'a> Judged<'a> {
             lines.push(format!("is {own}, at place {place}"));
         }
         Card {
-            picture: self.path,
+            picture: self.picture,
             title: labels[self.verdict.predicted].clone(),
             lines,
         }

@@ -1,11 +1,12 @@
 //! What linear classifiers learn from, and what they are measured on.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use embedding::{Encoded, Modality};
 use encoders::Model;
 use engine::logistic::{Choice, Logistic, Options, Samples, choose, stratified_folds};
+use pairs::Location;
 use serde::Serialize;
 
 use super::{
@@ -24,7 +25,7 @@ const TEST_PART: usize = 5;
 /// Encoded pictures with their classes.
 #[derive(Debug, Default)]
 pub struct Part {
-    files: Vec<PathBuf>,
+    files: Vec<Location>,
     of: Vec<usize>,
     /// `[files, dim]`.
     rows: Vec<f32>,
@@ -155,7 +156,7 @@ fn encode(
             _ => specific.into_vec(),
         })
     };
-    let pictures = encode::pictures(&encode::borrowed(&classes.files), model, failed, keep)?;
+    let pictures = encode::pictures(&classes.files, model, failed, keep)?;
     let places = pictures.places.iter();
     Ok(Part {
         files: places.clone().map(|i| classes.files[*i].clone()).collect(),

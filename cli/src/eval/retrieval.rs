@@ -12,18 +12,19 @@ use engine::metrics::{
     bootstrap, image_retrieval_recall, median_rank, ranks, reciprocal, scores,
     text_retrieval_recall,
 };
+use pairs::{Captioned, Source};
 use serde::Serialize;
 
 use super::{
     classes::subset,
     encode,
     html::{Card, Page},
-    pairs::{self, Captioned},
     report::{self, Figure, Figures, Report},
 };
 use crate::{
     args::{EvalRetrievalArgs, Places},
     home,
+    walk::Failure,
 };
 
 /// Where recall is measured.
@@ -70,17 +71,19 @@ struct Found {
 pub fn run(places: &Places, args: &EvalRetrievalArgs) -> Result<()> {
     let options = &args.options;
     report::check(options)?;
-    let pairs = pairs::read(args)?;
+    let source = Source {
+        path: args.path.clone(),
+        image_column: args.image_column.clone(),
+        caption_column: args.caption_column.clone(),
+    };
+    let pairs = pairs::read(&[source])?;
     let kept = subset(options.limit, pairs.pictures.len(), options.seed);
     let pictures: Vec<Captioned> = kept.iter().map(|i| pairs.pictures[*i].clone()).collect();
-    let mut failed = pairs.failed;
+    let mut failed = pairs.skipped.into_iter().map(Failure::from).collect();
     let model = home::model(places)?;
-    let paths: Vec<_> = pictures
-        .iter()
-        .map(|picture| picture.path.as_path())
-        .collect();
+    let locations: Vec<_> = pictures.iter().map(|p| p.location.clone()).collect();
     let shared = |encoded: Encoded| Ok(encoded.shared);
-    let encoded = encode::pictures(&paths, &model, &mut failed, shared)?;
+    let encoded = encode::pictures(&locations, &model, &mut failed, shared)?;
     let pictures: Vec<Captioned> = encoded
         .places
         .iter()
@@ -246,7 +249,7 @@ fn show(page: &mut Page, all: &Encodings, found: &Found) {
         }
         let best = place(found.by_image[*picture]);
         Card {
-            picture: &all.pictures[*picture].path,
+            picture: &all.pictures[*picture].location,
             title: format!("its captions: place {best}"),
             lines,
         }
@@ -267,7 +270,8 @@ mod tests {
 
     fn pictures(captions: &[&[&str]]) -> Vec<Captioned> {
         let picture = |captions: &&[&str]| Captioned {
-            path: "x.png".into(),
+            location: pairs::Location::File("x.png".into()),
+            id: "x.png".into(),
             captions: captions.iter().map(|&caption| caption.to_owned()).collect(),
         };
         captions.iter().map(picture).collect()

@@ -54,7 +54,7 @@ pub fn run(places: &Places, args: &ZeroShotArgs) -> Result<()> {
     let head = prompts.head(space.clone(), &texts, model.scoring())?;
 
     let shared = |encoded: Encoded| Ok(encoded.shared);
-    let pictures = encode::pictures(&encode::borrowed(&files), &model, &mut failed, shared)?;
+    let pictures = encode::pictures(&files, &model, &mut failed, shared)?;
     let mut judged = Vec::with_capacity(pictures.rows.len());
     for (i, embedding) in pictures.places.into_iter().zip(pictures.rows) {
         let space = space.clone();

@@ -8,11 +8,11 @@
 //! ignore. Teachers and students of distillation are folders of sentence-transformers (`sentence.rs`).
 //! Nothing else in the project reads or writes these files.
 
-mod adapt;
 mod config;
 mod open_clip;
 mod parts;
 mod readme;
+mod rewrite;
 mod sentence;
 mod siglip;
 mod small;
@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use embedding::Fingerprint;
 use serde::{Deserialize, Serialize};
 
-pub use adapt::Adaptable;
+pub use rewrite::{Base, Retrained};
 pub use sentence::{SentenceExport, SentenceFolder, SentenceSource};
 pub(crate) use small::SmallFiles;
 pub(crate) use source::FolderSource;

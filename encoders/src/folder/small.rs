@@ -5,7 +5,7 @@ use std::path::Path;
 use fs_err as fs;
 
 use super::{
-    CARD, CONFIG, Layout, OPEN_CLIP_CONFIG, Preprocessor, README, SUPPORTED, TOKENIZER,
+    CARD, CONFIG, Files, Layout, OPEN_CLIP_CONFIG, Preprocessor, README, SUPPORTED, TOKENIZER,
     TOKENIZER_CONFIG, parts::WeightFiles, readme,
 };
 use crate::ModelError;
@@ -26,6 +26,29 @@ pub(crate) struct SmallFiles {
 }
 
 impl SmallFiles {
+    /// Of files in memory.
+    pub(crate) fn of(files: &Files<'_>) -> Self {
+        let owned = |contents: Option<&[u8]>| contents.map(<[u8]>::to_vec);
+        Self {
+            layout: files.layout,
+            config: files.config.to_vec(),
+            preprocessor_form: files.preprocessor_form,
+            preprocessor: files.preprocessor.to_vec(),
+            tokenizer: files.tokenizer.to_vec(),
+            tokenizer_config: owned(files.tokenizer_config),
+            card: owned(files.card),
+            readme: owned(files.readme),
+            weights: WeightFiles {
+                named: files.layout.weights().to_owned(),
+                parts: files
+                    .weights
+                    .iter()
+                    .map(|(name, _)| (*name).to_owned())
+                    .collect(),
+            },
+        }
+    }
+
     pub(crate) fn read(folder: &Path) -> Result<Self, ModelError> {
         fs::metadata(folder)?;
         let has = |name: &str| folder.join(name).is_file();

@@ -1,6 +1,9 @@
 //! The tensors of a folder, in whichever form it has.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use candle_core::Tensor;
 
@@ -35,6 +38,20 @@ impl<'a> FolderSource<'a> {
         match self {
             Self::Transformers(tensors) => tensors,
             Self::OpenClip(tensors) => tensors.files(),
+        }
+    }
+
+    /// Tensors by the names of transformers, as the file has them.
+    pub(crate) fn by_names_of_file(
+        &self,
+        tensors: &[(&str, Tensor)],
+    ) -> Result<BTreeMap<String, Tensor>, ModelError> {
+        match self {
+            Self::Transformers(_) => {
+                let owned = |(name, tensor): &(&str, Tensor)| ((*name).to_owned(), tensor.clone());
+                Ok(tensors.iter().map(owned).collect())
+            }
+            Self::OpenClip(source) => source.by_names_of_file(tensors),
         }
     }
 }

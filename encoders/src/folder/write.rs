@@ -1,6 +1,6 @@
 //! Writing a model folder.
 
-use std::path::Path;
+use std::{borrow::Cow, path::Path};
 
 use candle_core::{DType, Device, Tensor};
 use fs_err as fs;
@@ -18,6 +18,15 @@ pub enum Stored {
     F32,
     /// 16 bits.
     F16,
+}
+
+impl Stored {
+    pub(super) fn kind(self) -> Dtype {
+        match self {
+            Self::F32 => Dtype::F32,
+            Self::F16 => Dtype::F16,
+        }
+    }
 }
 
 /// A trained model, ready to be written.
@@ -70,26 +79,47 @@ impl Export<'_> {
 pub(super) fn write_weights(
     file: &Path,
     tensors: &[(&str, Tensor)],
-    kind: Stored,
+    stored: Stored,
 ) -> Result<(), ModelError> {
-    let kind = match kind {
-        Stored::F32 => Dtype::F32,
-        Stored::F16 => Dtype::F16,
-    };
-    let mut stored = Vec::new();
-    for (name, tensor) in tensors {
-        let values = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
-        let values = values.flatten_all()?.to_vec1::<f32>()?;
-        let bytes = to_bytes(&values, kind).unwrap_or_default();
-        stored.push((*name, tensor.dims().to_vec(), bytes));
+    let raw = tensors
+        .iter()
+        .map(|(name, tensor)| RawTensor::of(*name, tensor, stored));
+    write_raw(file, &raw.collect::<Result<Vec<_>, _>>()?)
+}
+
+/// A tensor as a file has it.
+pub(super) struct RawTensor<'a> {
+    pub name: Cow<'a, str>,
+    pub kind: Dtype,
+    pub shape: Vec<usize>,
+    pub bytes: Cow<'a, [u8]>,
+}
+
+impl<'a> RawTensor<'a> {
+    pub(super) fn of(
+        name: impl Into<Cow<'a, str>>,
+        tensor: &Tensor,
+        stored: Stored,
+    ) -> Result<Self, ModelError> {
+        let kind = stored.kind();
+        Ok(Self {
+            name: name.into(),
+            kind,
+            shape: tensor.dims().to_vec(),
+            bytes: to_bytes(tensor, kind)?.unwrap_or_default().into(),
+        })
     }
+}
+
+/// Writes a safetensors file.
+pub(super) fn write_raw(file: &Path, tensors: &[RawTensor<'_>]) -> Result<(), ModelError> {
     let weights = |source: safetensors::SafeTensorError| ModelError::Weights {
         file: file.to_owned(),
         source: source.into(),
     };
-    let views = stored
+    let views = tensors
         .iter()
-        .map(|(name, shape, bytes)| Ok((*name, TensorView::new(kind, shape.clone(), bytes)?)))
+        .map(|t| Ok((&t.name, TensorView::new(t.kind, t.shape.clone(), &t.bytes)?)))
         .collect::<Result<Vec<_>, _>>()
         .map_err(weights)?;
     // transformers reads a folder only when the format is named.
@@ -98,10 +128,12 @@ pub(super) fn write_weights(
     Ok(fs::write(file, bytes)?)
 }
 
-/// Floats in the form of a kind of at most 32 bits; `None` for any other kind.
-pub(super) fn to_bytes(values: &[f32], kind: Dtype) -> Option<Vec<u8>> {
+/// The elements of a tensor, in its order and as a kind of at most 32 bits; `None` for any other kind.
+pub(super) fn to_bytes(tensor: &Tensor, kind: Dtype) -> Result<Option<Vec<u8>>, ModelError> {
+    let values = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+    let values = values.flatten_all()?.to_vec1::<f32>()?;
     let values = values.iter();
-    Some(match kind {
+    Ok(Some(match kind {
         Dtype::F32 => values.flat_map(|x| x.to_le_bytes()).collect(),
         Dtype::F16 => values
             .flat_map(|x| f16::from_f32(*x).to_le_bytes())
@@ -109,8 +141,8 @@ pub(super) fn to_bytes(values: &[f32], kind: Dtype) -> Option<Vec<u8>> {
         Dtype::BF16 => values
             .flat_map(|x| bf16::from_f32(*x).to_le_bytes())
             .collect(),
-        _ => return None,
-    })
+        _ => return Ok(None),
+    }))
 }
 
 /// Writes `diptych.json`: beside it first, so that there is always a whole one.

@@ -94,15 +94,18 @@ impl<'a> FileSource<'a> {
         self.find(name).map(|(_, tensor)| tensor.shape().to_vec())
     }
 
+    /// Every tensor as it is in its file.
+    pub(crate) fn views(&self) -> impl Iterator<Item = (&str, TensorView<'_>)> {
+        self.files.iter().flat_map(|(_, tensors)| tensors.iter())
+    }
+
     /// Number of learned elements in all files: those of floats that are no running statistics.
     pub fn parameters(&self) -> usize {
         let learned = |name: &str, kind| {
             let own = name.rsplit('.').next().unwrap_or(name);
             matches!(kind, Dtype::F32 | Dtype::F16 | Dtype::BF16) && !own.starts_with("running_")
         };
-        self.files
-            .iter()
-            .flat_map(|(_, tensors)| tensors.iter())
+        self.views()
             .filter(|(name, t)| learned(name, t.dtype()))
             .map(|(_, t)| t.shape().iter().product::<usize>())
             .sum()

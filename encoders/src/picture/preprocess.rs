@@ -151,6 +151,21 @@ impl PreprocessConfig {
         }
     }
 
+    /// The same for parts that were cut out of pictures, as training does: all of a part is seen, squashed
+    /// to the output size. `None` where that follows each picture.
+    pub fn squashing(&self) -> Option<Self> {
+        let output = self.output?;
+        let filter = self.resize.map_or(Filter::Bicubic, |resize| resize.filter);
+        Some(Self {
+            resize: Some(Resize {
+                to: ResizeTo::Exact(output),
+                filter,
+            }),
+            crop: None,
+            ..self.clone()
+        })
+    }
+
     /// Size of the pixels that [`PreprocessConfig::prepare`] makes; `None` where it follows each
     /// picture, in whole patches.
     pub fn size(&self) -> Option<Size> {

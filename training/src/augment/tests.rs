@@ -141,3 +141,62 @@ fn a_blur_keeps_the_sum_and_spreads_a_point_as_a_normal_distribution() {
         "rims are repeated"
     );
 }
+
+/// A picture of 30 by 20 pixels; red grows to the right, green downward.
+fn photo() -> Picture {
+    let rgb = (0..20).flat_map(|y| (0..30).flat_map(move |x| [8 * x, 12 * y, 0]));
+    Picture::new(30, 20, rgb.collect()).expect("sizes fit")
+}
+
+fn squash() -> PreprocessConfig {
+    let side = std::num::NonZeroU32::new(8).expect("not 0");
+    PreprocessConfig::shortest_edge(side, Filter::Bilinear, Normalization::HALF)
+}
+
+#[test]
+fn a_photograph_without_variation_is_what_is_served() {
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let still = photograph(
+        &photo(),
+        &squash(),
+        true,
+        &AugmentConfig::STILL,
+        &mut random,
+    );
+    assert_eq!(still, squash().prepare(&photo()).as_slice());
+    let mirrored = AugmentConfig {
+        mirror_share: 1.0,
+        ..AugmentConfig::STILL
+    };
+    let turned = photograph(&photo(), &squash(), true, &mirrored, &mut random);
+    for (a, b) in turned.chunks(8).zip(still.chunks(8)) {
+        assert!(a.iter().eq(b.iter().rev()));
+    }
+    let kept = photograph(&photo(), &squash(), false, &mirrored, &mut random);
+    assert_eq!(kept, still, "a caption says a direction");
+}
+
+#[test]
+fn a_random_part_has_its_share_of_the_area_and_lies_anywhere() {
+    let mut corners = std::collections::HashSet::new();
+    for seed in 0..200 {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let part = random_part(&photo(), [0.2, 0.4], &mut random);
+        let (w, h) = (part.width() as f32, part.height() as f32);
+        let share = w * h / 600.0;
+        assert!((0.17..0.44).contains(&share), "seed {seed}: {share}");
+        assert!((0.65..1.5).contains(&(w / h)), "seed {seed}: {w} by {h}");
+        let rgb = part.as_rgb();
+        corners.insert((rgb[0], rgb[1]));
+        // One pixel to the right and one down, as in the picture.
+        assert_eq!((rgb[3], rgb[1]), (rgb[0] + 8, rgb[4]), "seed {seed}");
+        let below = &rgb[3 * part.width() as usize..];
+        assert_eq!((below[0], below[1]), (rgb[0], rgb[1] + 12), "seed {seed}");
+    }
+    assert!(corners.len() > 50, "{} corners", corners.len());
+    // Nothing of this shape fits into a thread.
+    let thread = Picture::new(40, 1, vec![7; 120]).expect("sizes fit");
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let part = random_part(&thread, [0.9, 1.0], &mut random);
+    assert_eq!((part.width(), part.height()), (1, 1));
+}

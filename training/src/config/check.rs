@@ -1,7 +1,10 @@
 //! Which values a run can work with.
 
-use super::{AugmentConfig, ImageSection, ModelSection, OptimizerConfig, RunConfig};
-use crate::{TrainingError, objective::gamma::GammaConfig, words::ENGLISH};
+use super::{
+    AugmentConfig, CaptionConfig, ImageSection, LoraConfig, ModelSection, OptimizerConfig,
+    RunConfig, Validation,
+};
+use crate::{TrainingError, objective::gamma::GammaConfig, pairs::validate, words::ENGLISH};
 
 /// The key, whether its value will do, and what it may hold.
 pub(crate) type Rule = (&'static str, bool, &'static str);
@@ -50,14 +53,15 @@ pub fn check(config: &RunConfig) -> Result<(), TrainingError> {
         config.model.specific || !separates,
         "true where objective.latent.separation is above 0",
     );
-    let rules = model(&config.model)
+    let rules = model(&config.model)?
         .into_iter()
         .chain([specific, latent_from]);
     let rules = rules
-        .chain(image(&config.model.image))
         .chain(contrast(config.objective.contrast.as_ref()))
         .chain(optimizer(&config.optimizer))
         .chain(words)
+        .chain(pairs(config))
+        .chain(stop(config))
         .chain(languages(config))
         .chain(augment(&config.augment));
     all_hold(rules)
@@ -86,9 +90,45 @@ pub(crate) fn are_heads_of(width: usize, heads: usize) -> bool {
     heads > 0 && width.is_multiple_of(heads)
 }
 
-fn model(m: &ModelSection) -> Vec<Rule> {
-    let text = &m.text;
-    vec![
+fn model(m: &ModelSection) -> Result<Vec<Rule>, TrainingError> {
+    if m.from.is_some() {
+        let of_folder = "left out where model.from is given: the folder says it";
+        let mut rules = vec![
+            ("model.dim", m.dim == 0, of_folder),
+            ("model.image", m.image.is_none(), of_folder),
+            ("model.text", m.text.is_none(), of_folder),
+            (
+                "model.layer_decay",
+                m.layer_decay > 0.0 && m.layer_decay <= 1.0,
+                "above 0, at most 1",
+            ),
+        ];
+        if let Some(lora) = &m.lora {
+            let all = LoraConfig::all();
+            rules.extend([
+                ("model.lora.rank", lora.rank > 0, AT_LEAST_1),
+                (
+                    "model.lora.alpha",
+                    lora.alpha.is_finite() && lora.alpha > 0.0,
+                    "a number above 0",
+                ),
+                (
+                    "model.lora.targets",
+                    !lora.targets.is_empty() && lora.targets.iter().all(|t| all.contains(t)),
+                    "some of q_proj, k_proj, v_proj and out_proj",
+                ),
+            ]);
+        }
+        return Ok(rules);
+    }
+    let (of_images, text) = m.towers()?;
+    let tuned = !m.freeze.is_empty() || m.lora.is_some() || m.layer_decay < 1.0;
+    let rules = vec![
+        (
+            "model.from",
+            !tuned,
+            "given where freeze, lora or layer_decay are",
+        ),
         ("model.dim", m.dim > 0, AT_LEAST_1),
         (
             "model.text.vocabulary",
@@ -107,7 +147,8 @@ fn model(m: &ModelSection) -> Vec<Rule> {
             are_heads_of(text.width, text.heads),
             "a divisor of model.text.width",
         ),
-    ]
+    ];
+    Ok(rules.into_iter().chain(image(of_images)).collect())
 }
 
 pub(crate) fn image(image: &ImageSection) -> Vec<Rule> {
@@ -151,6 +192,95 @@ pub(crate) fn image(image: &ImageSection) -> Vec<Rule> {
     }
 }
 
+fn pairs(config: &RunConfig) -> Vec<Rule> {
+    let (data, augment) = (&config.data, &config.augment);
+    let of_pairs = !data.pairs.is_empty();
+    let still = AugmentConfig {
+        crop: augment.crop,
+        mirror_share: augment.mirror_share,
+        ..AugmentConfig::STILL
+    };
+    let drawings_only = "left out where data.pairs is given: it is for manifests of drawings";
+    vec![
+        (
+            "data.pairs",
+            data.pairs.is_empty() != data.manifests.is_empty(),
+            "given, or data.manifests in its place",
+        ),
+        (
+            "data.validation",
+            match &data.validation {
+                None => true,
+                Some(Validation::Share(share)) => of_pairs && *share > 0.0 && *share < 1.0,
+                Some(Validation::Sources(sources)) => of_pairs && !sources.is_empty(),
+            },
+            "a share between 0 and 1 or sources of pairs, beside data.pairs",
+        ),
+        (
+            "data.unreadable_share",
+            is_share(data.unreadable_share),
+            SHARE,
+        ),
+        (
+            "data.held_out",
+            !of_pairs || data.held_out.is_empty(),
+            drawings_only,
+        ),
+        (
+            "data.style_weights",
+            !of_pairs || data.style_weights.is_empty(),
+            drawings_only,
+        ),
+        (
+            "data.languages",
+            !of_pairs || data.languages.is_empty(),
+            drawings_only,
+        ),
+        (
+            "captions",
+            !of_pairs || config.captions == CaptionConfig::default(),
+            drawings_only,
+        ),
+        (
+            "augment",
+            !of_pairs || *augment == still,
+            "crop and mirror_share alone where data.pairs is given",
+        ),
+    ]
+}
+
+fn stop(config: &RunConfig) -> Vec<Rule> {
+    let Some(stop) = &config.stop else {
+        return Vec::new();
+    };
+    let data = &config.data;
+    let is_measured = if data.pairs.is_empty() {
+        let known = [
+            "recall_at_1",
+            "recall_at_10",
+            "base_recall_at_10",
+            "base_carrier_recall_at_10",
+            "keyword_hit_at_10",
+        ];
+        let parts = stop.metric.rsplit_once('.');
+        parts.is_some_and(|(style, name)| {
+            data.held_out.iter().any(|s| s == style) && known.contains(&name)
+        })
+    } else {
+        let known = validate::names();
+        data.validation.is_some() && known.contains(&stop.metric)
+    };
+    vec![
+        (
+            "stop.metric",
+            is_measured,
+            "a figure such as image_retrieval_recall@10 where there is data.validation, or such as \
+             STYLE.recall_at_10 of a style of data.held_out",
+        ),
+        ("stop.patience", stop.patience > 0, AT_LEAST_1),
+    ]
+}
+
 fn languages(config: &RunConfig) -> Vec<Rule> {
     let languages = &config.data.languages;
     let share = config.captions.translated_share;
@@ -186,6 +316,11 @@ fn contrast(config: Option<&GammaConfig>) -> Vec<Rule> {
 pub(crate) fn optimizer(o: &OptimizerConfig) -> Vec<Rule> {
     vec![
         ("optimizer.batch", o.batch >= 2, "at least 2"),
+        (
+            "optimizer.accumulate",
+            o.accumulate > 0 && o.batch.is_multiple_of(o.accumulate),
+            "a divisor of optimizer.batch",
+        ),
         (
             "optimizer.average",
             (0.0..1.0).contains(&o.average),
@@ -245,136 +380,4 @@ pub(crate) fn augment(a: &AugmentConfig) -> Vec<Rule> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MINI: &str = include_str!("../../recipes/mini/mini.toml");
-    const VIT: &str = "kind = \"vit\"\nimage_size = 64\npatch_size = 8\nwidth = 192\nlayers = 3\n\
-                       heads = 3\n\n[model.text]";
-
-    fn parsed(toml: &str) -> RunConfig {
-        toml::from_str(toml).expect("parses")
-    }
-
-    /// The recipe with a vision transformer.
-    fn vit() -> String {
-        let from = MINI.find("kind =").expect("an image tower");
-        let to = MINI.find("[model.text]").expect("a text tower");
-        MINI.replace(&MINI[from..to + "[model.text]".len()], VIT)
-    }
-
-    #[test]
-    fn the_recipes_will_do() {
-        check(&parsed(MINI)).expect("the recipe of the built-in model");
-        check(&parsed(include_str!("../../recipes/mini/tune.toml"))).expect("its short form");
-        let second = include_str!("../../recipes/mini/mini-2.toml");
-        check(&parsed(second)).expect("the recipe of the second version");
-        check(&parsed(&vit())).expect("the other tower");
-    }
-
-    #[test]
-    fn a_value_that_would_stop_or_spoil_the_run_is_refused_by_its_key() {
-        for (key, line, bad) in [
-            ("data.skin_tone_weight", "skin_tone_weight = 0.3", "-0.1"),
-            ("data.skin_tone_weight", "skin_tone_weight = 0.3", "inf"),
-            ("data.style_weights", "emojione-monotone = 0.5", "-1.0"),
-            ("data.style_weights", "emojione-monotone = 0.5", "nan"),
-            ("model.dim", "dim = 128", "0"),
-            ("model.image.image_size", "image_size = 64", "0"),
-            ("model.image.stem", "stem = [24, 48]", "[]"),
-            ("model.image.stem", "stem = [24, 48]", "[24, 0]"),
-            ("model.image.stages", "stages = [48, 96, 192]", "[]"),
-            ("model.image.blocks", "blocks = 2", "0"),
-            ("model.image.width", "width = 256", "0"),
-            ("model.text.vocabulary", "vocabulary = 4096", "513"),
-            ("model.text.context_length", "context_length = 32", "2"),
-            ("model.text.width", "width = 192", "0"),
-            ("model.text.layers", "layers = 3", "0"),
-            ("model.text.heads", "heads = 3", "0"),
-            ("model.text.heads", "heads = 3", "5"),
-            ("optimizer.batch", "batch = 256", "1"),
-            ("optimizer.steps", "steps = 1200", "100"),
-            ("optimizer.learning_rate", "learning_rate = 2e-3", "inf"),
-            (
-                "optimizer.logit_scale_factor",
-                "logit_scale_factor = 3.0",
-                "nan",
-            ),
-            ("optimizer.weight_decay", "weight_decay = 0.1", "-0.1"),
-            ("optimizer.clip", "clip = 1.0", "0.0"),
-            ("optimizer.checkpoint_every", "checkpoint_every = 50", "0"),
-            ("optimizer.evaluate_every", "evaluate_every = 250", "0"),
-            ("captions.tag_share", "tag_share = 0.2", "1.2"),
-            ("captions.tags_from", "tags_from = 0.4", "-0.4"),
-            ("captions.carrier_share", "carrier_share = 0.5", "nan"),
-            (
-                "captions.translated_share",
-                "carrier_share = 0.5",
-                "0.5\ntranslated_share = 0.5",
-            ),
-            (
-                "captions.translations_from",
-                "carrier_share = 0.5",
-                "0.5\ntranslations_from = 1.5",
-            ),
-            (
-                "data.languages",
-                "skin_tone_weight = 0.3",
-                "0.3\nlanguages = [\"de\", \"en\"]",
-            ),
-            ("augment.rotation", "rotation = 15.0", "-15.0"),
-            ("augment.scale", "scale = [0.7, 1.1]", "[1.1, 0.7]"),
-            ("augment.scale", "scale = [0.7, 1.1]", "[0.0, 1.0]"),
-            ("augment.scale", "scale = [0.7, 1.1]", "[1.0, inf]"),
-            ("augment.shift", "shift = 0.1", "nan"),
-            ("augment.white_share", "white_share = 0.6", "1.6"),
-            ("augment.color", "color = 0.25", "inf"),
-            ("augment.gray_share", "gray_share = 0.05", "-0.05"),
-            ("augment.erase_share", "erase_share = 0.15", "2.0"),
-            ("augment.mirror_share", "mirror_share = 0.3", "3.0"),
-            (
-                "augment.blur_share",
-                "mirror_share = 0.3",
-                "0.3\nblur_share = 1.1",
-            ),
-            (
-                "augment.crop",
-                "mirror_share = 0.3",
-                "0.3\ncrop = [0.8, 0.2]",
-            ),
-            (
-                "augment.crop",
-                "mirror_share = 0.3",
-                "0.3\ncrop = [0.0, 1.0]",
-            ),
-        ] {
-            is_refused(MINI, key, line, bad);
-        }
-        let vit = vit();
-        for (key, line, bad) in [
-            ("model.image.image_size", "image_size = 64", "0"),
-            ("model.image.patch_size", "patch_size = 8", "0"),
-            ("model.image.patch_size", "patch_size = 8", "7"),
-            (
-                "model.image.heads",
-                "heads = 3\n\n[model.text]",
-                "0\n\n[model.text]",
-            ),
-            (
-                "model.image.heads",
-                "heads = 3\n\n[model.text]",
-                "5\n\n[model.text]",
-            ),
-        ] {
-            is_refused(&vit, key, line, bad);
-        }
-    }
-
-    fn is_refused(toml: &str, key: &str, line: &str, bad: &str) {
-        let (name, _) = line.split_once('=').expect("a key and a value");
-        assert_eq!(toml.matches(line).count(), 1, "{line}");
-        let wrong = toml.replace(line, &format!("{name}= {bad}"));
-        let message = check(&parsed(&wrong)).expect_err(bad).to_string();
-        assert!(message.contains(&format!("`{key}`")), "{bad}: {message}");
-    }
-}
+mod tests;

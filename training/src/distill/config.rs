@@ -112,6 +112,7 @@ impl StepsConfig {
             weight_decay: self.weight_decay,
             clip: self.clip,
             average: 0.0,
+            accumulate: 1,
             checkpoint_every: self.checkpoint_every,
             evaluate_every: 1,
         }
@@ -127,7 +128,7 @@ impl DistillConfig {
         let contents = fs::read_to_string(file)?;
         let config: Self = toml::from_str(&contents).map_err(|source| TrainingError::Config {
             file: file.to_owned(),
-            source,
+            source: source.into(),
         })?;
         config.check()?;
         Ok(config)

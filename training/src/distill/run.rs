@@ -102,7 +102,7 @@ impl Distillation {
             &mut parameters,
         )?;
         let identity = identity(config, &teacher, ids.len());
-        let saved = Checkpoint::read(folder, &identity)?;
+        let saved = Checkpoint::read(&checkpoint::file(folder), &identity, None)?;
         let restored = saved.map(|saved| saved.restore(&mut parameters));
         let Restored {
             optimizer, step, ..
@@ -157,13 +157,14 @@ impl Distillation {
                 let state = checkpoint::State {
                     identity: &self.identity,
                     tokenizer: &self.teacher.tokenizer_json,
+                    base: None,
                     parameters: &self.parameters,
                     optimizer: &self.optimizer,
                     memory: None,
                     others: Vec::new(),
                     step: self.step,
                 };
-                checkpoint::save(folder, state)?;
+                checkpoint::save(&checkpoint::file(folder), &state)?;
             }
             observe(&report);
         }

@@ -237,6 +237,7 @@ fn optimization(batch: usize) -> OptimizerConfig {
         clip: f64::INFINITY,
         average: 0.0,
         factors: Factors::F32,
+        accumulate: 1,
         checkpoint_every: usize::MAX,
         evaluate_every: usize::MAX,
     }

@@ -76,6 +76,7 @@ pub(super) fn minimize(
         clip: f64::INFINITY,
         average: 0.0,
         factors: Factors::F32,
+        accumulate: 1,
         checkpoint_every: steps,
         evaluate_every: steps,
     };

@@ -126,7 +126,7 @@ impl SslConfig {
         let config: Self =
             toml::from_str(&fs::read_to_string(file)?).map_err(|source| TrainingError::Config {
                 file: file.to_owned(),
-                source,
+                source: source.into(),
             })?;
         config.check()?;
         Ok(config)

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use candle_core::Device;
 use encoders::{
-    Adaptable, Filter, Model, Normalization, PreprocessConfig,
+    Base, Filter, Model, Normalization, PreprocessConfig,
     nn::{Form, Init, Source as _},
 };
 
@@ -22,7 +22,7 @@ pub(super) const TRAINED: Form = Form::Differentiable {
 /// Where a tower comes from, and what it sees.
 pub(super) struct Origin {
     /// The model, where it comes from one.
-    pub base: Option<Adaptable>,
+    pub base: Option<Base>,
     pub sizes: Sizes,
     pub preprocess: PreprocessConfig,
     /// Side of a picture in pixels.
@@ -53,8 +53,8 @@ impl Origin {
             });
         }
         let base = match &config.model.from {
-            Some(folder) => Adaptable::read(folder)?,
-            None => Adaptable::builtin()?,
+            Some(folder) => Base::open(folder)?,
+            None => Base::builtin()?,
         };
         let preprocess = base.preprocess().clone();
         let square = preprocess.size().filter(|size| size.width == size.height);
@@ -88,7 +88,7 @@ pub(super) fn text_model(config: &SslConfig) -> Result<Model, TrainingError> {
 /// The weights before the first step.
 pub(super) fn made(
     seed: u64,
-    base: Option<&Adaptable>,
+    base: Option<&Base>,
     sizes: &Sizes,
     device: &Device,
 ) -> Result<Parameters, TrainingError> {

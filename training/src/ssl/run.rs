@@ -1,10 +1,10 @@
 //! The training loop.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
+use std::{path::Path, sync::Arc, time::Instant};
 
 use candle_core::{Device, Tensor};
 use encoders::{
-    Adaptable,
+    Base, Retrained,
     nn::{Form, ImageTower, unit_rows},
 };
 use fs_err as fs;
@@ -76,7 +76,7 @@ pub struct SslRun {
     tower: Tower,
     original: ImageTower,
     sizes: Sizes,
-    base: Option<Adaptable>,
+    base: Option<Base>,
     bank: Bank,
     optimizer: AdamW,
     source: Arc<ViewSource>,
@@ -102,7 +102,7 @@ impl SslRun {
         } = Origin::of(config)?;
         let fingerprint = base.as_ref().map(|base| base.fingerprint().to_string());
         let identity = config.describe(fingerprint.as_deref().unwrap_or("nothing"));
-        let saved = Checkpoint::read(folder, &identity)?;
+        let saved = Checkpoint::read(&checkpoint::file(folder), &identity, None)?;
 
         let copying = Copying::new(preprocess, side, config.data.memory_mib);
         let mut files = Vec::new();
@@ -227,7 +227,7 @@ impl SslRun {
             // Before the checkpoint: a line too many is dropped later, one too few is lost.
             metrics.write(&report)?;
             if self.step == until || self.step.is_multiple_of(options.checkpoint_every) {
-                checkpoint::save(folder, self.state()?)?;
+                checkpoint::save(&checkpoint::file(folder), &self.state()?)?;
             }
             if report.measured.is_some() {
                 plot::draw_run(folder, options.steps)?;
@@ -256,14 +256,16 @@ impl SslRun {
         let base = self.base.as_ref().ok_or(TrainingError::NoTextTower)?;
         let measured = self.measure()?;
         let settled = self.parameters.settled()?;
-        let tensors: BTreeMap<String, Tensor> = settled
-            .all()
-            .filter(|(name, _)| !name.starts_with(HEAD))
-            .map(|(name, var)| (name.to_owned(), var.as_tensor().clone()))
-            .collect();
+        let tower = settled.all().filter(|(name, _)| !name.starts_with(HEAD));
         let seen = (self.pictures(), self.step);
-        let card = card::adapted(base.card(), &self.source.config, seen, &measured);
-        base.write(&tensors, card, folder)?;
+        let retrained = Retrained {
+            tensors: tower
+                .map(|(name, var)| (name, var.as_tensor().clone()))
+                .collect(),
+            stored: None,
+            card: card::adapted(base.card(), &self.source.config, seen, &measured),
+        };
+        base.write(&retrained, folder)?;
         Ok(measured)
     }
 
@@ -284,6 +286,7 @@ impl SslRun {
         Ok(checkpoint::State {
             identity: &self.identity,
             tokenizer: "",
+            base: None,
             parameters: &self.parameters,
             optimizer: &self.optimizer,
             memory: None,

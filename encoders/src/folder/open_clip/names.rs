@@ -1,6 +1,6 @@
 //! Where the tensors of [`crate::nn`] are in an `open_clip_model.safetensors`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use candle_core::Tensor;
 
@@ -40,6 +40,34 @@ impl<'a> OpenClipSource<'a> {
     /// The tensors by the names of the files.
     pub(crate) fn files(&self) -> &FileSource<'a> {
         &self.files
+    }
+
+    /// Tensors by the names of transformers, as the file has them.
+    pub(crate) fn by_names_of_file(
+        &self,
+        tensors: &[(&str, Tensor)],
+    ) -> Result<BTreeMap<String, Tensor>, ModelError> {
+        let mut all = BTreeMap::new();
+        let mut parts: BTreeMap<String, BTreeMap<usize, &Tensor>> = BTreeMap::new();
+        for (name, tensor) in tensors {
+            let (place, form) = self.place(name);
+            match form {
+                Form::AsIs => {
+                    all.insert(place, tensor.clone());
+                }
+                Form::Transposed => {
+                    all.insert(place, tensor.t()?.contiguous()?);
+                }
+                Form::Part(part) => {
+                    parts.entry(place).or_default().insert(part, tensor);
+                }
+            }
+        }
+        for (place, parts) in parts {
+            let parts: Vec<&Tensor> = parts.into_values().collect();
+            all.insert(place, Tensor::cat(&parts, 0)?);
+        }
+        Ok(all)
     }
 
     /// The name in the file and the form that the tensor has there.

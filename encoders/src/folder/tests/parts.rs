@@ -263,3 +263,30 @@ fn what_is_wrong_in_the_file_of_the_whole_processor_is_said_of_it() {
         " is missing: there is no processor_config.json, which would do, either"
     );
 }
+
+/// Of every form that can be trained further, also the one with all pictures of one other size.
+#[test]
+fn a_folder_that_is_written_again_keeps_its_form_and_embeddings_in_one_file() {
+    for (name, weights) in [
+        (LARGEST_ID, WEIGHTS),
+        ("siglip", WEIGHTS),
+        ("clip_interpolated", WEIGHTS),
+        ("open_clip_custom", OPEN_CLIP_WEIGHTS),
+    ] {
+        let (folder, whole) = (copy(name), copy(name));
+        split(&folder, weights);
+        let written = tempfile::tempdir().expect("a folder");
+        let base = Base::open(folder.path()).expect("it opens");
+        let retrained = Retrained {
+            tensors: Vec::new(),
+            stored: None,
+            card: Card::default(),
+        };
+        base.write(&retrained, written.path()).expect("it writes");
+        assert!(written.path().join(weights).is_file(), "{name}");
+        assert_eq!(embeddings(&written), embeddings(&whole), "{name}");
+    }
+    let refused = Base::open(copy("siglip2_naflex").path()).err();
+    let message = refused.expect("every size").to_string();
+    assert!(message.contains("NaFlex"), "{message}");
+}
