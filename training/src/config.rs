@@ -11,7 +11,7 @@ use encoders::nn::{
     VitConfig,
 };
 use fs_err as fs;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use data::DataConfig;
 pub use sources::Validation;
@@ -343,17 +343,21 @@ impl AugmentConfig {
     };
 }
 
+/// The contents of a TOML file, not yet checked.
+pub(crate) fn parse<T: DeserializeOwned>(file: &Path) -> Result<T, TrainingError> {
+    toml::from_str(&fs::read_to_string(file)?).map_err(|source| TrainingError::Config {
+        file: file.to_owned(),
+        source: source.into(),
+    })
+}
+
 impl RunConfig {
     /// Reads and checks a file. Manifest paths are relative to the working folder.
     ///
     /// # Errors
     /// When the file cannot be read or a value is out of range.
     pub fn read(file: &Path) -> Result<Self, TrainingError> {
-        let config: Self =
-            toml::from_str(&fs::read_to_string(file)?).map_err(|source| TrainingError::Config {
-                file: file.to_owned(),
-                source: source.into(),
-            })?;
+        let config: Self = parse(file)?;
         config.check()?;
         Ok(config)
     }

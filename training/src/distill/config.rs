@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use encoders::nn::{DenseConfig, SentenceConfig, TransformerConfig};
-use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
 use super::lesson::{Guide, LessonConfig};
@@ -125,11 +124,7 @@ impl DistillConfig {
     /// # Errors
     /// When the file cannot be read or a value is out of range.
     pub fn read(file: &Path) -> Result<Self, TrainingError> {
-        let contents = fs::read_to_string(file)?;
-        let config: Self = toml::from_str(&contents).map_err(|source| TrainingError::Config {
-            file: file.to_owned(),
-            source: source.into(),
-        })?;
+        let config: Self = crate::config::parse(file)?;
         config.check()?;
         Ok(config)
     }

@@ -5,7 +5,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -123,11 +122,7 @@ impl SslConfig {
     /// # Errors
     /// When the file cannot be read or a value is out of range; the message names its key.
     pub fn read(file: &Path) -> Result<Self, TrainingError> {
-        let config: Self =
-            toml::from_str(&fs::read_to_string(file)?).map_err(|source| TrainingError::Config {
-                file: file.to_owned(),
-                source: source.into(),
-            })?;
+        let config: Self = crate::config::parse(file)?;
         config.check()?;
         Ok(config)
     }
