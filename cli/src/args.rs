@@ -110,6 +110,8 @@ pub enum Command {
     /// Look at a model
     #[command(subcommand)]
     Model(ModelCommand),
+    /// Print the description of the HTTP interface, as `GET /openapi.json` serves it
+    Openapi,
 }
 
 /// Options of `demo`.

@@ -64,6 +64,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Eval(command) => eval::run(places, command)?,
         Command::Model(ModelCommand::Info(args)) => model::info(places, args)?,
         Command::Model(ModelCommand::Check(args)) => return model::check(places, args),
+        Command::Openapi => output::line(server::openapi_json().trim_end())?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -11,12 +11,13 @@ use engine::{
 };
 
 use crate::{
+    answers::StoredOut,
     config::Limits,
     content::{Content, Patience, encode_window},
     reply::ApiError,
     state::{AppState, Caller, block},
     tower::Class,
-    wire::{ItemIn, StoredOut},
+    wire::ItemIn,
 };
 
 /// Digits of the content's hash that make the id of an item that brings none: 128 bits.

@@ -17,7 +17,8 @@
 //! ```
 //!
 //! In reading order: [`ServerConfig`] and [`Limits`] say what is allowed; `startup` binds and
-//! stops; `observe` sees every request; `routes` are thin; `wire` says what JSON looks like;
+//! stops; `observe` sees every request; `routes` are thin; `wire` and
+//! `answers` say what JSON looks like, `openapi` describes all of it;
 //! `ingest`, `query` and `classify` turn wire words
 //! into calls of the engine; `doors` does the same for the words of other services; `tower` is the bounded queue in
 //! front of a model, `pools` the threads that work; `reply` is the one table of errors.
@@ -26,7 +27,9 @@ mod config;
 mod error;
 mod startup;
 
+mod answers;
 mod observe;
+mod openapi;
 mod routes;
 mod wire;
 
@@ -49,4 +52,5 @@ mod tower;
 pub use config::{DEFAULT_PORT, Limits, ServerConfig};
 pub use error::ServerError;
 pub use model::ModelHandle;
+pub use routes::openapi_json;
 pub use startup::{RunningServer, check_port, run, start};

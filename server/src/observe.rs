@@ -26,7 +26,7 @@ use futures_util::FutureExt as _;
 use crate::{doors::Dialect, reply::ApiError, state::AppState};
 
 /// Names one request in the log, in the answer, and in the log of whoever asked.
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longest id that is taken over from a client.
 const MAX_ID_BYTES: usize = 128;

@@ -11,6 +11,8 @@ use engine::EngineError;
 use serde_json::{Value, json};
 use thiserror::Error;
 
+use crate::openapi;
+
 /// Seconds after which a client that met a full queue may try again.
 const RETRY_AFTER_S: &str = "1";
 
@@ -62,10 +64,7 @@ pub(crate) enum ApiError {
     #[error("no picture is kept for item {id:?}")]
     NoPicture { id: String },
     #[error("{method} is not allowed here, expected one of {allowed}")]
-    Method {
-        method: String,
-        allowed: &'static str,
-    },
+    Method { method: String, allowed: String },
     #[error("the body paused for more than {pause_ms} ms")]
     Slow { pause_ms: u64 },
     #[error(
@@ -269,6 +268,10 @@ impl ApiError {
     /// The value of `error` in the answer. 5xx logs the chain here and says little.
     pub(crate) fn to_json(&self) -> Value {
         let (status, code) = self.row();
+        debug_assert!(
+            openapi::errors::is_known(status, code),
+            "{status} {code} is in no row of openapi/errors.rs"
+        );
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::error!(error = chain(self), "a request failed");
         }
@@ -295,7 +298,7 @@ impl ResponseError for ApiError {
                 reply.insert_header((header::RETRY_AFTER, RETRY_AFTER_S));
             }
             Self::Method { allowed, .. } => {
-                reply.insert_header((header::ALLOW, *allowed));
+                reply.insert_header((header::ALLOW, allowed.as_str()));
             }
             _ => {}
         }

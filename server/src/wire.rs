@@ -1,74 +1,153 @@
 //! What requests and answers look like as JSON. Unknown fields are refused by name.
 
 use actix_web::HttpRequest;
-use engine::{Durability, Fields, MAX_PARTS, Outcome, Payload, Target};
+use engine::{Durability, Fields, MAX_PARTS, Payload, Target};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use utoipa::{IntoParams, ToSchema};
 
-use crate::reply::ApiError;
+use crate::{openapi::twins, reply::ApiError};
 
 /// One item to be kept: exactly one of `text` and `image`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ItemIn {
-    /// Default: the first 32 digits of the BLAKE3 hash of the content, so that adding the same
-    /// content again changes nothing.
+    /// Without control characters. Left out, it is the first 32 digits of the BLAKE3 hash of the
+    /// content, so that adding the same content again makes no second item.
+    #[schema(min_length = 1, max_length = 512)]
     pub(crate) id: Option<String>,
+    /// At most 32 KiB (`limits.text_bytes`). Longer than what the model reads, it is cut for the
+    /// embedding and kept whole.
+    #[schema(min_length = 1, max_length = 32768)]
     pub(crate) text: Option<String>,
-    /// base64 or a data URI.
+    /// A picture file as base64 or a data URI: JPEG, PNG, WebP, GIF, BMP or TIFF, of at most 32 MiB
+    /// (`limits.picture_bytes`) and 50 megapixels (`limits.picture_pixels`). Nothing is fetched from
+    /// an address.
+    #[schema(min_length = 1)]
     pub(crate) image: Option<String>,
+    /// Comes back with every hit; at most 64 KiB of JSON (`limits.payload_bytes`). Fields that the
+    /// collection has declared must be of their kind.
+    #[schema(value_type = Option<Object>, additional_properties)]
     pub(crate) payload: Option<Payload>,
-    /// Version that the item must have; 0 when it must not be there.
+    /// Version that the item must have; 0 when it must not be there. Otherwise 409.
     pub(crate) if_version: Option<u64>,
 }
 
+/// One item, or up to 1,000 (`limits.items`).
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(
+    dead_code,
+    reason = "only its schema is used: errors name the item that is wrong"
+)]
+pub(crate) enum ItemsIn {
+    One(ItemIn),
+    Many(Vec<ItemIn>),
+}
+
+/// Picture files, each after what belongs to it.
+#[derive(ToSchema)]
+#[expect(
+    dead_code,
+    reason = "only its schema is used: a form is read as it comes in"
+)]
+pub(crate) struct FormIn {
+    /// Id of the next file's item.
+    #[schema(required = false, min_length = 1, max_length = 512)]
+    id: String,
+    /// Version that the next file's item must have; 0 when it must not be there.
+    #[schema(required = false)]
+    if_version: u64,
+    /// Payload of the next file's item, a JSON object. Without a `name` it gets that of the file.
+    #[schema(value_type = Object, additional_properties, required = false)]
+    payload: Payload,
+    /// A picture file; the field may have any name.
+    #[schema(value_type = String, format = Binary)]
+    picture: Vec<u8>,
+}
+
 /// A change of an item's payload.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PatchIn {
-    /// A JSON merge patch (RFC 7386).
+    /// A JSON merge patch (RFC 7386): what is `null` is removed, objects are merged, everything else
+    /// takes the place of what was there.
+    #[schema(value_type = Object, additional_properties)]
     pub(crate) payload: Payload,
+    /// Version that the item must have. Otherwise 409.
     pub(crate) if_version: Option<u64>,
 }
 
 /// A search: exactly one of `text`, `image`, `id` and `embedding`, or several of them in `parts`.
-/// What is written again as JSON stands for the search, whichever page of it is asked for.
-#[derive(Debug, Default, Deserialize, Serialize)]
+// What is written again as JSON stands for the search, whichever page of it is asked for.
+#[derive(Debug, Default, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SearchIn {
+    /// Words for what to look for, at most 32 KiB (`limits.text_bytes`).
+    #[schema(min_length = 1, max_length = 32768, example = "rainbow")]
     pub(crate) text: Option<String>,
+    /// A picture like what to look for, as base64 or a data URI.
+    #[schema(min_length = 1)]
     pub(crate) image: Option<String>,
+    /// Id of an item like what to look for. It does not come back itself.
+    #[schema(min_length = 1, max_length = 512)]
     pub(crate) id: Option<String>,
+    /// An embedding of the space that is searched.
     pub(crate) embedding: Option<RowIn>,
+    /// Several things to look for, or to avoid, at once.
+    #[schema(min_items = 1, max_items = 32)]
     pub(crate) parts: Option<Vec<PartIn>>,
+    /// Left out, images, unless there are only texts; in a specific space the query's own modality.
+    #[schema(value_type = Option<twins::Target>)]
     pub(crate) target: Option<Target>,
+    /// Most hits; with `group_by` most groups. At most `limits.k`.
     #[serde(skip_serializing)]
+    #[schema(minimum = 1, maximum = 1000, default = 10)]
     pub(crate) k: Option<usize>,
     #[serde(default)]
     pub(crate) space: SpaceIn,
-    /// The specific space's part of a score when `space` is `mixed`.
+    /// The specific space's part of a score when `space` is `mixed`; not with any other.
+    #[schema(exclusive_minimum = 0, exclusive_maximum = 1, default = 0.5)]
     pub(crate) specific_share: Option<f32>,
+    /// Whether every item is compared instead of asking an index.
     #[serde(default)]
     pub(crate) exact: bool,
+    /// How many candidates a graph keeps; left out, as many as the recall of the collection needs.
+    #[schema(minimum = 1, maximum = 65536)]
     pub(crate) ef_search: Option<usize>,
-    /// Read by the engine, which names what is wrong by its path.
+    // Read by the engine, which names what is wrong by its path.
+    /// Which items may be found; left out, all.
+    #[schema(value_type = Option<twins::Filter>)]
     pub(crate) filter: Option<serde_json::Value>,
     /// Ids of items that must not come back.
     #[serde(default)]
+    #[schema(max_items = 1000)]
     pub(crate) exclude: Vec<String>,
+    /// Least score of a hit.
+    #[schema(minimum = -1, maximum = 1)]
     pub(crate) min_score: Option<f32>,
+    /// Least confidence of a hit; .5 is a good start. Only for one thing in one space.
+    #[schema(minimum = 0, maximum = 1)]
     pub(crate) min_confidence: Option<f32>,
     /// Whether hits say how sure they are.
     #[serde(default = "yes", skip_serializing)]
+    #[schema(default = true)]
     pub(crate) confidence: bool,
-    /// Hits to leave out, from the best on.
+    /// Hits to leave out, from the best on. Follow `cursor` to get farther.
     #[serde(default)]
+    #[schema(maximum = 10000, default = 0)]
     pub(crate) offset: usize,
-    /// `next` of the page before.
+    /// `next` of the page before; all else as in its request but `k`, `confidence` and `explain`.
     #[serde(skip_serializing)]
     pub(crate) cursor: Option<String>,
+    /// Puts hits together that have a value of a payload field in common.
     pub(crate) group_by: Option<GroupByIn>,
-    /// Cosine from which items are nearly the same.
+    /// Cosine with a better hit from which on an item does not come back, but is named in the
+    /// `duplicates` of that hit.
+    #[schema(minimum = -1, maximum = 1)]
     pub(crate) collapse: Option<f32>,
+    /// Trades likeness to the query for unlikeness among the hits. Neither with groups nor with later
+    /// pages.
+    #[schema(exclusive_minimum = 0, maximum = 1)]
     pub(crate) diversity: Option<f32>,
     /// Whether the answer says how it was found.
     #[serde(default, skip_serializing)]
@@ -76,24 +155,33 @@ pub(crate) struct SearchIn {
 }
 
 /// One of the things that are looked for: exactly one of `text`, `image`, `id` and `embedding`.
-#[derive(Debug, Default, Deserialize, Serialize)]
+#[derive(Debug, Default, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PartIn {
+    #[schema(min_length = 1, max_length = 32768)]
     pub(crate) text: Option<String>,
+    /// A picture file as base64 or a data URI.
+    #[schema(min_length = 1)]
     pub(crate) image: Option<String>,
+    /// Id of an item.
+    #[schema(min_length = 1, max_length = 512)]
     pub(crate) id: Option<String>,
     pub(crate) embedding: Option<RowIn>,
-    /// How much it counts; below 0, how much what is like it is avoided.
+    /// How much it counts, not 0; below 0, how much what is like it is avoided.
+    #[schema(default = 1.0)]
     pub(crate) weight: Option<f32>,
 }
 
 /// A field of payloads that hits are put together by.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GroupByIn {
+    /// Need not be declared. Of an array the first value counts; an item without a value is a group
+    /// of its own.
     pub(crate) field: String,
     /// Most hits of one group.
     #[serde(default = "one")]
+    #[schema(minimum = 1, maximum = 100, default = 1)]
     pub(crate) hits: usize,
 }
 
@@ -139,7 +227,7 @@ impl SearchIn {
 }
 
 /// A row of numbers, or base64 of little-endian f32.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(
     untagged,
     expecting = "expected an array of numbers or base64 of little-endian f32"
@@ -149,8 +237,10 @@ pub(crate) enum RowIn {
     Base64(String),
 }
 
-/// Which embeddings are compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+/// Which embeddings are compared. `shared`: those in which images and texts meet. `specific`: those
+/// that keep what only one modality knows. `mixed`: both, by a weighted mean of the two cosines.
+/// `auto`: the server chooses, and says what it chose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum SpaceIn {
     /// The server chooses, and says what it chose.
@@ -176,110 +266,99 @@ impl SpaceIn {
 }
 
 /// What is classified: exactly one of `text` and `image`, among `labels`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ClassifyIn {
+    /// At most 32 KiB (`limits.text_bytes`).
+    #[schema(min_length = 1, max_length = 32768)]
     pub(crate) text: Option<String>,
+    /// A picture file as base64 or a data URI.
+    #[schema(min_length = 1)]
     pub(crate) image: Option<String>,
+    /// All different; at most `limits.labels`.
+    #[schema(min_items = 1, max_items = 1000)]
     pub(crate) labels: Vec<String>,
-    /// Sentences with `{}` where the label goes; the mean over them stands for the label.
+    /// Sentences with one `{}` each where the label goes; the mean over them stands for the label.
+    /// Labels times templates are at most 10,000 (`limits.prompts`). Left out, the server has some.
+    #[schema(min_items = 1, max_items = 10000)]
     pub(crate) templates: Option<Vec<String>>,
 }
 
-/// The optional body of `PUT /v1/collections/{c}`.
-#[derive(Debug, Default, Deserialize)]
+/// What a collection should have.
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CollectionIn {
-    /// Fields of payloads that filters may name; those that are there stay.
+    /// Fields of payloads that filters may name, at most 64, with names of 1 to 128 bytes. Those that
+    /// are there stay.
     #[serde(default)]
+    #[schema(value_type = std::collections::BTreeMap<String, twins::FieldKind>)]
     pub(crate) fields: Fields,
 }
 
-/// The body of `POST /v1/collections/{c}/snapshots`.
-#[derive(Debug, Deserialize)]
+/// A snapshot that should be made.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SnapshotIn {
+    /// 1 to 64 of a-z, 0-9, _ and -, starting with a letter or a digit.
+    #[schema(pattern = "^[a-z0-9][a-z0-9_-]{0,63}$", example = "monday")]
     pub(crate) name: String,
     /// Whether damaged items are left out and listed; otherwise one makes the request fail.
     #[serde(default)]
     pub(crate) skip_damaged: bool,
 }
 
-/// The body of `POST /v1/collections/{c}/snapshots/{s}/restore`.
-#[derive(Debug, Deserialize)]
+/// What a snapshot should become.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RestoreIn {
     /// Name of the new collection.
+    #[schema(pattern = "^[a-z0-9][a-z0-9_-]{0,63}$", example = "mine-again")]
     pub(crate) into: String,
 }
 
-/// The optional body of `POST /v1/collections/{c}/calibrate`.
-#[derive(Debug, Default, Deserialize)]
+/// What confidence should be fitted on.
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CalibrateIn {
-    /// Ids of what is asked with and of what should be found, a text and an image in any order.
+    /// Ids of what is asked with and of what should be found, a text and an image in any order; at
+    /// least 50 pairs. Left out, the collection's own items suggest them.
+    #[schema(value_type = Option<Vec<[String; 2]>>)]
     pub(crate) pairs: Option<Vec<(String, String)>>,
 }
 
 /// What may follow `?` when one item is asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct ItemQuery {
     /// Whether the answer holds the embeddings.
     #[serde(default)]
+    #[param(default = false)]
     pub(crate) embeddings: bool,
 }
 
 /// What may follow `?` when items are added or changed.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct WriteQuery {
+    /// When the write is answered.
     #[serde(default)]
+    #[param(value_type = Option<twins::Durability>, inline)]
     pub(crate) durability: Durability,
 }
 
 /// What may follow `?` when an item is deleted.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct DeleteQuery {
+    /// Version that the item must have. Otherwise 409.
     pub(crate) if_version: Option<u64>,
+    /// When the write is answered.
     #[serde(default)]
+    #[param(value_type = Option<twins::Durability>, inline)]
     pub(crate) durability: Durability,
-}
-
-/// What became of one item.
-#[derive(Debug, Serialize)]
-pub(crate) struct StoredOut {
-    pub(crate) id: String,
-    pub(crate) status: Status,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) version: Option<u64>,
-}
-
-/// What a write did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Status {
-    Inserted,
-    Updated,
-    Deleted,
-    NotThere,
-}
-
-impl StoredOut {
-    pub(crate) fn new(id: impl Into<String>, outcome: Outcome) -> Self {
-        let (status, version) = match outcome {
-            Outcome::Inserted(version) => (Status::Inserted, Some(version)),
-            Outcome::Updated(version) => (Status::Updated, Some(version)),
-            Outcome::Deleted => (Status::Deleted, None),
-            Outcome::NotThere => (Status::NotThere, None),
-        };
-        Self {
-            id: id.into(),
-            status,
-            version,
-        }
-    }
 }
 
 /// Reads what follows `?` in the address of a request.

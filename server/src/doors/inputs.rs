@@ -10,6 +10,7 @@ use serde::{
         value::{MapAccessDeserializer, StringDeserializer},
     },
 };
+use utoipa::ToSchema;
 
 use crate::{
     config::Limits,
@@ -23,37 +24,38 @@ const TOKENS: &str = "token ids are those of another model's tokenizer: send the
                       (LangChain: check_embedding_ctx_length=False)";
 
 /// One value, or an array of them.
-#[derive(Debug)]
-pub(super) enum OneOrMany<T> {
+#[derive(Debug, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum OneOrMany<T> {
     One(T),
     Many(Vec<T>),
 }
 
-/// One thing to embed.
-#[derive(Debug)]
-pub(super) enum InputIn {
-    /// A string. It is never an address that is fetched.
+/// One thing to embed: a string, `{"text": ...}` or `{"image": ...}`.
+#[derive(Debug, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum InputIn {
+    /// A text, or with `modality` `image` a picture; never an address that is fetched.
     Plain(String),
     /// `{"text": ...}` or `{"image": ...}`, as Jina's clients send them.
     Named(NamedIn),
 }
 
-/// Exactly one of both.
-#[derive(Debug, Deserialize)]
+/// A text or a picture: exactly one of both.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct NamedIn {
+pub(crate) struct NamedIn {
     text: Option<String>,
     /// base64 or a data URI.
     image: Option<String>,
 }
 
-/// What plain strings are, as infinity's clients say it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+/// What plain strings are: texts, or pictures as base64 or data URIs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum ModalityIn {
+pub(crate) enum ModalityIn {
     #[default]
     Text,
-    /// base64 or data URIs.
     Image,
 }
 

@@ -1,7 +1,7 @@
 //! `POST /v1/embeddings` and `GET /v1/models` as clients of `OpenAI` know them.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::inputs::{InputIn, Inputs, ModalityIn, OneOrMany};
 use crate::{
@@ -10,16 +10,19 @@ use crate::{
     state::{AppState, Caller},
 };
 
-/// The body of `POST /v1/embeddings`.
-#[derive(Debug, Deserialize)]
+/// What should be embedded.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EmbeddingsIn {
+    /// One input or up to 1,000 (`limits.items`). Token ids are refused: they are those of another
+    /// model's tokenizer.
     input: OneOrMany<InputIn>,
-    /// Must be the model of this server.
+    /// Must be the model of this server, as `GET /v1/models` says it.
     model: Option<String>,
     encoding_format: Option<FormatIn>,
-    /// Must be what the model has.
+    /// Must be what the model has: none here was trained to be cut.
     dimensions: Option<usize>,
+    /// What plain strings are.
     #[serde(default)]
     modality: ModalityIn,
     /// Who asks on behalf of whom; nothing is done with it.
@@ -27,8 +30,8 @@ pub(crate) struct EmbeddingsIn {
     _user: Option<String>,
 }
 
-/// How an embedding is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+/// How an embedding is written: as an array of numbers, or as base64 of little-endian f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum FormatIn {
     /// An array of numbers.
@@ -110,22 +113,29 @@ impl Embedded {
     }
 }
 
-#[derive(Serialize)]
-struct EmbeddingsOut<'a> {
+/// Embeddings as clients of `OpenAI` read them.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct EmbeddingsOut<'a> {
+    #[schema(example = "list")]
     object: &'static str,
     data: Vec<EmbeddingOut>,
+    #[schema(value_type = String)]
     model: &'a str,
     usage: UsageOut,
 }
 
-#[derive(Serialize)]
+/// One embedding, of unit length.
+#[derive(Serialize, ToSchema)]
 struct EmbeddingOut {
+    #[schema(example = "embedding")]
     object: &'static str,
+    /// Which input it is of, from 0.
     index: usize,
     embedding: RowOut,
 }
 
-#[derive(Serialize)]
+/// Numbers, or base64 of little-endian f32, as `encoding_format` asked.
+#[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 enum RowOut {
     Numbers(Vec<f32>),
@@ -133,7 +143,7 @@ enum RowOut {
 }
 
 /// Tokens of texts and patches of pictures that went through the model.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct UsageOut {
     prompt_tokens: usize,
     total_tokens: usize,
@@ -151,14 +161,43 @@ pub(crate) fn check_model(state: &AppState, asked: Option<&str>) -> Result<(), A
     }
 }
 
-/// The one model. When it was made is not known, and clients want a number.
-pub(crate) fn model(state: &AppState) -> Value {
-    json!({
-        "id": state.model.spaces.model,
-        "object": "model",
-        "created": 0,
-        "owned_by": "diptych",
-    })
+/// A model as clients of `OpenAI` read it.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ModelOut {
+    id: String,
+    #[schema(example = "model")]
+    object: &'static str,
+    /// 0: when it was made is not known, and clients want a number.
+    created: u64,
+    #[schema(example = "diptych")]
+    owned_by: &'static str,
+}
+
+/// All models as clients of `OpenAI` read them.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ModelsOut {
+    #[schema(example = "list")]
+    object: &'static str,
+    data: Vec<ModelOut>,
+}
+
+impl ModelsOut {
+    pub(crate) fn new(data: impl Into<Vec<ModelOut>>) -> Self {
+        Self {
+            object: "list",
+            data: data.into(),
+        }
+    }
+}
+
+/// The one model.
+pub(crate) fn model(state: &AppState) -> ModelOut {
+    ModelOut {
+        id: state.model.spaces.model.clone(),
+        object: "model",
+        created: 0,
+        owned_by: "diptych",
+    }
 }
 
 #[cfg(test)]

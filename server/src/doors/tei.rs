@@ -1,19 +1,23 @@
 //! `POST /embed` and `GET /info` as clients of text-embeddings-inference know them.
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::inputs::{Inputs, OneOrMany, plain_text};
 use crate::{content::Ready, reply::ApiError, state::AppState};
 
-/// The body of `POST /embed`.
-#[derive(Debug, Deserialize)]
+/// Texts to embed.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EmbedIn {
+    /// One text or up to 1,000 (`limits.items`).
     inputs: OneOrMany<String>,
     /// `false` is refused: embeddings are of unit length here.
+    #[schema(default = true)]
     normalize: Option<bool>,
-    /// Whether a text may be cut to what the model reads; it may where nothing is said.
+    /// Whether a text may be cut to what the model reads; `false` refuses one that is longer.
+    #[schema(default = true)]
     truncate: Option<bool>,
 }
 
@@ -51,19 +55,52 @@ pub(crate) fn write(ready: &[Ready]) -> Result<Vec<u8>, ApiError> {
 }
 
 /// What is said of the model, and of the limits of this server.
-pub(crate) fn info(state: &AppState) -> Value {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct InfoOut {
+    model_id: String,
+    /// Always null: it is not known here.
+    #[schema(required, value_type = Option<String>)]
+    model_sha: Option<&'static str>,
+    /// How the weights of the text tower are stored.
+    #[schema(value_type = String)]
+    model_dtype: Value,
+    model_type: ModelTypeOut,
+    max_concurrent_requests: usize,
+    /// Tokens of the longest text that is read whole.
+    #[schema(value_type = usize)]
+    max_input_length: Value,
+    max_batch_tokens: usize,
+    /// Always null: passes are bounded by their tokens.
+    #[schema(required)]
+    max_batch_requests: Option<usize>,
+    max_client_batch_size: usize,
+    auto_truncate: bool,
+    #[schema(value_type = String)]
+    version: &'static str,
+}
+
+/// What kind of model it is.
+#[derive(Serialize, ToSchema)]
+struct ModelTypeOut {
+    #[schema(value_type = Object)]
+    embedding: serde_json::Map<String, Value>,
+}
+
+pub(crate) fn info(state: &AppState) -> InfoOut {
     let (model, limits) = (&state.model, &state.limits);
-    json!({
-        "model_id": model.spaces.model,
-        "model_sha": null,
-        "model_dtype": model.info["text"]["precision"],
-        "model_type": { "embedding": {} },
-        "max_concurrent_requests": limits.queue_texts,
-        "max_input_length": model.info["context_length"],
-        "max_batch_tokens": limits.pass_tokens,
-        "max_batch_requests": null,
-        "max_client_batch_size": limits.items,
-        "auto_truncate": true,
-        "version": env!("CARGO_PKG_VERSION"),
-    })
+    InfoOut {
+        model_id: model.spaces.model.clone(),
+        model_sha: None,
+        model_dtype: model.info["text"]["precision"].clone(),
+        model_type: ModelTypeOut {
+            embedding: serde_json::Map::new(),
+        },
+        max_concurrent_requests: limits.queue_texts,
+        max_input_length: model.info["context_length"].clone(),
+        max_batch_tokens: limits.pass_tokens,
+        max_batch_requests: None,
+        max_client_batch_size: limits.items,
+        auto_truncate: true,
+        version: env!("CARGO_PKG_VERSION"),
+    }
 }

@@ -1,16 +1,16 @@
 //! Zero-shot image classification as the tasks of Hugging Face have it.
 
 use engine::Prediction;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{classify::classify, reply::ApiError, state::Caller, wire::ClassifyIn};
 
 /// What the pipeline of transformers says where a request has no template.
 const DEFAULT_TEMPLATE: &str = "This is a photo of {}.";
 
-/// The body of `POST /zero-shot-image-classification`.
-#[derive(Debug, Deserialize)]
+/// A picture, and the labels that may fit.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ZeroShotIn {
     /// base64 or a data URI of a picture.
@@ -18,11 +18,15 @@ pub(crate) struct ZeroShotIn {
     parameters: ParametersIn,
 }
 
-#[derive(Debug, Deserialize)]
+/// The labels.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ParametersIn {
+    /// All different; at most `limits.labels`.
+    #[schema(min_items = 1, max_items = 1000)]
     candidate_labels: Vec<String>,
-    /// A sentence with `{}` where the label goes.
+    /// A sentence with one `{}` where the label goes.
+    #[schema(default = "This is a photo of {}.")]
     hypothesis_template: Option<String>,
 }
 
@@ -55,9 +59,20 @@ fn rename(error: ApiError) -> ApiError {
     error.at(&name)
 }
 
+/// How well a label fits.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct LabelOut {
+    label: String,
+    /// How probable it is.
+    #[schema(minimum = 0, maximum = 1)]
+    score: f64,
+}
+
 /// The answer.
-pub(crate) fn describe(predictions: Vec<Prediction>) -> Value {
-    let each = predictions.into_iter();
-    each.map(|p| json!({ "label": p.label, "score": p.probability }))
-        .collect()
+pub(crate) fn describe(predictions: Vec<Prediction>) -> Vec<LabelOut> {
+    let one = |p: Prediction| LabelOut {
+        label: p.label,
+        score: p.probability,
+    };
+    predictions.into_iter().map(one).collect()
 }

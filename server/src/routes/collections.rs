@@ -7,23 +7,49 @@ use actix_web::{
     web::{Data, Path, Payload},
 };
 use engine::{Collection, ItemId};
-use serde_json::{Value, json};
 
 use crate::{
+    answers::{CalibrationOut, CollectionOut, CollectionsOut},
     body,
+    openapi::params::{Demo, Mine},
     reply::ApiError,
     state::{AppState, block},
     wire::{CalibrateIn, CollectionIn, parse},
 };
 
-/// `GET /v1/collections`
+/// Lists all collections.
+#[utoipa::path(
+    get,
+    path = "/v1/collections",
+    operation_id = "list_collections",
+    tag = "Collections",
+    responses((status = 200, description = "All collections.", body = CollectionsOut)),
+)]
 pub(crate) async fn list(state: Data<AppState>) -> HttpResponse {
-    let collections: Vec<_> = state.engine.collections().iter().map(describe).collect();
-    HttpResponse::Ok().json(json!({ "collections": collections }))
+    let collections = state.engine.collections().iter().map(describe).collect();
+    HttpResponse::Ok().json(CollectionsOut { collections })
 }
 
-/// `PUT /v1/collections/{collection}`: makes it for the model of this server, or finds it made, and
-/// declares the fields that it does not have yet.
+/// Makes a collection, or declares fields of one.
+///
+/// Makes it for the model of this server, or finds it made, and declares the fields that it does not
+/// have yet; the items that are there are indexed then. The body may be left out.
+#[utoipa::path(
+    put,
+    path = "/v1/collections/{collection}",
+    operation_id = "put_collection",
+    tag = "Collections",
+    params(Mine),
+    request_body(content = Option<CollectionIn>, examples(
+        ("plain" = (summary = "Without fields", value = json!({}))),
+        ("fields" = (summary = "With fields for filters",
+            value = json!({"fields": {"by": "keyword", "size": "integer", "added": "datetime"}}))),
+    )),
+    responses(
+        (status = 200, description = "It was there.", body = CollectionOut),
+        (status = 201, description = "It was made.", body = CollectionOut),
+    ),
+)]
 pub(crate) async fn put(
     state: Data<AppState>,
     name: Path<String>,
@@ -59,7 +85,15 @@ pub(crate) async fn put(
     Ok(reply.json(describe(&collection)))
 }
 
-/// `GET /v1/collections/{collection}`
+/// Shows a collection.
+#[utoipa::path(
+    get,
+    path = "/v1/collections/{collection}",
+    operation_id = "get_collection",
+    tag = "Collections",
+    params(Demo),
+    responses((status = 200, description = "The collection.", body = CollectionOut)),
+)]
 pub(crate) async fn get(
     state: Data<AppState>,
     name: Path<String>,
@@ -67,7 +101,17 @@ pub(crate) async fn get(
     Ok(HttpResponse::Ok().json(describe(&state.collection(&name)?)))
 }
 
-/// `DELETE /v1/collections/{collection}`
+/// Removes a collection with all that is in it.
+///
+/// Its snapshots stay.
+#[utoipa::path(
+    delete,
+    path = "/v1/collections/{collection}",
+    operation_id = "delete_collection",
+    tag = "Collections",
+    params(Mine),
+    responses((status = 204, description = "It is gone.")),
+)]
 pub(crate) async fn delete(
     state: Data<AppState>,
     name: Path<String>,
@@ -89,7 +133,21 @@ pub(crate) async fn delete(
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// `POST /v1/collections/{collection}/calibrate`: fits what the confidence of hits rests on.
+/// Fits what the confidence of hits rests on.
+///
+/// On pairs of a text and an image that belong together, or, where none are given, on those that the
+/// collection's own items suggest; what tells worse than before is not used. The body may be left out.
+#[utoipa::path(
+    post,
+    path = "/v1/collections/{collection}/calibrate",
+    operation_id = "calibrate",
+    tag = "Collections",
+    params(Demo),
+    request_body(content = Option<CalibrateIn>, examples(
+        ("itself" = (summary = "On pairs that the items suggest", value = json!({}))),
+    )),
+    responses((status = 200, description = "What is in force, and how good it is.", body = CalibrationOut)),
+)]
 pub(crate) async fn calibrate(
     state: Data<AppState>,
     name: Path<String>,
@@ -114,17 +172,19 @@ pub(crate) async fn calibrate(
         collection.calibrate(pairs.as_deref()).map_err(failed)
     })
     .await?;
-    Ok(HttpResponse::Ok().json(json!({ "calibration": report.directions })))
+    Ok(HttpResponse::Ok().json(CalibrationOut {
+        calibration: report.directions,
+    }))
 }
 
 /// What is said of a collection.
-pub(super) fn describe(collection: &Arc<Collection>) -> Value {
-    json!({
-        "name": collection.name(),
-        "spaces": collection.spaces(),
-        "fields": collection.fields(),
-        "calibration": collection.calibration().directions,
-        "recall": collection.recall(),
-        "stats": collection.stats(),
-    })
+pub(super) fn describe(collection: &Arc<Collection>) -> CollectionOut {
+    CollectionOut {
+        name: collection.name().to_owned(),
+        spaces: collection.spaces().clone(),
+        fields: collection.fields(),
+        calibration: collection.calibration().directions,
+        recall: collection.recall(),
+        stats: collection.stats(),
+    }
 }

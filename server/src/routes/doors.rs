@@ -6,23 +6,42 @@ use actix_web::{
     web::{Data, Path, Payload},
 };
 use serde::de::DeserializeOwned;
-use serde_json::json;
 
 use super::status;
 use crate::{
     body::{self, BodyRoom},
     doors::{
-        openai::{self, EmbeddingsIn},
-        tei::{self, EmbedIn},
-        zero_shot::{self, ZeroShotIn},
+        openai::{self, EmbeddingsIn, EmbeddingsOut, ModelOut, ModelsOut},
+        tei::{self, EmbedIn, InfoOut},
+        zero_shot::{self, LabelOut, ZeroShotIn},
     },
+    openapi::examples::PICTURE,
     reply::ApiError,
     state::{AppState, Caller, block},
     tower::Client,
     wire::parse,
 };
 
-/// `POST /v1/embeddings`
+/// Embeds texts and pictures, as clients of `OpenAI` ask.
+///
+/// The shared embeddings, of unit length, in which texts and pictures meet. All inputs or none.
+#[utoipa::path(
+    post,
+    path = "/v1/embeddings",
+    operation_id = "openai_embeddings",
+    tag = "Doors",
+    request_body(content = EmbeddingsIn, examples(
+        ("text" = (summary = "One text", value = json!({"input": "a red bicycle"}))),
+        ("both" = (summary = "Texts and a picture, in base64",
+            value = json!({
+                "input": ["a red bicycle", {"text": "a boat"}, {"image": PICTURE}],
+                "encoding_format": "base64",
+            }))),
+        ("pictures" = (summary = "Strings that are pictures",
+            value = json!({"input": [PICTURE], "modality": "image"}))),
+    )),
+    responses((status = 200, description = "One embedding for each input, in their order.", body = EmbeddingsOut)),
+)]
 pub(crate) async fn embeddings(
     state: Data<AppState>,
     request: HttpRequest,
@@ -36,13 +55,29 @@ pub(crate) async fn embeddings(
     Ok(as_json(block("writing embeddings", write).await?))
 }
 
-/// `GET /v1/models`
+/// Lists the one model, as clients of `OpenAI` ask.
+#[utoipa::path(
+    get,
+    path = "/v1/models",
+    operation_id = "openai_models",
+    tag = "Doors",
+    responses((status = 200, description = "The one model.", body = ModelsOut)),
+)]
 pub(crate) async fn models(state: Data<AppState>) -> HttpResponse {
-    let all = [openai::model(&state)];
-    HttpResponse::Ok().json(json!({ "object": "list", "data": all }))
+    HttpResponse::Ok().json(ModelsOut::new([openai::model(&state)]))
 }
 
-/// `GET /v1/models/{model}`
+/// Finds a model by its name, as clients of `OpenAI` ask.
+///
+/// The name may have slashes in it.
+#[utoipa::path(
+    get,
+    path = "/v1/models/{model:.+}",
+    operation_id = "openai_model",
+    tag = "Doors",
+    params(("model" = String, Path, description = "Name of the model.", example = "diptych-emoji")),
+    responses((status = 200, description = "The model.", body = ModelOut)),
+)]
 pub(crate) async fn model(
     state: Data<AppState>,
     name: Path<String>,
@@ -51,7 +86,21 @@ pub(crate) async fn model(
     Ok(HttpResponse::Ok().json(openai::model(&state)))
 }
 
-/// `POST /embed`
+/// Embeds texts, as clients of text-embeddings-inference ask.
+///
+/// Always an array of rows of unit length, also for one text.
+#[utoipa::path(
+    post,
+    path = "/embed",
+    operation_id = "tei_embed",
+    tag = "Doors",
+    request_body(content = EmbedIn, examples(
+        ("one" = (summary = "One text", value = json!({"inputs": "a red bicycle"}))),
+        ("many" = (summary = "Texts, none of which may be cut",
+            value = json!({"inputs": ["a red bicycle", "a boat"], "truncate": false}))),
+    )),
+    responses((status = 200, description = "One row for each text.", body = Vec<Vec<f32>>)),
+)]
 pub(crate) async fn embed(
     state: Data<AppState>,
     request: HttpRequest,
@@ -65,18 +114,47 @@ pub(crate) async fn embed(
     Ok(as_json(block("writing embeddings", write).await?))
 }
 
-/// `GET /info`
+/// Says what runs here, as clients of text-embeddings-inference ask.
+#[utoipa::path(
+    get,
+    path = "/info",
+    operation_id = "tei_info",
+    tag = "Doors",
+    responses((status = 200, description = "The model and the limits.", body = InfoOut)),
+)]
 pub(crate) async fn info(state: Data<AppState>) -> HttpResponse {
     HttpResponse::Ok().json(tei::info(&state))
 }
 
-/// `GET /health`: as `/readyz`, and without a body.
+/// Says whether requests can be sent, as clients of text-embeddings-inference ask.
+///
+/// As `/readyz`, and without a body.
+#[utoipa::path(
+    get,
+    path = "/health",
+    operation_id = "tei_health",
+    tag = "Doors",
+    responses((status = 200, description = "They can.")),
+)]
 pub(crate) async fn health(state: Data<AppState>) -> Result<HttpResponse, ApiError> {
     status::ready(state).await?;
     Ok(HttpResponse::Ok().finish())
 }
 
-/// `POST /zero-shot-image-classification`
+/// Classifies a picture, as the task of Hugging Face has it.
+#[utoipa::path(
+    post,
+    path = "/zero-shot-image-classification",
+    operation_id = "zero_shot_image_classification",
+    tag = "Doors",
+    request_body(content = ZeroShotIn, examples(
+        ("picture" = (summary = "A picture among labels", value = json!({
+            "inputs": PICTURE,
+            "parameters": {"candidate_labels": ["red", "blue"], "hypothesis_template": "a {} square"},
+        }))),
+    )),
+    responses((status = 200, description = "The labels, the best first.", body = Vec<LabelOut>)),
+)]
 pub(crate) async fn zero_shot(
     state: Data<AppState>,
     request: HttpRequest,

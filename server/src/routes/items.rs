@@ -8,7 +8,6 @@ use actix_web::{
 };
 use bytes::Bytes;
 use engine::{Collection, Durability, ItemId, ItemWrite, PayloadChange};
-use serde_json::{Value, json};
 
 use super::{
     form,
@@ -16,14 +15,19 @@ use super::{
     took_ms,
 };
 use crate::{
+    answers::{ChangedOut, EmbeddingsOfItemOut, ItemOut, Status, StoredOut, WrittenOut},
     body,
     config::Limits,
     ingest::{self, NewItem, encode_all, keep},
+    openapi::{
+        examples::PICTURE,
+        params::{DemoItem, Mine, MyItem},
+    },
     query,
     reply::ApiError,
     state::{AppState, Caller, block},
     tower::Client,
-    wire::{self, DeleteQuery, ItemIn, ItemQuery, PatchIn, Status, StoredOut, WriteQuery, parse},
+    wire::{self, DeleteQuery, FormIn, ItemIn, ItemQuery, ItemsIn, PatchIn, WriteQuery, parse},
 };
 
 /// Says how durable a write is whose answer has no body.
@@ -32,8 +36,44 @@ const DURABILITY: &str = "x-durability";
 /// What `POST .../items` reads.
 const KINDS: &str = "application/json, application/x-ndjson or multipart/form-data";
 
-/// `POST /v1/collections/{collection}/items`: JSON and forms are kept all or nothing, each line
-/// of NDJSON on its own.
+/// Adds items, or replaces those of the same ids.
+///
+/// JSON (one item or an array) and forms are kept all or nothing. Each line of NDJSON is an item of
+/// its own, answered by a line `{"line", "id", "status", "version", "durability"}` or
+/// `{"line", "error"}` in the order of the lines, while more comes in; a line without a number is
+/// about the stream itself, which ends there. A form has picture files, each after its `id`, `payload`
+/// (JSON) and `if_version` if it has them: `curl -F id=b -F picture=@cat.jpg`.
+#[utoipa::path(
+    post,
+    path = "/v1/collections/{collection}/items",
+    operation_id = "add_items",
+    tag = "Items",
+    params(Mine, WriteQuery),
+    request_body(content(
+        (ItemsIn = "application/json", examples(
+            ("text" = (summary = "A text", value = json!(
+                {"id": "a", "text": "a red bicycle", "payload": {"by": "me"}}
+            ))),
+            ("many" = (summary = "A picture and a text", value = json!([
+                {"id": "b", "image": PICTURE, "payload": {"name": "red square"}},
+                {"text": "a boat"},
+            ]))),
+            ("new" = (summary = "Only if it is not there", value = json!(
+                {"id": "only-once", "text": "a lighthouse", "if_version": 0}
+            ))),
+        )),
+        (String = "application/x-ndjson", examples(
+            ("lines" = (summary = "Two lines", value = json!(
+                "{\"id\": \"c\", \"text\": \"a kite\"}\n{\"id\": \"d\", \"text\": \"a tent\"}\n"
+            ))),
+        )),
+        (FormIn = "multipart/form-data"),
+    )),
+    responses((status = 200, description = "What became of each item.", content(
+        (WrittenOut = "application/json"),
+        (String = "application/x-ndjson"),
+    ))),
+)]
 pub(crate) async fn post(
     state: Data<AppState>,
     name: Path<String>,
@@ -92,18 +132,11 @@ pub(crate) async fn post(
     };
     let encoded = encode_all(caller, items, field).await?;
     let written = keep(&state, collection, encoded, durability, field).await?;
-    Ok(HttpResponse::Ok().json(json!({
-        "items": written.outcomes,
-        "durability": written.durability,
-        "took_ms": took_ms(started),
-    })))
-}
-
-/// What became of an item that was written alone.
-pub(super) fn with_durability(stored: &StoredOut, durability: Durability) -> Value {
-    let mut out = json!(stored);
-    out["durability"] = json!(durability);
-    out
+    Ok(HttpResponse::Ok().json(WrittenOut {
+        items: written.outcomes,
+        durability: written.durability,
+        took_ms: took_ms(started),
+    }))
 }
 
 /// One object or an array of them, and whether it was one object.
@@ -142,7 +175,15 @@ pub(super) fn check_count(items: usize, limits: &Limits) -> Result<(), ApiError>
     Ok(())
 }
 
-/// `GET /v1/collections/{collection}/items/{id}`, with `?embeddings=true` for the rows.
+/// Shows an item.
+#[utoipa::path(
+    get,
+    path = "/v1/collections/{collection}/items/{id}",
+    operation_id = "get_item",
+    tag = "Items",
+    params(DemoItem, ItemQuery),
+    responses((status = 200, description = "The item.", body = ItemOut)),
+)]
 pub(crate) async fn get(
     state: Data<AppState>,
     path: Path<(String, String)>,
@@ -152,22 +193,35 @@ pub(crate) async fn get(
     let (name, id) = path.into_inner();
     let collection = state.collection(&name)?;
     let (item, version) = query::get(&collection, item_id(id)?).await?;
-    let mut out = json!({
-        "id": item.id,
-        "version": version,
-        "modality": item.modality,
-        "payload": item.payload,
+    let embeddings = asked.embeddings.then_some(EmbeddingsOfItemOut {
+        shared: item.shared,
+        specific: item.specific,
     });
-    if let Some(text) = item.text {
-        out["text"] = json!(text);
-    }
-    if asked.embeddings {
-        out["embeddings"] = json!({ "shared": item.shared, "specific": item.specific });
-    }
-    Ok(HttpResponse::Ok().json(out))
+    Ok(HttpResponse::Ok().json(ItemOut {
+        id: item.id,
+        version,
+        modality: item.modality,
+        payload: item.payload,
+        text: item.text,
+        embeddings,
+    }))
 }
 
-/// `PATCH /v1/collections/{collection}/items/{id}`: changes the payload and nothing else.
+/// Changes the payload of an item, and nothing else.
+///
+/// Nothing is encoded; filters find the new values at once.
+#[utoipa::path(
+    patch,
+    path = "/v1/collections/{collection}/items/{id}",
+    operation_id = "patch_item",
+    tag = "Items",
+    params(MyItem, WriteQuery),
+    request_body(content = PatchIn, examples(
+        ("merge" = (summary = "Sets one field and removes another",
+            value = json!({"payload": {"sold": true, "by": null}}))),
+    )),
+    responses((status = 200, description = "What became of it.", body = ChangedOut)),
+)]
 pub(crate) async fn patch(
     state: Data<AppState>,
     path: Path<(String, String)>,
@@ -188,10 +242,20 @@ pub(crate) async fn patch(
         write_one(&state, &collection, write, durability)
     })
     .await?;
-    Ok(HttpResponse::Ok().json(with_durability(&stored, durability)))
+    Ok(HttpResponse::Ok().json(ChangedOut::new(stored, durability)))
 }
 
-/// `DELETE /v1/collections/{collection}/items/{id}`, with `?if_version=` for its version.
+/// Removes an item.
+#[utoipa::path(
+    delete,
+    path = "/v1/collections/{collection}/items/{id}",
+    operation_id = "delete_item",
+    tag = "Items",
+    params(MyItem, DeleteQuery),
+    responses((status = 204, description = "It is gone.", headers(
+        ("x-durability" = inline(crate::openapi::twins::Durability), description = "How durable the removal is."),
+    ))),
+)]
 pub(crate) async fn delete(
     state: Data<AppState>,
     path: Path<(String, String)>,

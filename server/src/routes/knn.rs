@@ -5,19 +5,39 @@ use actix_web::{
     web::{Data, Payload},
 };
 use engine::Hit;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::picture;
 use crate::{
     body,
-    doors::knn::KnnIn,
+    doors::knn::{KnnHitOut, KnnIn},
+    openapi::examples::PICTURE,
     reply::ApiError,
     state::{AppState, Caller, block},
     tower::Client,
     wire::parse,
 };
 
-/// Finds what is nearest. The client of clip-retrieval does not say that it sends JSON.
+/// Searches, as the client of clip-retrieval asks.
+///
+/// The body is read as JSON whatever its content type says: that client says none. Hits are not
+/// filtered for what they show.
+#[utoipa::path(
+    post,
+    path = "/knn-service",
+    operation_id = "clip_retrieval",
+    tag = "Doors",
+    request_body(content = KnnIn, examples(
+        ("words" = (summary = "By words", value = json!({
+            "text": "rainbow", "modality": "image", "num_images": 3, "indice_name": "demo",
+        }))),
+        ("picture" = (summary = "By a picture, without near duplicates", value = json!({
+            "image": PICTURE, "modality": "image", "num_images": 3, "num_result_ids": 9,
+            "indice_name": "demo", "deduplicate": true,
+        }))),
+    )),
+    responses((status = 200, description = "Hits, the best first.", body = Vec<KnnHitOut>)),
+)]
 pub(crate) async fn search(
     state: Data<AppState>,
     request: HttpRequest,
@@ -47,7 +67,13 @@ pub(crate) async fn search(
                     let shown = picture::url_of(&state, &found.collection, &hit);
                     describe(hit, shown.map(|path| format!("{base}{path}")))
                 } else {
-                    json!({ "id": hit.id, "similarity": hit.score })
+                    KnnHitOut {
+                        id: hit.id,
+                        similarity: hit.score,
+                        caption: None,
+                        url: None,
+                        rest: engine::Payload::new(),
+                    }
                 }
             })
             .collect::<Vec<_>>())
@@ -58,17 +84,19 @@ pub(crate) async fn search(
 
 /// All of the payload, as clip-retrieval tells all columns, with a caption and an address where
 /// there are any.
-fn describe(hit: Hit, shown: Option<String>) -> Value {
-    let mut out = hit.payload;
+fn describe(hit: Hit, shown: Option<String>) -> KnnHitOut {
+    let mut rest = hit.payload;
+    // What these are called is taken.
+    rest.remove("id");
+    rest.remove("similarity");
     let text = hit.text.map(Value::String);
-    if !out.contains_key("caption") {
-        let caption = text.or_else(|| out.get("name").cloned());
-        out.insert("caption".into(), caption.unwrap_or_default());
+    let caption = rest.remove("caption").or(text);
+    let caption = caption.or_else(|| rest.get("name").cloned());
+    KnnHitOut {
+        id: hit.id,
+        similarity: hit.score,
+        caption: Some(caption.unwrap_or_default()),
+        url: rest.remove("url").or(shown.map(Value::String)),
+        rest,
     }
-    if let (false, Some(url)) = (out.contains_key("url"), shown) {
-        out.insert("url".into(), Value::String(url));
-    }
-    out.insert("id".into(), json!(hit.id));
-    out.insert("similarity".into(), json!(hit.score));
-    Value::Object(out)
 }

@@ -2,6 +2,7 @@
 
 mod classify;
 mod collections;
+mod docs;
 mod doors;
 mod form;
 mod items;
@@ -14,118 +15,115 @@ mod snapshots;
 mod status;
 mod stream;
 
+use std::sync::LazyLock;
+
 use actix_web::{
-    HttpRequest, HttpResponse, Resource, Route,
-    web::{self, ServiceConfig},
+    HttpRequest, HttpResponse,
+    web::{self, PathConfig, ServiceConfig},
 };
 
-use crate::reply::ApiError;
+use crate::{
+    openapi::{self, Entry, errors::*},
+    reply::ApiError,
+};
 
-/// Adds every route.
+/// Lists handlers with the errors that each may end in. The method and the path of a handler are what
+/// its `#[utoipa::path]` says.
+macro_rules! routes {
+    ($($module:ident::$handler:ident [$($codes:ident)*])+) => {
+        pastey::paste! {
+            vec![$(
+                Entry::new::<$module::[<__path_ $handler>]>(
+                    web::to($module::$handler),
+                    &[$($codes),*],
+                ),
+            )+]
+        }
+    };
+}
+
+/// Every route, in the order of the description.
+#[rustfmt::skip]
+pub(crate) fn all() -> Vec<Entry> {
+    routes! {
+        search::search [BODY KIND JSON ENCODE COLLECTION OF_MODEL ITEM]
+        classify::classify [BODY KIND JSON ENCODE]
+
+        items::post [QUERY BODY KIND JSON ENCODE COLLECTION OF_MODEL WRITE]
+        items::get [QUERY COLLECTION ITEM]
+        items::patch [QUERY BODY KIND JSON COLLECTION ITEM WRITE]
+        items::delete [QUERY COLLECTION ITEM WRITE]
+        picture::picture [COLLECTION ITEM PICTURE]
+
+        collections::list []
+        collections::get [COLLECTION]
+        collections::put [BODY KIND JSON COLLECTION OF_MODEL]
+        collections::delete [COLLECTION]
+        collections::calibrate [BODY KIND JSON COLLECTION]
+
+        snapshots::list [COLLECTION SNAPSHOTS]
+        snapshots::create [BODY KIND JSON COLLECTION SNAPSHOTS MAKE_SNAPSHOT]
+        snapshots::get [COLLECTION SNAPSHOTS SNAPSHOT]
+        snapshots::delete [COLLECTION SNAPSHOTS SNAPSHOT]
+        snapshots::restore [BODY KIND JSON COLLECTION SNAPSHOTS SNAPSHOT RESTORE]
+
+        doors::embeddings [BODY KIND JSON ENCODE MODEL]
+        doors::models []
+        doors::model [MODEL]
+        doors::embed [BODY KIND JSON ENCODE]
+        doors::info []
+        doors::health []
+        doors::zero_shot [BODY KIND JSON ENCODE]
+        knn::search [BODY KIND JSON ENCODE COLLECTION OF_MODEL]
+
+        status::alive []
+        status::ready []
+        status::metrics []
+        status::model []
+        docs::openapi []
+
+        page::index []
+        page::script []
+        page::style []
+        docs::page []
+        docs::file []
+    }
+}
+
+/// Adds every route. A path answers other methods with what it allows.
 pub(crate) fn configure(config: &mut ServiceConfig) {
-    let get = |path, handler: Route| only(path, "GET", [handler]);
-    config
-        .service(get("/", web::get().to(page::index)))
-        .service(get("/app.js", web::get().to(page::script)))
-        .service(get("/style.css", web::get().to(page::style)))
-        .service(get("/healthz", web::get().to(status::alive)))
-        .service(get("/readyz", web::get().to(status::ready)))
-        .service(get("/metrics", web::get().to(status::metrics)))
-        .service(get("/v1/model", web::get().to(status::model)))
-        .service(only(
-            "/v1/classify",
-            "POST",
-            [web::post().to(classify::classify)],
-        ))
-        .service(get("/v1/collections", web::get().to(collections::list)))
-        .service(only(
-            "/v1/collections/{collection}",
-            "GET, PUT, DELETE",
-            [
-                web::get().to(collections::get),
-                web::put().to(collections::put),
-                web::delete().to(collections::delete),
-            ],
-        ))
-        .service(only(
-            "/v1/collections/{collection}/search",
-            "POST",
-            [web::post().to(search::search)],
-        ))
-        .service(only(
-            "/v1/collections/{collection}/calibrate",
-            "POST",
-            [web::post().to(collections::calibrate)],
-        ))
-        .service(only(
-            "/v1/collections/{collection}/snapshots",
-            "GET, POST",
-            [
-                web::get().to(snapshots::list),
-                web::post().to(snapshots::create),
-            ],
-        ))
-        .service(only(
-            "/v1/collections/{collection}/snapshots/{snapshot}",
-            "GET, DELETE",
-            [
-                web::get().to(snapshots::get),
-                web::delete().to(snapshots::delete),
-            ],
-        ))
-        .service(only(
-            "/v1/collections/{collection}/snapshots/{snapshot}/restore",
-            "POST",
-            [web::post().to(snapshots::restore)],
-        ))
-        .service(only(
-            "/v1/collections/{collection}/items",
-            "POST",
-            [web::post().to(items::post)],
-        ))
-        .service(only(
-            "/v1/collections/{collection}/items/{id}",
-            "GET, PATCH, DELETE",
-            [
-                web::get().to(items::get),
-                web::patch().to(items::patch),
-                web::delete().to(items::delete),
-            ],
-        ))
-        .service(get(
-            "/v1/collections/{collection}/items/{id}/image",
-            web::get().to(picture::picture),
-        ));
-    configure_doors(config);
+    config.app_data(PathConfig::default().error_handler(|error, _| {
+        ApiError::invalid("path", format!("the path cannot be read: {error}")).into()
+    }));
+    let mut left = all();
+    while let Some(first) = left.first() {
+        let pattern = first.pattern.clone();
+        let (same, others) = left.into_iter().partition(|e: &Entry| e.pattern == pattern);
+        left = others;
+        config.service(resource(&pattern, same));
+    }
 }
 
-/// Adds the routes of other services.
-fn configure_doors(config: &mut ServiceConfig) {
-    let get = |path, handler: Route| only(path, "GET", [handler]);
-    let post = |path, handler: Route| only(path, "POST", [handler]);
-    config
-        .service(get("/v1/models", web::get().to(doors::models)))
-        .service(get("/v1/models/{model:.+}", web::get().to(doors::model)))
-        .service(post("/v1/embeddings", web::post().to(doors::embeddings)))
-        .service(get("/health", web::get().to(doors::health)))
-        .service(get("/info", web::get().to(doors::info)))
-        .service(post("/embed", web::post().to(doors::embed)))
-        .service(post(
-            "/zero-shot-image-classification",
-            web::post().to(doors::zero_shot),
-        ))
-        .service(post("/knn-service", web::post().to(knn::search)));
-}
-
-/// A resource that answers any other method with what it allows.
-fn only<const N: usize>(path: &str, allowed: &'static str, routes: [Route; N]) -> Resource {
-    let resource = routes
-        .into_iter()
-        .fold(web::resource(path), Resource::route);
-    resource.default_service(web::to(move |request: HttpRequest| async move {
-        let method = request.method().to_string();
-        Err::<HttpResponse, _>(ApiError::Method { method, allowed })
+fn resource(pattern: &str, entries: Vec<Entry>) -> actix_web::Resource {
+    let methods: Vec<_> = entries.iter().map(|entry| entry.method.as_str()).collect();
+    let allowed = methods.join(", ");
+    let mut resource = web::resource(pattern);
+    for entry in entries {
+        resource = resource.route(entry.route);
+    }
+    resource.default_service(web::to(move |request: HttpRequest| {
+        let (method, allowed) = (request.method().to_string(), allowed.clone());
+        async move { Err::<HttpResponse, _>(ApiError::Method { method, allowed }) }
     }))
+}
+
+/// The description of all routes as `OpenAPI` 3.1, as `GET /openapi.json` serves it.
+pub fn openapi_json() -> &'static str {
+    static JSON: LazyLock<String> = LazyLock::new(|| {
+        let description = openapi::describe(&all());
+        format!("{description:#}\n")
+    });
+    &JSON
 }
 
 /// The answer to every path that is not served.

@@ -2,7 +2,14 @@
 
 use actix_web::{HttpResponse, http::header};
 
-/// `GET /`
+/// The page to search with.
+#[utoipa::path(
+    get,
+    path = "/",
+    operation_id = "page",
+    tag = "Page",
+    responses((status = 200, description = "HTML.", body = String, content_type = "text/html; charset=utf-8")),
+)]
 pub(crate) async fn index() -> HttpResponse {
     file(
         "text/html; charset=utf-8",
@@ -10,7 +17,14 @@ pub(crate) async fn index() -> HttpResponse {
     )
 }
 
-/// `GET /app.js`
+/// Its script.
+#[utoipa::path(
+    get,
+    path = "/app.js",
+    operation_id = "page_script",
+    tag = "Page",
+    responses((status = 200, description = "A script.", body = String, content_type = "text/javascript; charset=utf-8")),
+)]
 pub(crate) async fn script() -> HttpResponse {
     file(
         "text/javascript; charset=utf-8",
@@ -18,7 +32,14 @@ pub(crate) async fn script() -> HttpResponse {
     )
 }
 
-/// `GET /style.css`
+/// Its style.
+#[utoipa::path(
+    get,
+    path = "/style.css",
+    operation_id = "page_style",
+    tag = "Page",
+    responses((status = 200, description = "A style sheet.", body = String, content_type = "text/css; charset=utf-8")),
+)]
 pub(crate) async fn style() -> HttpResponse {
     file(
         "text/css; charset=utf-8",
@@ -26,7 +47,7 @@ pub(crate) async fn style() -> HttpResponse {
     )
 }
 
-fn file(kind: &'static str, text: &'static str) -> HttpResponse {
+pub(super) fn file(kind: &'static str, text: &'static str) -> HttpResponse {
     HttpResponse::Ok()
         .content_type(kind)
         .insert_header((header::CACHE_CONTROL, "no-cache"))

@@ -21,6 +21,7 @@ use fs_err as fs;
 
 use super::items::item_id;
 use crate::{
+    openapi::params::DemoItem,
     query,
     reply::ApiError,
     state::{AppState, block},
@@ -33,7 +34,21 @@ const TIFF: &str = "image/tiff";
 /// How long a browser may show a picture without asking again, in seconds.
 const CACHE: &str = "private, max-age=60";
 
-/// Serves the picture of one item.
+/// Shows the picture of an item.
+///
+/// The file that it came from, where that lies in a folder that the operator indexed, otherwise a
+/// small PNG of what was uploaded. Of a TIFF, a small PNG.
+#[utoipa::path(
+    get,
+    path = "/v1/collections/{collection}/items/{id}/image",
+    operation_id = "get_image",
+    tag = "Items",
+    params(DemoItem),
+    responses((status = 200, description = "The picture.", content(
+        (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/gif"),
+        (Vec<u8> = "image/webp"), (Vec<u8> = "image/bmp"),
+    ))),
+)]
 pub(crate) async fn picture(
     state: Data<AppState>,
     path: Path<(String, String)>,

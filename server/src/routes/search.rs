@@ -7,11 +7,12 @@ use actix_web::{
     web::{Data, Path, Payload},
 };
 use engine::Hit;
-use serde_json::{Value, json};
 
 use super::{picture, took_ms};
 use crate::{
+    answers::{ExplainOut, FoundOut, HitOut},
     body,
+    openapi::{examples::PICTURE, params::Demo},
     query::{self, Found},
     reply::ApiError,
     state::{AppState, Caller, block},
@@ -20,6 +21,32 @@ use crate::{
 };
 
 /// Finds what is nearest.
+///
+/// Asks with words, a picture, a stored item, an embedding, or several of them. There is always a
+/// nearest item: whether it is what was looked for is said by `confidence`. docs/searches.md says more.
+#[utoipa::path(
+    post,
+    path = "/v1/collections/{collection}/search",
+    operation_id = "search",
+    tag = "Search",
+    params(Demo),
+    request_body(content = SearchIn, examples(
+        ("words" = (summary = "Words to pictures", value = json!({"text": "rainbow", "k": 3}))),
+        ("picture" = (summary = "A picture to pictures", value = json!({"image": PICTURE, "k": 3}))),
+        ("item" = (summary = "What is like a stored picture",
+            value = json!({"id": "1f34e", "target": "image", "k": 3}))),
+        ("parts" = (summary = "Like this one, but red; no faces", value = json!({
+            "parts": [{"id": "1f34e"}, {"text": "red"}, {"text": "face", "weight": -0.5}], "k": 3,
+        }))),
+        ("sure" = (summary = "Only what is sure, near duplicates folded",
+            value = json!({"text": "rainbow", "min_confidence": 0.5, "collapse": 0.98}))),
+        ("groups" = (summary = "Groups, in the second page",
+            value = json!({"text": "flag", "group_by": {"field": "name", "hits": 2}, "offset": 5, "k": 5}))),
+        ("both" = (summary = "Pictures and texts in one list, with what was done",
+            value = json!({"text": "bicycle", "target": "both", "exact": true, "explain": true}))),
+    )),
+    responses((status = 200, description = "What was found; possibly nothing.", body = FoundOut)),
+)]
 pub(crate) async fn search(
     state: Data<AppState>,
     name: Path<String>,
@@ -45,7 +72,6 @@ pub(crate) async fn search(
         target,
         space,
     } = found;
-    let calibration = answer.calibration;
     let hits = block("describing hits", move || {
         let hits = answer.hits.into_iter();
         Ok(hits
@@ -53,43 +79,29 @@ pub(crate) async fn search(
             .collect::<Vec<_>>())
     })
     .await?;
-    let mut out = json!({
-        "hits": hits,
-        "next": next,
-        "target": target,
-        "space": space,
-        "took_ms": took_ms(started),
-    });
-    if let Some(calibration) = calibration {
-        out["calibration"] = json!(calibration);
-    }
-    if let Some(how) = answer.explanation {
-        out["explain"] = json!({ "shards": how.shards });
-    }
-    Ok(HttpResponse::Ok().json(out))
+    let explain = answer.explanation;
+    Ok(HttpResponse::Ok().json(FoundOut {
+        hits,
+        next,
+        target,
+        space,
+        took_ms: took_ms(started),
+        calibration: answer.calibration,
+        explain: explain.map(|how| ExplainOut { shards: how.shards }),
+    }))
 }
 
-fn describe(state: &AppState, collection: &str, hit: Hit) -> Value {
-    let image_url = picture::url_of(state, collection, &hit);
-    let mut out = json!({
-        "id": hit.id,
-        "version": hit.version,
-        "modality": hit.modality,
-        "score": hit.score,
-        "confidence": hit.confidence,
-        "payload": hit.payload,
-    });
-    if let Some(group) = hit.group {
-        out["group"] = group;
+fn describe(state: &AppState, collection: &str, hit: Hit) -> HitOut {
+    HitOut {
+        image_url: picture::url_of(state, collection, &hit),
+        id: hit.id,
+        version: hit.version,
+        modality: hit.modality,
+        score: hit.score,
+        confidence: hit.confidence,
+        payload: hit.payload,
+        group: hit.group,
+        duplicates: hit.duplicates,
+        text: hit.text,
     }
-    if !hit.duplicates.is_empty() {
-        out["duplicates"] = json!(hit.duplicates);
-    }
-    if let Some(text) = hit.text {
-        out["text"] = json!(text);
-    }
-    if let Some(url) = image_url {
-        out["image_url"] = json!(url);
-    }
-    out
 }

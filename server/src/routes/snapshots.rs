@@ -17,7 +17,6 @@ use actix_web::{
 use bytes::Bytes;
 use engine::{Done, EngineError, SnapshotError, SnapshotInfo, SnapshotOptions};
 use futures_util::stream::unfold;
-use serde_json::{Value, json};
 use tokio::{
     runtime::Handle,
     sync::mpsc::{Sender, channel},
@@ -26,7 +25,9 @@ use tokio::{
 
 use super::collections::describe;
 use crate::{
+    answers::{CollectionOut, SnapshotOut, SnapshotsOut},
     body,
+    openapi::params::{Mine, MySnapshot},
     reply::ApiError,
     state::{AppState, block},
     wire::{RestoreIn, SnapshotIn, parse},
@@ -35,7 +36,17 @@ use crate::{
 /// Parts of a snapshot that wait for a client to read them.
 const WAITING: usize = 4;
 
-/// `GET /v1/collections/{collection}/snapshots`
+/// Lists the snapshots of a collection.
+///
+/// Also of one that is not there any more.
+#[utoipa::path(
+    get,
+    path = "/v1/collections/{collection}/snapshots",
+    operation_id = "list_snapshots",
+    tag = "Snapshots",
+    params(Mine),
+    responses((status = 200, description = "Its snapshots.", body = SnapshotsOut)),
+)]
 pub(crate) async fn list(
     state: Data<AppState>,
     collection: Path<String>,
@@ -53,13 +64,29 @@ pub(crate) async fn list(
     .await?;
     let one = |(path, info): (PathBuf, SnapshotInfo)| {
         let name = path.file_name()?.to_str()?.to_owned();
-        engine::is_name(&name).then(|| named(&name, &info))
+        engine::is_name(&name).then(|| SnapshotOut::new(&name, info, None))
     };
-    let snapshots: Vec<Value> = found.into_iter().filter_map(one).collect();
-    Ok(HttpResponse::Ok().json(json!({ "snapshots": snapshots })))
+    let snapshots = found.into_iter().filter_map(one).collect();
+    Ok(HttpResponse::Ok().json(SnapshotsOut { snapshots }))
 }
 
-/// `POST /v1/collections/{collection}/snapshots`
+/// Makes a snapshot.
+///
+/// It has the collection as it was at one moment, whatever is written meanwhile, and takes room on
+/// disk for what has changed since the last one. The answer comes when it is made.
+#[utoipa::path(
+    post,
+    path = "/v1/collections/{collection}/snapshots",
+    operation_id = "create_snapshot",
+    tag = "Snapshots",
+    params(Mine),
+    request_body(content = SnapshotIn, examples(
+        ("plain" = (summary = "By name", value = json!({"name": "monday"}))),
+        ("skip" = (summary = "Without items that are damaged",
+            value = json!({"name": "tuesday", "skip_damaged": true}))),
+    )),
+    responses((status = 201, description = "It was made.", body = SnapshotOut)),
+)]
 pub(crate) async fn create(
     state: Data<AppState>,
     collection: Path<String>,
@@ -85,16 +112,24 @@ pub(crate) async fn create(
             let names = (collection.name(), name.as_str());
             failed_in_engine("making a snapshot", names, error)
         })?;
-        let mut made = named(&name, &report.info);
-        made["new_bytes"] = report.new_bytes.into();
-        Ok(made)
+        Ok(SnapshotOut::new(&name, report.info, Some(report.new_bytes)))
     })
     .await?;
     Ok(HttpResponse::Created().json(report))
 }
 
-/// `GET /v1/collections/{collection}/snapshots/{snapshot}`: all of it as a tar, checked on the
-/// way. The connection breaks off where it is damaged.
+/// Sends a snapshot as a tar.
+///
+/// It is checked on the way; the connection breaks off where it is damaged.
+#[utoipa::path(
+    get,
+    path = "/v1/collections/{collection}/snapshots/{snapshot}",
+    operation_id = "get_snapshot",
+    tag = "Snapshots",
+    params(MySnapshot),
+    responses((status = 200, description = "The snapshot.", body = Vec<u8>, content_type = "application/x-tar",
+        headers(("content-disposition" = String, description = "A name for the file.")))),
+)]
 pub(crate) async fn get(
     state: Data<AppState>,
     names: Path<(String, String)>,
@@ -136,7 +171,17 @@ pub(crate) async fn get(
         .streaming(parts))
 }
 
-/// `DELETE /v1/collections/{collection}/snapshots/{snapshot}`
+/// Removes a snapshot.
+///
+/// What others share with it stays.
+#[utoipa::path(
+    delete,
+    path = "/v1/collections/{collection}/snapshots/{snapshot}",
+    operation_id = "delete_snapshot",
+    tag = "Snapshots",
+    params(MySnapshot),
+    responses((status = 204, description = "It is gone.")),
+)]
 pub(crate) async fn delete(
     state: Data<AppState>,
     names: Path<(String, String)>,
@@ -151,7 +196,21 @@ pub(crate) async fn delete(
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// `POST /v1/collections/{collection}/snapshots/{snapshot}/restore`: makes a new collection of it.
+/// Makes a new collection of a snapshot.
+///
+/// It is checked first. The answer comes when the collection can be searched; its indexes are built
+/// in the background.
+#[utoipa::path(
+    post,
+    path = "/v1/collections/{collection}/snapshots/{snapshot}/restore",
+    operation_id = "restore_snapshot",
+    tag = "Snapshots",
+    params(MySnapshot),
+    request_body(content = RestoreIn, examples(
+        ("again" = (summary = "Beside the first", value = json!({"into": "mine-again"}))),
+    )),
+    responses((status = 201, description = "The new collection.", body = CollectionOut)),
+)]
 pub(crate) async fn restore(
     state: Data<AppState>,
     names: Path<(String, String)>,
@@ -208,12 +267,6 @@ fn no_snapshot((collection, name): (&str, &str)) -> ApiError {
         collection: collection.to_owned(),
         name: name.to_owned(),
     }
-}
-
-fn named(name: &str, info: &SnapshotInfo) -> Value {
-    let mut value = json!(info);
-    value["name"] = name.into();
-    value
 }
 
 fn failed_in_engine(doing: &'static str, names: (&str, &str), error: EngineError) -> ApiError {

@@ -3,16 +3,33 @@
 use std::sync::atomic::Ordering;
 
 use actix_web::{HttpResponse, web::Data};
-use serde_json::json;
 
-use crate::{body::BodyRoom, reply::ApiError, state::AppState};
+use crate::{
+    answers::HealthOut, body::BodyRoom, openapi::twins::ModelInfo, reply::ApiError, state::AppState,
+};
 
-/// `GET /healthz`: the process answers.
+/// Says that the process answers.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    operation_id = "alive",
+    tag = "Server",
+    responses((status = 200, description = "It does.", body = HealthOut)),
+)]
 pub(crate) async fn alive() -> HttpResponse {
-    HttpResponse::Ok().json(json!({ "status": "ok" }))
+    HttpResponse::Ok().json(HealthOut { status: "ok" })
 }
 
-/// `GET /readyz`: requests can be sent here; 503 while stopping or while a tower is stuck.
+/// Says whether requests can be sent.
+///
+/// 503 while the server stops or a tower is stuck.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "ready",
+    tag = "Server",
+    responses((status = 200, description = "They can.", body = HealthOut)),
+)]
 pub(crate) async fn ready(state: Data<AppState>) -> Result<HttpResponse, ApiError> {
     let stopping = state
         .stopping
@@ -20,11 +37,19 @@ pub(crate) async fn ready(state: Data<AppState>) -> Result<HttpResponse, ApiErro
         .then_some("the server is stopping");
     match stopping.or_else(|| state.stuck_tower()) {
         Some(reason) => Err(ApiError::Unavailable { reason }),
-        None => Ok(HttpResponse::Ok().json(json!({ "status": "ready" }))),
+        None => Ok(HttpResponse::Ok().json(HealthOut { status: "ready" })),
     }
 }
 
-/// `GET /metrics`
+/// Tells the figures that Prometheus collects.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "metrics",
+    tag = "Server",
+    responses((status = 200, description = "The text format of Prometheus.", body = String,
+        content_type = "text/plain; version=0.0.4; charset=utf-8")),
+)]
 pub(crate) async fn metrics(state: Data<AppState>) -> Result<HttpResponse, ApiError> {
     state.metrics.set_waiting("text", state.texts.waiting());
     state.metrics.set_waiting("image", state.images.waiting());
@@ -35,7 +60,14 @@ pub(crate) async fn metrics(state: Data<AppState>) -> Result<HttpResponse, ApiEr
         .body(text))
 }
 
-/// `GET /v1/model`
+/// Shows the model that the server runs.
+#[utoipa::path(
+    get,
+    path = "/v1/model",
+    operation_id = "model",
+    tag = "Server",
+    responses((status = 200, description = "The model.", body = ModelInfo)),
+)]
 pub(crate) async fn model(state: Data<AppState>) -> HttpResponse {
     HttpResponse::Ok().json(&state.model.info)
 }

@@ -19,11 +19,9 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
-    items::with_durability,
-    lines::{Line, Lines},
-};
+use super::lines::{Line, Lines};
 use crate::{
+    answers::ChangedOut,
     body::BodyRoom,
     config::Limits,
     content::Patience,
@@ -153,7 +151,7 @@ async fn answer(
     match keep_each(state, collection, encoded, into.durability).await {
         Ok(written) => {
             let result = |stored| match stored {
-                Ok(stored) => with_durability(&stored, written.durability),
+                Ok(stored) => json!(ChangedOut::new(stored, written.durability)),
                 Err(error) => json!({ "error": ApiError::to_json(&error) }),
             };
             results.extend(

@@ -148,6 +148,17 @@ impl Service {
         Reply::of(request.send(body))
     }
 
+    /// Any request.
+    pub fn request(&self, method: &str, path: &str, kind: Option<&str>, body: &[u8]) -> Reply {
+        let request = ureq::http::Request::builder();
+        let mut request = request.method(method).uri(self.url(path));
+        if let Some(kind) = kind {
+            request = request.header("content-type", kind);
+        }
+        let request = request.body(body.to_vec()).expect("a fine request");
+        Reply::of(self.agent.run(request))
+    }
+
     /// Adds items to `c` and returns their ids.
     pub fn add(&self, items: &Value) -> Vec<String> {
         let reply = self.post("/v1/collections/c/items", items);

@@ -8,6 +8,7 @@ mod harness;
 mod items;
 mod lifecycle;
 mod openai;
+mod openapi;
 mod page;
 mod queue;
 mod search;
