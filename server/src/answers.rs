@@ -63,6 +63,7 @@ pub(crate) struct ItemOut {
     #[schema(nullable = false)]
     pub(crate) text: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = EmbeddingsOfItemOut, required = false)]
     pub(crate) embeddings: Option<EmbeddingsOfItemOut>,
 }
 

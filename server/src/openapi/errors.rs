@@ -44,6 +44,8 @@ pub(crate) const PICTURE: Codes = &["picture_not_found"];
 pub(crate) const WRITE: Codes = &["version_conflict", "too_large"];
 /// The model is named.
 pub(crate) const MODEL: Codes = &["model_not_found"];
+/// Only some files are served.
+pub(crate) const FILE: Codes = &["route_not_found"];
 /// There must be snapshots.
 pub(crate) const SNAPSHOTS: Codes = &["no_snapshots_kept"];
 /// A snapshot is named.
@@ -196,6 +198,7 @@ mod tests {
     fn every_code_of_a_group_has_its_row() {
         let groups = [
             ANY,
+            FILE,
             UNSAFE,
             PATH,
             BODY,

@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use actix_web::{Route, http::Method};
 use serde_json::{Map, Value, json};
 use utoipa::{
+    __dev::{SchemaReferences, Tags},
     PartialSchema, ToSchema,
     openapi::{RefOr, path::HttpMethod, path::Operation, schema::Schema},
 };
@@ -34,12 +35,14 @@ pub(crate) struct Entry {
 
 impl Entry {
     /// What `P` says, answered by `route`; `codes` are the errors that it may end in.
-    pub(crate) fn new<P: utoipa::Path + utoipa::__dev::SchemaReferences>(
-        route: Route,
-        codes: &[Codes],
-    ) -> Self {
+    pub(crate) fn new<P>(route: Route, codes: &[Codes]) -> Self
+    where
+        P: utoipa::Path + SchemaReferences + for<'t> Tags<'t>,
+    {
         let method = method(P::methods().first());
         let pattern = P::path();
+        let mut operation = P::operation();
+        operation.tags = Some(P::tags().into_iter().map(str::to_owned).collect());
         let mut schemas = Vec::new();
         P::schemas(&mut schemas);
         let mut all: BTreeSet<_> = codes.iter().copied().flatten().copied().collect();
@@ -54,7 +57,7 @@ impl Entry {
             route: route.method(method.clone()),
             pattern,
             method,
-            operation: P::operation(),
+            operation,
             schemas,
             codes: all,
         }
@@ -75,6 +78,14 @@ impl Entry {
 
     fn describe(&self) -> Value {
         let mut operation = json!(self.operation);
+        // A body that may be left out may not be `null`.
+        let content = operation["requestBody"]["content"].as_object_mut();
+        for (_, content) in content.into_iter().flatten() {
+            let schema = &mut content["schema"];
+            if schema["oneOf"][0]["type"] == "null" {
+                *schema = schema["oneOf"][1].take();
+            }
+        }
         let responses = &mut operation["responses"];
         let codes: Vec<_> = self.codes.iter().copied().collect();
         for (status, response) in errors::responses(&codes, Dialect::of(&self.pattern)) {

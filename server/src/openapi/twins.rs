@@ -238,13 +238,13 @@ pub(crate) enum Plan {
 #[schema(example = json!({"must": [{"field": "size", "gte": 3, "lt": 9}]}))]
 pub(crate) struct Filter {
     #[serde(default)]
-    #[schema(no_recursion, max_items = 256)]
+    #[schema(max_items = 256)]
     must: Vec<Clause>,
     #[serde(default)]
-    #[schema(no_recursion, max_items = 256)]
+    #[schema(max_items = 256)]
     should: Vec<Clause>,
     #[serde(default)]
-    #[schema(no_recursion, max_items = 256)]
+    #[schema(max_items = 256)]
     must_not: Vec<Clause>,
 }
 
@@ -365,3 +365,8 @@ pub(crate) struct Deviation {
     /// Largest difference of an element.
     max_abs: f32,
 }
+
+/// Bytes as they are.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+pub(crate) struct Bytes(Vec<u8>);

@@ -75,7 +75,7 @@ pub(crate) async fn models(state: Data<AppState>) -> HttpResponse {
     path = "/v1/models/{model:.+}",
     operation_id = "openai_model",
     tag = "Doors",
-    params(("model" = String, Path, description = "Name of the model.", example = "diptych-emoji")),
+    params(("model" = String, Path, description = "Name of the model.", example = "diptych-mini")),
     responses((status = 200, description = "The model.", body = ModelOut)),
 )]
 pub(crate) async fn model(

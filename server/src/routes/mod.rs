@@ -19,7 +19,7 @@ use std::sync::LazyLock;
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    web::{self, PathConfig, ServiceConfig},
+    web::{self, ServiceConfig},
 };
 
 use crate::{
@@ -86,15 +86,12 @@ pub(crate) fn all() -> Vec<Entry> {
         page::script []
         page::style []
         docs::page []
-        docs::file []
+        docs::file [FILE]
     }
 }
 
 /// Adds every route. A path answers other methods with what it allows.
 pub(crate) fn configure(config: &mut ServiceConfig) {
-    config.app_data(PathConfig::default().error_handler(|error, _| {
-        ApiError::invalid("path", format!("the path cannot be read: {error}")).into()
-    }));
     let mut left = all();
     while let Some(first) = left.first() {
         let pattern = first.pattern.clone();

@@ -21,7 +21,7 @@ use fs_err as fs;
 
 use super::items::item_id;
 use crate::{
-    openapi::params::DemoItem,
+    openapi::{params::DemoItem, twins},
     query,
     reply::ApiError,
     state::{AppState, block},
@@ -45,8 +45,8 @@ const CACHE: &str = "private, max-age=60";
     tag = "Items",
     params(DemoItem),
     responses((status = 200, description = "The picture.", content(
-        (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/gif"),
-        (Vec<u8> = "image/webp"), (Vec<u8> = "image/bmp"),
+        (twins::Bytes = "image/png"), (twins::Bytes = "image/jpeg"), (twins::Bytes = "image/gif"),
+        (twins::Bytes = "image/webp"), (twins::Bytes = "image/bmp"),
     ))),
 )]
 pub(crate) async fn picture(

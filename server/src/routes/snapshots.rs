@@ -27,7 +27,10 @@ use super::collections::describe;
 use crate::{
     answers::{CollectionOut, SnapshotOut, SnapshotsOut},
     body,
-    openapi::params::{Mine, MySnapshot},
+    openapi::{
+        params::{Mine, MySnapshot},
+        twins,
+    },
     reply::ApiError,
     state::{AppState, block},
     wire::{RestoreIn, SnapshotIn, parse},
@@ -127,7 +130,7 @@ pub(crate) async fn create(
     operation_id = "get_snapshot",
     tag = "Snapshots",
     params(MySnapshot),
-    responses((status = 200, description = "The snapshot.", body = Vec<u8>, content_type = "application/x-tar",
+    responses((status = 200, description = "The snapshot.", body = twins::Bytes, content_type = "application/x-tar",
         headers(("content-disposition" = String, description = "A name for the file.")))),
 )]
 pub(crate) async fn get(

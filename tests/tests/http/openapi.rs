@@ -217,6 +217,16 @@ fn undocumented(all: &Value, schema: &Value, value: &Value, at: &str, odd: &mut 
         }
         return;
     }
+    if let Some(parts) = schema["allOf"].as_array() {
+        // What one of the parts knows is known.
+        let of_part = |part: &Value| {
+            let mut odd = BTreeSet::new();
+            undocumented(all, part, value, at, &mut odd);
+            odd
+        };
+        let unknown = parts.iter().map(of_part).reduce(|a, b| &a & &b);
+        return odd.extend(unknown.unwrap_or_default());
+    }
     match value {
         Value::Object(fields) => {
             let rest = &schema["additionalProperties"];
@@ -225,7 +235,7 @@ fn undocumented(all: &Value, schema: &Value, value: &Value, at: &str, odd: &mut 
                 match schema["properties"].get(name) {
                     Some(schema) => undocumented(all, schema, value, &at, odd),
                     None if rest.is_object() => undocumented(all, rest, value, &at, odd),
-                    None if rest == true => {}
+                    None if rest == true || schema["properties"].is_null() => {}
                     None => {
                         odd.insert(at);
                     }
