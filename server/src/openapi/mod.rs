@@ -79,7 +79,8 @@ impl Entry {
     fn describe(&self) -> Value {
         let mut operation = json!(self.operation);
         // A body that may be left out may not be `null`.
-        let content = operation["requestBody"]["content"].as_object_mut();
+        let content = operation.pointer_mut("/requestBody/content");
+        let content = content.and_then(Value::as_object_mut);
         for (_, content) in content.into_iter().flatten() {
             let schema = &mut content["schema"];
             if schema["oneOf"][0]["type"] == "null" {

@@ -29,6 +29,8 @@ fn every_route_has_a_name_of_its_own_a_summary_and_an_answer() {
         assert!(summary.ends_with('.'), "{name}: {summary:?}");
         let tag = said["tags"][0].as_str().unwrap_or_default();
         assert!(TAGS.iter().any(|(known, _)| *known == tag), "{name}: {tag}");
+        let body = &said["requestBody"];
+        assert!(body.is_null() || body["content"].is_object(), "{name}");
         let responses = said["responses"].as_object().expect("responses");
         assert!(responses.keys().any(|s| s.starts_with('2')), "{name}");
         let braces = entry.path().matches('{').count();
