@@ -252,7 +252,7 @@ pub(crate) struct ClassifiedOut {
 #[derive(Serialize, ToSchema)]
 pub(crate) struct PredictionOut {
     pub(crate) label: String,
-    /// How probable the label is. They sum to 1, except where the model is a SigLIP, whose labels
+    /// How probable the label is. They sum to 1, except where the model is a `SigLIP`, whose labels
     /// each stand for themselves.
     #[schema(minimum = 0, maximum = 1)]
     pub(crate) probability: f64,

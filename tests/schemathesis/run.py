@@ -26,6 +26,7 @@ CHECKS = [
     "content_type_conformance",
     "response_schema_conformance",
     "response_headers_conformance",
+    "negative_data_rejection",
     "unsupported_method",
     "allow_header_conformance",
 ]

@@ -28,6 +28,7 @@ pub(crate) struct KnnIn {
     /// Refused: nothing is fetched from an address.
     image_url: Option<String>,
     /// A shared embedding.
+    #[schema(min_items = 1)]
     embedding_input: Option<Vec<f32>>,
     #[schema(value_type = twins::Target)]
     modality: Target,

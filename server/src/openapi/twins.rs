@@ -305,7 +305,8 @@ pub(crate) enum Scalar {
 #[derive(ToSchema)]
 pub(crate) struct ModelInfo {
     name: String,
-    /// `clip`, `siglip` (SigLIP, and SigLIP 2 of one resolution), `siglip2` (its NaFlex) or `diptych`.
+    /// `clip`, `siglip` (`SigLIP`, and `SigLIP` 2 of one resolution), `siglip2` (its `NaFlex`) or
+    /// `diptych`.
     family: String,
     spaces: Spaces,
     /// Longest text in tokens, special ones included; longer ones are cut.

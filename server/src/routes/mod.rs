@@ -23,7 +23,7 @@ use actix_web::{
 };
 
 use crate::{
-    openapi::{self, Entry, errors::*},
+    openapi::{self, Entry, errors},
     reply::ApiError,
 };
 
@@ -35,7 +35,7 @@ macro_rules! routes {
             vec![$(
                 Entry::new::<$module::[<__path_ $handler>]>(
                     web::to($module::$handler),
-                    &[$($codes),*],
+                    &[$(errors::$codes),*],
                 ),
             )+]
         }
