@@ -4,7 +4,12 @@ use engine::Prediction;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{classify::classify, reply::ApiError, state::Caller, wire::ClassifyIn};
+use crate::{
+    classify::classify,
+    reply::ApiError,
+    state::Caller,
+    wire::{ClassifyIn, Object},
+};
 
 /// What the pipeline of transformers says where a request has no template.
 const DEFAULT_TEMPLATE: &str = "This is a photo of {}.";
@@ -15,7 +20,8 @@ const DEFAULT_TEMPLATE: &str = "This is a photo of {}.";
 pub(crate) struct ZeroShotIn {
     /// base64 or a data URI of a picture.
     inputs: String,
-    parameters: ParametersIn,
+    #[schema(value_type = ParametersIn)]
+    parameters: Object<ParametersIn>,
 }
 
 /// The labels.
@@ -33,11 +39,12 @@ struct ParametersIn {
 impl ZeroShotIn {
     /// Classifies; the best label comes first.
     pub(crate) async fn run(self, caller: Caller<'_>) -> Result<Vec<Prediction>, ApiError> {
-        let template = self.parameters.hypothesis_template;
+        let Object(parameters) = self.parameters;
+        let template = parameters.hypothesis_template;
         let asked = ClassifyIn {
             text: None,
             image: Some(self.inputs),
-            labels: self.parameters.candidate_labels,
+            labels: parameters.candidate_labels,
             templates: Some(vec![template.unwrap_or_else(|| DEFAULT_TEMPLATE.into())]),
         };
         classify(caller, asked).await.map_err(rename)

@@ -27,7 +27,10 @@ use crate::{
     reply::ApiError,
     state::{AppState, Caller, block},
     tower::Client,
-    wire::{self, DeleteQuery, FormIn, ItemIn, ItemQuery, ItemsIn, PatchIn, WriteQuery, parse},
+    wire::{
+        self, DeleteQuery, FormIn, ItemIn, ItemQuery, ItemsIn, Object, PatchIn, WriteQuery, parse,
+        parse_value,
+    },
 };
 
 /// Says how durable a write is whose answer has no body.
@@ -145,9 +148,9 @@ fn items_from_json(sent: &Bytes, limits: &Limits) -> Result<(Vec<NewItem>, bool)
         let item = parse::<ItemIn>(sent)?;
         return Ok((vec![NewItem::from_wire(item, limits)?], true));
     }
-    let items: Vec<ItemIn> = parse(sent).map_err(|error| error.under("items"))?;
+    let items: Vec<Object<ItemIn>> = parse_value(sent).map_err(|error| error.under("items"))?;
     check_count(items.len(), limits)?;
-    let check = |(i, item)| {
+    let check = |(i, Object(item))| {
         NewItem::from_wire(item, limits).map_err(|error| error.under(&format!("items[{i}]")))
     };
     Ok((
