@@ -106,7 +106,7 @@ pub(crate) struct SearchIn {
     #[schema(value_type = Option<twins::Target>)]
     pub(crate) target: Option<Target>,
     /// Most hits; with `group_by` most groups. At most `limits.k`.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "of_page")]
     #[schema(minimum = 1, maximum = 1000, default = 10)]
     pub(crate) k: Option<usize>,
     #[serde(default)]
@@ -135,7 +135,7 @@ pub(crate) struct SearchIn {
     #[schema(minimum = 0, maximum = 1)]
     pub(crate) min_confidence: Option<f32>,
     /// Whether hits say how sure they are.
-    #[serde(default = "yes", skip_serializing)]
+    #[serde(default = "yes", skip_serializing_if = "of_page")]
     #[schema(default = true)]
     pub(crate) confidence: bool,
     /// Hits to leave out, from the best on. Follow `cursor` to get farther.
@@ -143,7 +143,7 @@ pub(crate) struct SearchIn {
     #[schema(maximum = 10000, default = 0)]
     pub(crate) offset: usize,
     /// `next` of the page before; all else as in its request but `k`, `confidence` and `explain`.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "of_page")]
     pub(crate) cursor: Option<String>,
     /// Puts hits together that have a value of a payload field in common.
     #[serde(default, deserialize_with = "object")]
@@ -157,7 +157,7 @@ pub(crate) struct SearchIn {
     #[schema(exclusive_minimum = 0, maximum = 1)]
     pub(crate) diversity: Option<f32>,
     /// Whether the answer says how it was found.
-    #[serde(default, skip_serializing)]
+    #[serde(default, skip_serializing_if = "of_page")]
     pub(crate) explain: bool,
 }
 
@@ -230,6 +230,11 @@ pub(crate) struct GroupByIn {
     #[serde(default = "one")]
     #[schema(minimum = 1, maximum = 100, default = 1)]
     pub(crate) hits: usize,
+}
+
+/// What differs between pages of one search is not written. (What serde always skips, utoipa leaves out.)
+fn of_page<T>(_: &T) -> bool {
+    true
 }
 
 fn one() -> usize {
