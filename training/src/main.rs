@@ -114,6 +114,9 @@ enum Command {
         /// Take seconds in place of minutes, with wider bounds.
         #[arg(long)]
         reduced: bool,
+        /// For `memory-bank`: the handwritten digits that `recipes/digits/fetch.sh` fetches, as a control.
+        #[arg(long, value_name = "FILE")]
+        digits: Option<PathBuf>,
         /// Where its table and plot go.
         #[arg(long, default_value = "experiments")]
         out: PathBuf,
@@ -174,8 +177,13 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Command::Ssl(arguments) => ssl_command::ssl(&arguments),
-        Command::Experiment { name, reduced, out } => {
-            let outcome = experiment::run(name, reduced, &out)?;
+        Command::Experiment {
+            name,
+            reduced,
+            digits,
+            out,
+        } => {
+            let outcome = experiment::run(name, reduced, digits.as_deref(), &out)?;
             print!("{outcome}");
             anyhow::ensure!(outcome.passed(), "the figures do not show what is claimed");
             Ok(())
