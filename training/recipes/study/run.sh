@@ -4,7 +4,7 @@
 # stopped.
 #
 #   training/recipes/study/run.sh [--budget VIEWS] [--seeds 20,21,22] [--only "NAME;NAME"]
-#                                 [--cifar FOLDER] [--json FILE] [--markdown FILE]
+#                                 [--jobs N] [--cifar FOLDER] [--json FILE] [--markdown FILE]
 #
 # The training pictures are those of recipes/mini: `mini/fetch.sh` and `diptych-train prepare` must have
 # filled target/mini. FOLDER has a folder of pictures for each class of CIFAR-10. Needs Rust, npm,
