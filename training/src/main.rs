@@ -22,6 +22,7 @@ use training::{
     experiment,
     export::export,
     fit::Run,
+    memory::amount,
     prepare::{PrepareConfig, Source, prepare},
 };
 
@@ -239,6 +240,16 @@ fn fit(trainer: &mut Run, run: &Path, until: usize) -> anyhow::Result<()> {
             "loss {:.3}{recall}, {rate:.0} pairs/s",
             report.loss
         ));
+        if let Some(estimate) = report.memory_estimate {
+            say(format!("a step takes about {}", amount(estimate)));
+        }
+        if let Some(peak) = report.memory_peak {
+            say(format!(
+                "step {}: at most {} so far",
+                report.step,
+                amount(peak)
+            ));
+        }
         for Skipped { path, reason } in &report.skipped {
             if said.insert(path.clone()) {
                 say(format!("step {}: left out {path}: {reason}", report.step));

@@ -31,5 +31,5 @@ if [ ! -f "$work/emojibase/package/en/data.json" ]; then
     (cd "$work/emojibase" && npm pack --silent emojibase-data@17.0.0 >/dev/null \
         && tar -xzf emojibase-data-17.0.0.tgz)
 fi
-cargo build --release -p training -p cli
+cargo build --release -p training -p diptych
 exec "$venv/bin/python" "$here/study.py" --work "$work" --bin target/release "$@"
