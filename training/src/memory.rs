@@ -187,7 +187,7 @@ mod tests {
     use crate::{config::RunConfig, loader::View};
 
     fn estimate(n: usize, parts: usize) -> Estimate {
-        let recipe = include_str!("../recipes/mini/mini.toml");
+        let recipe = include_str!("testing/plain.toml");
         let config: RunConfig = toml::from_str(recipe).expect("parses");
         let network = config.model.network(4096, 4095).expect("sizes");
         let mut parameters = Parameters::seeded(1, Device::Cpu);
