@@ -41,7 +41,8 @@
 //! `confidence` says how sure a hit is; `audit` repeats a share of the searches exactly and keeps
 //! recall above its target; [`Collection::snapshot`] and [`Engine::restore`] (`snapshot`) keep a
 //! collection as it was at one moment.
-//! [`Head`], [`Prompts`], [`logistic`] and [`metrics`] stand beside.
+//! [`Head`], [`Prompts`], [`logistic`] and [`metrics`] stand beside; `heads` learns heads and keeps
+//! them with a collection.
 
 mod audit;
 mod background;
@@ -63,6 +64,7 @@ mod flushing;
 #[doc(hidden)]
 pub mod fuzzing;
 mod head;
+mod heads;
 pub mod index;
 mod indexing;
 mod item;
@@ -106,6 +108,11 @@ pub use filter::{
     value::{MAX_KEYWORD_BYTES, MAX_VALUES},
 };
 pub use head::{Head, Prediction};
+pub use heads::{
+    About, HeadAspect, HeadBrief, HeadEntry, HeadKind, HeldOut, Inputs, KeptHead, LabelRecall,
+    LabelSpreads, Labeled, LabeledField, Lesson, Likeness, MAX_HEAD_BYTES, MAX_HEADS, MAX_VERSIONS,
+    Strategy, SuggestRequest, Suggested, Suggestion, Taught, TeachOptions, VersionEntry, teach,
+};
 pub use item::{Item, ItemId, ItemMeta, Payload, Stats, Upserted};
 pub use prompts::Prompts;
 pub use request::{

@@ -36,6 +36,8 @@ pub(crate) struct AppState {
     pub(crate) bodies: Arc<Semaphore>,
     /// Turns to decode a picture that asks: one per core.
     decoders: Arc<Semaphore>,
+    /// A turn to learn a head: one at a time.
+    pub(crate) lessons: Semaphore,
     /// Where items are read and their pictures decoded.
     pub(crate) pools: Arc<Pools>,
     /// Embeddings of the prompts of recent classifications.
@@ -98,6 +100,7 @@ impl AppState {
             images,
             bodies: Arc::new(Semaphore::new(body::room(&limits))),
             decoders: Arc::new(Semaphore::new(cores)),
+            lessons: Semaphore::new(1),
             pools,
             prompts: Mutex::new(LruCache::new(cached)),
             limits,
