@@ -9,6 +9,7 @@
 //! | `g` number shard | which segment of a shard is the good one, see [`crate::marks`] |
 //! | `h` number name | heads, see [`crate::heads`] |
 //! | `i` number id | an item's record, see [`crate::record`] |
+//! | `j` number | a job, not of a collection; see [`crate::jobs`] |
 //! | `k` number | the calibration of confidence, JSON, see [`crate::confidence`] |
 //! | `m` number id | what segments say of this item is not to be trusted, see [`crate::marks`] |
 //! | `v` number | no item has a version above this, see [`crate::versions`] |

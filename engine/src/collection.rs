@@ -49,7 +49,7 @@ pub struct Collection {
     /// Held while fields are added, or heads change.
     pub(crate) declaring: Turns<()>,
     /// Ids that are being written.
-    writes: Turns<ItemId>,
+    pub(crate) writes: Turns<ItemId>,
     /// Where writers keep what a snapshot needs.
     pub(crate) gate: Gate,
     /// Shards that are being sealed.

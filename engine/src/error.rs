@@ -246,6 +246,12 @@ pub enum EngineError {
         /// How many there may be.
         most: usize,
     },
+    /// As many jobs wait or run as may.
+    #[error("{most} jobs wait or run, and no more are allowed: try again when one has ended")]
+    TooManyJobs {
+        /// How many there may be.
+        most: usize,
+    },
     /// A stored head does not read back as it was written.
     #[error("head {head} of collection {collection} is damaged in the store: {reason}")]
     DamagedHead {

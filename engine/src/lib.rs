@@ -68,6 +68,7 @@ mod heads;
 pub mod index;
 mod indexing;
 mod item;
+mod jobs;
 mod loading;
 pub mod logistic;
 mod marks;
@@ -84,6 +85,7 @@ mod shard;
 mod snapshot;
 mod state;
 pub mod store;
+mod swapping;
 mod turns;
 mod versions;
 mod ways;
@@ -114,6 +116,7 @@ pub use heads::{
     Strategy, SuggestRequest, Suggested, Suggestion, Taught, TeachOptions, VersionEntry, teach,
 };
 pub use item::{Item, ItemId, ItemMeta, Payload, Stats, Upserted};
+pub use jobs::{Job, JobKind, JobState, MAX_JOBS, MAX_OPEN_JOBS};
 pub use prompts::Prompts;
 pub use request::{
     Answer, Cursor, Explanation, GroupBy, Hit, MAX_PARTS, Mix, Page, Part, Query, Score,

@@ -329,7 +329,8 @@ fn several_labels_each_and_a_start_from_words_go() {
 
     for body in [
         json!({ "examples": examples(0..12), "start": "zero_shot", "blend": 0.2, "templates": ["{}"] }),
-        json!({ "examples": examples(0..12), "start": "zero_shot", "regularization": "auto" }),
+        json!({ "examples": examples(0..12), "start": "zero_shot", "aspect": "both" }),
+        json!({ "examples": examples(0..12), "aspect": "specific", "regularization": "auto" }),
         json!({ "examples": [
             { "label": "a", "text": "one" }, { "label": "b", "image": png_base64(9) },
             { "label": "a", "text": "one" },
@@ -417,7 +418,7 @@ fn what_is_wrong_with_a_head_is_named() {
         (json!({ "examples": examples(0..12), "blend": 2 }), "blend"),
         (
             json!({ "examples": examples(0..12), "aspect": "specific", "start": "zero_shot" }),
-            "aspect",
+            "start",
         ),
         (
             json!({ "examples": examples(0..12), "templates": ["{}"] }),
