@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::{
     ServerError, body,
     config::{Limits, ServerConfig},
+    jobs::Jobs,
     metrics::Metrics,
     model::ModelHandle,
     pools::Pools,
@@ -51,6 +52,7 @@ pub(crate) struct AppState {
     /// Where snapshots are kept.
     pub(crate) snapshots: Option<PathBuf>,
     pub(crate) metrics: Metrics,
+    pub(crate) jobs: Jobs,
     /// Set when the server begins to stop; requests that come after are refused.
     pub(crate) stopping: AtomicBool,
 }
@@ -109,6 +111,7 @@ impl AppState {
             thumbnails: config.thumbnails.clone().map(Thumbnails::new),
             snapshots: config.snapshots.clone(),
             metrics,
+            jobs: Jobs::new(config.jobs.clone()),
             stopping: AtomicBool::new(false),
         })
     }
