@@ -7,6 +7,7 @@ mod errors;
 mod harness;
 mod heads;
 mod items;
+mod jobs;
 mod lifecycle;
 mod openai;
 mod page;
