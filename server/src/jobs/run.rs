@@ -115,6 +115,10 @@ async fn one(state: Data<AppState>, job: Job) -> String {
     let canceled = Arc::new(AtomicBool::new(job.canceling));
     state.jobs.running.lock().insert(id, Arc::clone(&canceled));
     let begun = change(&state, id, |job| {
+        // It may have been given up since it was read.
+        if job.state.has_ended() {
+            return;
+        }
         job.state = JobState::Running;
         job.started_at_ms = job.started_at_ms.or_else(now_ms);
     });
