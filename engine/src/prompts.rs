@@ -29,7 +29,7 @@ impl Prompts {
     /// The bare label and the plainest sentence; more templates help large models a little.
     pub const DEFAULT_TEMPLATES: [&str; 2] = [SLOT, "a photo of {}"];
 
-    /// The ensemble of 80 that CLIP was measured with on ImageNet.
+    /// The ensemble of 80 that CLIP was measured with on `ImageNet`.
     pub fn clip_templates() -> Vec<String> {
         CLIP_TEMPLATES.lines().map(str::to_owned).collect()
     }

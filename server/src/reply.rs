@@ -191,14 +191,15 @@ impl ApiError {
             EngineError::BadField { .. }
             | EngineError::TooManyFields { .. }
             | EngineError::AnotherKind { .. } => Self::invalid("fields", message),
-            EngineError::BadPrompt { field, reason } => Self::invalid(field, reason),
+            EngineError::BadPrompt { field, reason } | EngineError::BadLesson { field, reason } => {
+                Self::invalid(field, reason)
+            }
             EngineError::PromptsTooLarge { .. } => Self::TooLarge {
                 field: Some("templates".into()),
                 message,
             },
             EngineError::BadHead { .. } => Self::invalid("labels", message),
             EngineError::BadHeadName { .. } => Self::invalid("head", message),
-            EngineError::BadLesson { field, reason } => Self::invalid(field, reason),
             EngineError::NoHead { .. } => Self::NoHead { message },
             EngineError::TooManyJobs { .. } => Self::TooManyJobs { message },
             EngineError::TooManyHeads { .. } => Self::TooManyHeads { message },

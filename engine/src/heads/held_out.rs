@@ -28,7 +28,9 @@ impl Held {
     /// `None` where a class has one example only.
     pub(super) fn of(labels: &[usize], classes: usize, work: usize, seed: u64) -> Option<Self> {
         let mut counts = vec![0; classes];
-        labels.iter().for_each(|label| counts[*label] += 1);
+        for label in labels {
+            counts[*label] += 1;
+        }
         let least = counts.into_iter().min().unwrap_or(0);
         if least < 2 {
             return None;

@@ -50,7 +50,9 @@ impl Likeness {
         let least = cosines[(LEFT_OUT * cosines.len() as f64) as usize];
         for sum in sums.chunks_exact_mut(dim) {
             let length = dot(sum, sum).sqrt().max(f32::MIN_POSITIVE);
-            sum.iter_mut().for_each(|x| *x /= length);
+            for x in sum {
+                *x /= length;
+            }
         }
         Some(Self { means: sums, least })
     }

@@ -33,7 +33,7 @@ impl Teacher<'_> {
         }
         let all = || compared.iter().flatten();
         let figures = |c: &f64| {
-            let of_c = all().filter(|one| one.c == *c);
+            let of_c = all().filter(|one| one.c.total_cmp(c).is_eq());
             Candidate::of(
                 *c,
                 of_c.flat_map(|one| one.told.iter().map(|(_, told)| told)),

@@ -1,6 +1,6 @@
 //! Labels that items have already, and the items that a head is put to.
 
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use embedding::mix;
 use serde_json::Value;
@@ -44,7 +44,7 @@ impl Collection {
     /// [`EngineError::BadLesson`] when there are more labels than allowed; when the store fails.
     pub fn labeled(&self, by: &LabeledField<'_>) -> Result<Labeled, EngineError> {
         let mut groups = Groups::new(by.most_examples);
-        let mut numbers: BTreeMap<String, ()> = BTreeMap::new();
+        let mut distinct: BTreeSet<String> = BTreeSet::new();
         let mut skipped = 0;
         for meta in self.metas()? {
             let meta = match meta {
@@ -63,11 +63,11 @@ impl Collection {
                 continue;
             };
             for label in &labels {
-                if !numbers.contains_key(label) {
-                    numbers.insert(label.clone(), ());
+                if !distinct.contains(label) {
+                    distinct.insert(label.clone());
                 }
             }
-            if numbers.len() > by.most_labels {
+            if distinct.len() > by.most_labels {
                 let most = by.most_labels;
                 return Err(EngineError::BadLesson {
                     field: "labels_from.field".into(),
@@ -80,7 +80,7 @@ impl Collection {
             let hash = mix(by.seed ^ hash_of(meta.id.as_str()));
             groups.add(hash, meta.id, labels);
         }
-        let labels: Vec<String> = numbers.into_keys().collect();
+        let labels: Vec<String> = distinct.into_iter().collect();
         let number = |label: &String| labels.binary_search(label).ok();
         let examples = groups.finish().into_iter().map(|(id, of)| {
             let mut of: Vec<usize> = of.iter().filter_map(number).collect();
@@ -140,7 +140,7 @@ struct Groups {
     /// Of one label.
     most: usize,
     held: usize,
-    groups: BTreeMap<String, BinaryHeap<(u64, ItemId, Vec<String>)>>,
+    by_label: BTreeMap<String, BinaryHeap<(u64, ItemId, Vec<String>)>>,
 }
 
 impl Groups {
@@ -149,13 +149,13 @@ impl Groups {
             wanted,
             most: wanted.max(1),
             held: 0,
-            groups: BTreeMap::new(),
+            by_label: BTreeMap::new(),
         }
     }
 
     fn add(&mut self, hash: u64, id: ItemId, labels: Vec<String>) {
         let key = labels.first().cloned().unwrap_or_default();
-        let group = self.groups.entry(key).or_default();
+        let group = self.by_label.entry(key).or_default();
         group.push((hash, id, labels));
         self.held += 1;
         if group.len() > self.most {
@@ -170,7 +170,7 @@ impl Groups {
     /// Keeps as many of each label as fit. More that come later only make them fewer.
     fn shrink(&mut self) {
         let count = |most: usize| -> usize {
-            let groups = self.groups.values();
+            let groups = self.by_label.values();
             groups.map(|group| group.len().min(most)).sum()
         };
         let (mut low, mut high) = (1, self.most);
@@ -184,19 +184,19 @@ impl Groups {
         }
         let most = low;
         self.most = most;
-        for group in self.groups.values_mut() {
+        for group in self.by_label.values_mut() {
             while group.len() > most {
                 group.pop();
             }
         }
-        self.held = self.groups.values().map(BinaryHeap::len).sum();
+        self.held = self.by_label.values().map(BinaryHeap::len).sum();
     }
 
     fn finish(mut self) -> Vec<(ItemId, Vec<String>)> {
         if self.held > self.wanted {
             self.shrink();
         }
-        let mut all: Vec<_> = self.groups.into_values().flatten().collect();
+        let mut all: Vec<_> = self.by_label.into_values().flatten().collect();
         all.sort_unstable_by(|a, b| a.1.cmp(&b.1));
         all.into_iter()
             .map(|(_, id, labels)| (id, labels))

@@ -280,7 +280,9 @@ impl Teacher<'_> {
             return None;
         }
         let mut counts = vec![0_usize; classes];
-        of.iter().for_each(|class| counts[*class] += 1);
+        for class in of {
+            counts[*class] += 1;
+        }
         let weight = |class: &usize| of.len() as f64 / (classes * counts[*class]) as f64;
         Some(of.iter().map(weight).collect())
     }
@@ -305,7 +307,7 @@ pub(super) fn told(compared: &[Compared], held: &Held) -> Vec<(usize, Told)> {
         return chosen_by_others(compared, &held.fold_of);
     }
     let c = choose(compared);
-    let chosen = compared.iter().find(|one| one.c == c);
+    let chosen = compared.iter().find(|one| one.c.total_cmp(&c).is_eq());
     chosen.map_or_else(Vec::new, |one| one.told.clone())
 }
 

@@ -65,7 +65,9 @@ impl Collection {
             let half = spread.mean + expected * spread.deviation;
             let length = dot(row, row).sqrt().max(f32::MIN_POSITIVE);
             *bias = -(slope * f64::from(half)) as f32;
-            row.iter_mut().for_each(|x| *x *= slope as f32 / length);
+            for x in row {
+                *x *= slope as f32 / length;
+            }
         }
         each.scoring = Scoring::Sigmoid {
             logit_scale: 1.0,

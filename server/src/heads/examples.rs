@@ -36,7 +36,7 @@ pub(crate) struct Examples {
 }
 
 /// Rows of examples.
-pub(super) struct Rows {
+pub(super) struct Embedded {
     pub(super) inputs: Inputs,
     /// `[examples, dim]`.
     pub(super) rows: Vec<f32>,
@@ -195,7 +195,7 @@ impl Examples {
         caller: Caller<'_>,
         collection: &Arc<Collection>,
         aspect: HeadAspect,
-    ) -> Result<Rows, ApiError> {
+    ) -> Result<Embedded, ApiError> {
         let mut found = stored(collection, &self.sources).await?;
         let (mut contents, mut paths) = (Vec::new(), Vec::new());
         for (path, source) in &self.sources {
@@ -230,7 +230,7 @@ impl Examples {
             Source::Stored(id) => Some(id.clone()),
             Source::Sent(_) => None,
         });
-        Ok(Rows {
+        Ok(Embedded {
             inputs,
             rows,
             ids: ids.collect(),

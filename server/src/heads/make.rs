@@ -11,7 +11,7 @@ use engine::{
 use serde_json::{Value, json};
 
 use super::{
-    examples::{Examples, Rows},
+    examples::{Embedded, Examples},
     wire::{AutoIn, HeadIn, NamedTemplates, RegularizationIn, StartIn, TemplatesIn},
 };
 use crate::{
@@ -192,7 +192,7 @@ async fn few_shot(
 
 fn learn(
     examples: Examples,
-    rows: Rows,
+    rows: Embedded,
     words: Option<(Head, Value)>,
     options: &TeachOptions,
 ) -> Result<KeptHead, ApiError> {

@@ -200,6 +200,9 @@ fn next(kept: &KeptHead, spec: &Spec, item: &Item, version: u64) -> Next {
     Next::Write(item.id.clone(), version, value)
 }
 
+/// Whether an item was written, or why it could not be.
+type Written = (ItemId, Result<bool, ApiError>);
+
 /// Writes labels, each if its item is still what was looked at; otherwise looks again. Nothing but the
 /// field changes.
 fn write(
@@ -207,7 +210,7 @@ fn write(
     collection: &Arc<Collection>,
     (kept, spec): (&KeptHead, &Spec),
     mut writes: Vec<(ItemId, u64, Value)>,
-) -> Result<Vec<(ItemId, Result<bool, ApiError>)>, ApiError> {
+) -> Result<Vec<Written>, ApiError> {
     let failed = |e| ApiError::engine("writing labels", e);
     let mut results = Vec::with_capacity(writes.len());
     // The checkpoint that follows makes them durable.

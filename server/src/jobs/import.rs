@@ -74,7 +74,7 @@ pub(super) async fn run(running: &mut Running) -> Result<Ended, ApiError> {
                         let message = format!("line {line}: {message}");
                         return Ok(Ended::Failed(message, json!({ "errors": running.named })));
                     }
-                    running.fail_with("line", &line, result["error"].take());
+                    running.fail_with("line", &line, &result["error"]);
                 }
             }
         }

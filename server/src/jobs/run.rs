@@ -205,11 +205,11 @@ impl Running {
 
     /// Counts something that could not be done, and names it if it is one of the first.
     pub(super) fn fail(&mut self, what: &str, which: &Value, error: &ApiError) {
-        self.fail_with(what, which, error.to_json());
+        self.fail_with(what, which, &error.to_json());
     }
 
     /// The same of an error that was told already.
-    pub(super) fn fail_with(&mut self, what: &str, which: &Value, error: Value) {
+    pub(super) fn fail_with(&mut self, what: &str, which: &Value, error: &Value) {
         self.job.failed += 1;
         if self.named.len() < MOST_NAMED {
             self.named.push(json!({ what: which, "error": error }));

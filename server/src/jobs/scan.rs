@@ -34,7 +34,7 @@ pub(super) fn steps<T: Send + 'static>(
         send: send.clone(),
     };
     let run = move || {
-        if let Err(error) = reader.read(filter.as_ref(), after) {
+        if let Err(error) = reader.read(filter.as_ref(), after.as_ref()) {
             // Whoever asked may be gone.
             let _ = send.blocking_send(Err(ApiError::engine("reading items", error)));
         }
@@ -50,9 +50,9 @@ struct Reader<T, M> {
 }
 
 impl<T, M: FnMut(Item, u64) -> T> Reader<T, M> {
-    fn read(mut self, filter: Option<&Filter>, after: Option<ItemId>) -> Result<(), EngineError> {
+    fn read(mut self, filter: Option<&Filter>, after: Option<&ItemId>) -> Result<(), EngineError> {
         let (mut each, mut damaged, mut last) = (Vec::new(), Vec::new(), None);
-        for item in self.collection.items_passing(filter, after.clone())? {
+        for item in self.collection.items_passing(filter, after.cloned())? {
             match item {
                 Ok((item, version)) => {
                     last = Some(item.id.clone());
@@ -65,7 +65,7 @@ impl<T, M: FnMut(Item, u64) -> T> Reader<T, M> {
                 }) => {
                     // One that is before the place to go on was named before.
                     let at = ItemId::new(id.clone()).ok();
-                    if at.is_some() && at <= after {
+                    if at.is_some() && at.as_ref() <= after {
                         continue;
                     }
                     last = at.or(last);

@@ -13,7 +13,7 @@ fn collection(engine: &Engine) -> Arc<Collection> {
     engine.create("c", &spaces()).expect("makes")
 }
 
-fn put(collection: &Arc<Collection>, name: &str, row: &[f32], payload: Value) {
+fn put(collection: &Arc<Collection>, name: &str, row: &[f32], payload: &Value) {
     let shared = Embedding::new(row.to_vec()).expect("of unit length");
     let mut item = Item::new(id(name), Modality::Image, shared);
     item.payload = payload.as_object().expect("an object").clone();
@@ -161,7 +161,7 @@ fn labels_are_read_from_a_field_and_as_many_of_each_as_fit() {
             37 => json!({ "kind": null }),
             _ => json!({ "tags": [] }),
         };
-        put(&c, &format!("{i:02}"), row, payload);
+        put(&c, &format!("{i:02}"), row, &payload);
     }
     let by = |field: &'static str, multi_label, most_examples| LabeledField {
         field,
@@ -212,13 +212,13 @@ fn what_is_suggested_is_uncertain_unlabeled_and_passes_the_filter() {
             .map(|(a, b)| part * a + (1.0 - part) * b);
         unit(sum.collect())
     };
-    put(&c, "sure", up, json!({}));
+    put(&c, "sure", up, &json!({}));
     for (i, part) in [0.5, 0.5, 0.45, 0.6].into_iter().enumerate() {
         put(
             &c,
             &format!("between-{i}"),
             &between(part),
-            json!({ "n": i }),
+            &json!({ "n": i }),
         );
     }
     let request = |strategy, k| SuggestRequest {
@@ -257,8 +257,8 @@ fn what_is_suggested_is_uncertain_unlabeled_and_passes_the_filter() {
         "it has a label"
     );
     // Two that are the same are worth one.
-    put(&c, "same-1", &between(0.5), json!({}));
-    put(&c, "same-2", &between(0.5), json!({}));
+    put(&c, "same-1", &between(0.5), &json!({}));
+    put(&c, "same-2", &between(0.5), &json!({}));
     let diverse = c
         .suggest(&head, &request(Strategy::Diverse, 2))
         .expect("suggests");

@@ -1,5 +1,8 @@
 //! What is learned, and what is said of it.
 
+// Parts of a whole that are all or none of it.
+#![allow(clippy::float_cmp)]
+
 use embedding::Scoring;
 
 use super::*;
@@ -167,7 +170,9 @@ fn any_number_of_labels_may_fit() {
     let mut draws = Draws::new(&[4]);
     let mut row = |of: &[usize]| {
         let mut row: Vec<f32> = (0..DIM).map(|_| 0.2 * normal(&mut draws)).collect();
-        of.iter().for_each(|label| row[*label] += 2.0);
+        for label in of {
+            row[*label] += 2.0;
+        }
         row[2] += 1.0;
         unit(row)
     };
