@@ -81,9 +81,10 @@ fn jobs_go_on_after_the_server_was_killed_in_the_middle_of_them() {
         json_of(&serving, "PUT", "/v1/collections/c", &json!({})).0,
         201
     );
-    let lines: String = (0..LINES)
+    let lines: Vec<String> = (0..LINES)
         .map(|i| format!("{{\"id\":\"i{i}\",\"text\":\"a drawing of {i} things\"}}\n"))
         .collect();
+    let lines = lines.concat();
     let (status, reply) = ask(
         &serving,
         "POST",

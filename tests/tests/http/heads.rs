@@ -348,6 +348,7 @@ fn several_labels_each_and_a_start_from_words_go() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "one list of all that can be wrong")]
 fn what_is_wrong_with_a_head_is_named() {
     let service = service();
     let two = |a: Value, b: Value| json!({ "examples": [a, b] });

@@ -250,9 +250,10 @@ fn a_job_is_given_up_while_it_runs_and_while_it_waits() {
     let dir = tempfile::tempdir().expect("a folder");
     let service = with_jobs(dir.path());
     service.gate.shut();
-    let body: String = (0..500)
+    let lines: Vec<String> = (0..500)
         .map(|i| format!("{{\"text\": \"text {i}\"}}\n"))
         .collect();
+    let body = lines.concat();
     let send = || {
         let lines = [("content-type", "application/x-ndjson")];
         service
@@ -298,9 +299,10 @@ fn a_job_goes_on_after_a_restart_where_it_was() {
     let dir = tempfile::tempdir().expect("a folder");
     let engine = Arc::new(Engine::in_memory(EngineConfig::default()));
     engine.create("c", &spaces()).expect("makes");
-    let text: String = (0..50)
+    let lines: Vec<String> = (0..50)
         .map(|i| format!("{{\"id\": \"i{i}\", \"text\": \"{i}\"}}\n"))
         .collect();
+    let text = lines.concat();
     std::fs::write(dir.path().join("1-0.ndjson"), &text).expect("writes");
     // As if a server had been killed after twenty lines of it.
     let spec = json!({ "file": "1-0.ndjson" });
@@ -359,11 +361,11 @@ fn of_another_model(service: &Service, without_words: bool) {
         item
     });
     let mut items: Vec<Item> = items.collect();
-    if !spaces().specific(Modality::Text).is_none() {
+    if spaces().specific(Modality::Text).is_some() {
         let encoded = encoder.encode(&["x"]).expect("encodes").remove(0);
-        items
-            .iter_mut()
-            .for_each(|item| item.specific.clone_from(&encoded.specific));
+        for item in &mut items {
+            item.specific.clone_from(&encoded.specific);
+        }
     }
     old.upsert(items).expect("keeps");
 }
