@@ -37,6 +37,8 @@ pub struct ServerConfig {
     /// Where snapshots are kept, those of each collection in a folder of its own; `None` keeps
     /// none.
     pub snapshots: Option<PathBuf>,
+    /// Where bodies lie that are imported in the background; without it there are no such imports.
+    pub jobs: Option<PathBuf>,
     /// Threads that speak HTTP. They never encode or search.
     pub workers: usize,
     /// How long a graceful stop waits for accepted requests, in seconds.
@@ -52,6 +54,7 @@ impl Default for ServerConfig {
             media_roots: Vec::new(),
             thumbnails: None,
             snapshots: None,
+            jobs: None,
             workers: 2,
             shutdown_s: 30,
         }
@@ -83,12 +86,16 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Items of one request. An NDJSON stream may be of any length.
     pub items: usize,
+    /// Bytes of all bodies that are imported in the background, or wait for it.
+    pub import_bytes: u64,
     /// Hits of one search.
     pub k: usize,
     /// Labels of one classification.
     pub labels: usize,
     /// Labels times templates of one classification.
     pub prompts: usize,
+    /// Examples that one head is learned from.
+    pub examples: usize,
     /// Bytes of one text.
     pub text_bytes: usize,
     /// Bytes of one item's payload as JSON.
@@ -133,9 +140,11 @@ impl Default for Limits {
         Self {
             body_bytes: 64 * MIB,
             items: 1_000,
+            import_bytes: 8 << 30,
             k: 1_000,
             labels: 1_000,
             prompts: 10_000,
+            examples: 10_000,
             text_bytes: 32 << 10,
             payload_bytes: 64 << 10,
             picture_bytes: 32 * MIB,
@@ -172,6 +181,7 @@ impl Limits {
             ("limits.k", self.k),
             ("limits.labels", self.labels),
             ("limits.prompts", self.prompts),
+            ("limits.examples", self.examples),
             ("limits.text_bytes", self.text_bytes),
             ("limits.queue_texts", self.queue_texts),
             ("limits.queue_images", self.queue_images),

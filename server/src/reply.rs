@@ -41,6 +41,27 @@ pub(crate) enum ApiError {
     #[error("collection {collection:?} has no item {id:?}")]
     NoItem { collection: String, id: String },
     #[error("{message}")]
+    NoHead { message: String },
+    #[error(
+        "there is no job {id}, or it was forgotten: the last {} are kept",
+        engine::MAX_JOBS
+    )]
+    NoJob { id: u64 },
+    #[error(
+        "this server imports nothing in the background: its operator has to say where bodies lie"
+    )]
+    NoJobs,
+    #[error("{message}")]
+    TooManyJobs { message: String },
+    #[error(
+        "collection {collection:?} was made by the model that this server runs: there is nothing to do"
+    )]
+    SameModel { collection: String },
+    #[error("{message}")]
+    TooManyHeads { message: String },
+    #[error("{message}")]
+    AnotherSpace { message: String },
+    #[error("{message}")]
     VersionConflict {
         field: String,
         message: String,
@@ -170,12 +191,23 @@ impl ApiError {
             EngineError::BadField { .. }
             | EngineError::TooManyFields { .. }
             | EngineError::AnotherKind { .. } => Self::invalid("fields", message),
-            EngineError::BadPrompt { field, reason } => Self::invalid(field, reason),
+            EngineError::BadPrompt { field, reason } | EngineError::BadLesson { field, reason } => {
+                Self::invalid(field, reason)
+            }
             EngineError::PromptsTooLarge { .. } => Self::TooLarge {
                 field: Some("templates".into()),
                 message,
             },
             EngineError::BadHead { .. } => Self::invalid("labels", message),
+            EngineError::BadHeadName { .. } => Self::invalid("head", message),
+            EngineError::NoHead { .. } => Self::NoHead { message },
+            EngineError::TooManyJobs { .. } => Self::TooManyJobs { message },
+            EngineError::TooManyHeads { .. } => Self::TooManyHeads { message },
+            EngineError::AnotherSpace { .. } => Self::AnotherSpace { message },
+            EngineError::DamagedHead { .. } => Self::Damaged {
+                code: "damaged_head",
+                message,
+            },
             source => Self::internal(doing, source),
         }
     }
@@ -192,6 +224,13 @@ impl ApiError {
             Self::NoModel { .. } => (StatusCode::NOT_FOUND, "model_not_found"),
             Self::NoCollection { .. } => (StatusCode::NOT_FOUND, "collection_not_found"),
             Self::NoItem { .. } => (StatusCode::NOT_FOUND, "item_not_found"),
+            Self::NoHead { .. } => (StatusCode::NOT_FOUND, "head_not_found"),
+            Self::NoJob { .. } => (StatusCode::NOT_FOUND, "job_not_found"),
+            Self::NoJobs => (StatusCode::NOT_FOUND, "no_jobs_kept"),
+            Self::TooManyJobs { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_jobs"),
+            Self::SameModel { .. } => (StatusCode::CONFLICT, "same_model"),
+            Self::TooManyHeads { .. } => (StatusCode::CONFLICT, "too_many_heads"),
+            Self::AnotherSpace { .. } => (StatusCode::CONFLICT, "another_space"),
             Self::VersionConflict { .. } => (StatusCode::CONFLICT, "version_conflict"),
             Self::NoSnapshot { .. } => (StatusCode::NOT_FOUND, "snapshot_not_found"),
             Self::NoSnapshots => (StatusCode::NOT_FOUND, "no_snapshots_kept"),
@@ -291,7 +330,11 @@ impl ResponseError for ApiError {
     fn error_response(&self) -> HttpResponse {
         let mut reply = HttpResponse::build(self.status_code());
         match self {
-            Self::QueueFull | Self::BodiesFull | Self::Late { .. } | Self::Unavailable { .. } => {
+            Self::QueueFull
+            | Self::BodiesFull
+            | Self::TooManyJobs { .. }
+            | Self::Late { .. }
+            | Self::Unavailable { .. } => {
                 reply.insert_header((header::RETRY_AFTER, RETRY_AFTER_S));
             }
             Self::Method { allowed, .. } => {

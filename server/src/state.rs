@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::{
     ServerError, body,
     config::{Limits, ServerConfig},
+    jobs::Jobs,
     metrics::Metrics,
     model::ModelHandle,
     pools::Pools,
@@ -36,6 +37,8 @@ pub(crate) struct AppState {
     pub(crate) bodies: Arc<Semaphore>,
     /// Turns to decode a picture that asks: one per core.
     decoders: Arc<Semaphore>,
+    /// A turn to learn a head: one at a time.
+    pub(crate) lessons: Semaphore,
     /// Where items are read and their pictures decoded.
     pub(crate) pools: Arc<Pools>,
     /// Embeddings of the prompts of recent classifications.
@@ -49,6 +52,7 @@ pub(crate) struct AppState {
     /// Where snapshots are kept.
     pub(crate) snapshots: Option<PathBuf>,
     pub(crate) metrics: Metrics,
+    pub(crate) jobs: Jobs,
     /// Set when the server begins to stop; requests that come after are refused.
     pub(crate) stopping: AtomicBool,
 }
@@ -98,6 +102,7 @@ impl AppState {
             images,
             bodies: Arc::new(Semaphore::new(body::room(&limits))),
             decoders: Arc::new(Semaphore::new(cores)),
+            lessons: Semaphore::new(1),
             pools,
             prompts: Mutex::new(LruCache::new(cached)),
             limits,
@@ -106,6 +111,7 @@ impl AppState {
             thumbnails: config.thumbnails.clone().map(Thumbnails::new),
             snapshots: config.snapshots.clone(),
             metrics,
+            jobs: Jobs::new(config.jobs.clone()),
             stopping: AtomicBool::new(false),
         })
     }

@@ -4,7 +4,9 @@ mod classify;
 mod collections;
 mod doors;
 mod form;
+mod heads;
 mod items;
+mod jobs;
 mod knn;
 mod lines;
 mod page;
@@ -19,6 +21,11 @@ use actix_web::{
     web::{self, ServiceConfig},
 };
 
+pub(crate) use self::{
+    lines::Line,
+    picture::file as picture_file,
+    stream::{Destination, answer},
+};
 use crate::reply::ApiError;
 
 /// Adds every route.
@@ -96,7 +103,66 @@ pub(crate) fn configure(config: &mut ServiceConfig) {
             "/v1/collections/{collection}/items/{id}/image",
             web::get().to(picture::picture),
         ));
+    configure_heads(config);
+    configure_jobs(config);
     configure_doors(config);
+}
+
+/// Adds the routes of classifiers.
+fn configure_heads(config: &mut ServiceConfig) {
+    const HEAD: &str = "/v1/collections/{collection}/heads/{head}";
+    let get = |path: &str, handler: Route| only(&format!("{HEAD}{path}"), "GET", [handler]);
+    let post = |path: &str, handler: Route| only(&format!("{HEAD}{path}"), "POST", [handler]);
+    config
+        .service(only(
+            "/v1/collections/{collection}/heads",
+            "GET",
+            [web::get().to(heads::list)],
+        ))
+        .service(only(
+            HEAD,
+            "GET, PUT, DELETE",
+            [
+                web::get().to(heads::get),
+                web::put().to(heads::put),
+                web::delete().to(heads::delete),
+            ],
+        ))
+        .service(get("/versions", web::get().to(heads::versions)))
+        .service(get("/export", web::get().to(heads::export)))
+        .service(post("/rollback", web::post().to(heads::roll_back)))
+        .service(post("/predict", web::post().to(heads::predict)))
+        .service(post("/suggest", web::post().to(heads::suggest)))
+        .service(only(
+            &format!("{HEAD}/import"),
+            "PUT",
+            [web::put().to(heads::import)],
+        ));
+}
+
+/// Adds the routes of long work.
+fn configure_jobs(config: &mut ServiceConfig) {
+    let get = |path, handler: Route| only(path, "GET", [handler]);
+    let post = |path, handler: Route| only(path, "POST", [handler]);
+    config
+        .service(get("/v1/jobs", web::get().to(jobs::list)))
+        .service(only(
+            "/v1/jobs/{id}",
+            "GET, DELETE",
+            [web::get().to(jobs::get), web::delete().to(jobs::delete)],
+        ))
+        .service(post(
+            "/v1/collections/{collection}/heads/{head}/apply",
+            web::post().to(jobs::apply),
+        ))
+        .service(post(
+            "/v1/collections/{collection}/import",
+            web::post().to(jobs::import),
+        ))
+        .service(post(
+            "/v1/collections/{collection}/reencode",
+            web::post().to(jobs::reencode),
+        ));
 }
 
 /// Adds the routes of other services.
