@@ -26,8 +26,7 @@ pub(crate) fn configure(config: &mut ServiceConfig) {
     let get = |path, handler: Route| only(path, "GET", [handler]);
     config
         .service(get("/", web::get().to(page::index)))
-        .service(get("/app.js", web::get().to(page::script)))
-        .service(get("/style.css", web::get().to(page::style)))
+        .service(get("/page/{file}", web::get().to(page::part)))
         .service(get("/healthz", web::get().to(status::alive)))
         .service(get("/readyz", web::get().to(status::ready)))
         .service(get("/metrics", web::get().to(status::metrics)))
