@@ -41,7 +41,7 @@
 //! `confidence` says how sure a hit is; `audit` repeats a share of the searches exactly and keeps
 //! recall above its target; [`Collection::snapshot`] and [`Engine::restore`] (`snapshot`) keep a
 //! collection as it was at one moment.
-//! [`Head`], [`Prompts`], [`logistic`] and [`metrics`] stand beside.
+//! [`Head`], [`Prompts`], [`logistic`], [`Map`] and [`metrics`] stand beside.
 
 mod audit;
 mod background;
@@ -68,6 +68,7 @@ mod indexing;
 mod item;
 mod loading;
 pub mod logistic;
+mod map;
 mod marks;
 pub mod metrics;
 mod prompts;
@@ -107,6 +108,7 @@ pub use filter::{
 };
 pub use head::{Head, Prediction};
 pub use item::{Item, ItemId, ItemMeta, Payload, Stats, Upserted};
+pub use map::{Map, MapMethod};
 pub use prompts::Prompts;
 pub use request::{
     Answer, Cursor, Explanation, GroupBy, Hit, MAX_PARTS, Mix, Page, Part, Query, Score,

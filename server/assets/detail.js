@@ -97,7 +97,7 @@ async function explain() {
 }
 
 // Parts that are least like the question are darkest; between the cells it fades.
-function draw({ rows, columns, cosines, covers }) {
+function draw({ rows, columns, cosines }) {
   const [least, most] = [Math.min(...cosines), Math.max(...cosines)];
   const small = document.createElement("canvas");
   [small.width, small.height] = [columns, rows];
@@ -114,13 +114,7 @@ function draw({ rows, columns, cosines, covers }) {
   [canvas.width, canvas.height] = [Math.round(box.width * scale), Math.round(box.height * scale)];
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
-  // What the model never saw of the picture stays dark.
-  context.fillStyle = `rgb(12 14 22 / ${DARKEST})`;
-  context.fillRect(0, 0, canvas.width, canvas.height);
-  const at0 = [covers.x * canvas.width, covers.y * canvas.height];
-  const size = [covers.width * canvas.width, covers.height * canvas.height];
-  context.clearRect(...at0, ...size);
-  context.drawImage(small, ...at0, ...size);
+  context.drawImage(small, 0, 0, canvas.width, canvas.height);
   const best = cosines.indexOf(most);
   at("heat-say").textContent = `Bright is like the question, dark is not. Most alike is the ${place(best, rows, columns)}, `
     + `with ${most.toFixed(2)}; least, ${least.toFixed(2)}.`;

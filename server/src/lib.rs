@@ -36,6 +36,7 @@ mod content;
 mod cursor;
 mod doors;
 mod ingest;
+mod maps;
 mod query;
 mod thumbnails;
 

@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::{
     ServerError, body,
     config::{Limits, ServerConfig},
+    maps::Maps,
     metrics::Metrics,
     model::ModelHandle,
     pools::Pools,
@@ -36,6 +37,9 @@ pub(crate) struct AppState {
     pub(crate) bodies: Arc<Semaphore>,
     /// Turns to decode a picture that asks: one per core.
     decoders: Arc<Semaphore>,
+    /// Pictures whose parts may be looked at at once.
+    pub(crate) explaining: Semaphore,
+    pub(crate) maps: Maps,
     /// Where items are read and their pictures decoded.
     pub(crate) pools: Arc<Pools>,
     /// Embeddings of the prompts of recent classifications.
@@ -98,6 +102,8 @@ impl AppState {
             images,
             bodies: Arc::new(Semaphore::new(body::room(&limits))),
             decoders: Arc::new(Semaphore::new(cores)),
+            explaining: Semaphore::new(cores),
+            maps: Maps::default(),
             pools,
             prompts: Mutex::new(LruCache::new(cached)),
             limits,

@@ -3,10 +3,12 @@
 mod classify;
 mod collections;
 mod doors;
+mod explain;
 mod form;
 mod items;
 mod knn;
 mod lines;
+mod map;
 mod page;
 mod picture;
 mod search;
@@ -50,6 +52,15 @@ pub(crate) fn configure(config: &mut ServiceConfig) {
             "/v1/collections/{collection}/search",
             "POST",
             [web::post().to(search::search)],
+        ))
+        .service(only(
+            "/v1/collections/{collection}/explain",
+            "POST",
+            [web::post().to(explain::explain)],
+        ))
+        .service(get(
+            "/v1/collections/{collection}/map",
+            web::get().to(map::map),
         ))
         .service(only(
             "/v1/collections/{collection}/calibrate",
