@@ -12,7 +12,7 @@ use std::{
 
 use embedding::Spaces;
 use fs_err as fs;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::{
     Done, EngineConfig, EngineError, Fields,
@@ -42,10 +42,12 @@ const INDEX_DIR: &str = "index";
 /// when the last [`Collection`] is gone too.
 #[derive(Debug)]
 pub struct Engine {
-    core: Arc<Core>,
-    collections: RwLock<BTreeMap<String, Arc<Collection>>>,
+    pub(crate) core: Arc<Core>,
+    pub(crate) collections: RwLock<BTreeMap<String, Arc<Collection>>>,
     /// Names that are being created or deleted.
-    names: Turns<String>,
+    pub(crate) names: Turns<String>,
+    /// Held while jobs are added or changed.
+    pub(crate) job_turn: Mutex<()>,
     next_number: AtomicU32,
     sealer: Sealer,
     /// Where queries are audited at all.
@@ -121,6 +123,7 @@ impl Engine {
             core,
             collections: RwLock::new(collections),
             names: Turns::new(),
+            job_turn: Mutex::new(()),
             next_number,
             sealer,
             checker: Checker::start(checks)?,

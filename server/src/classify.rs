@@ -54,7 +54,7 @@ pub(crate) async fn classify(
 }
 
 /// Refuses what is more than the operator allows.
-fn check_limits(
+pub(crate) fn check_limits(
     labels: &[String],
     templates: Option<&[String]>,
     limits: &Limits,
@@ -83,7 +83,7 @@ fn check_limits(
 }
 
 /// The shared embeddings of prompts, from the cache where they are known.
-async fn encode_prompts(
+pub(crate) async fn encode_prompts(
     caller: Caller<'_>,
     prompts: &[String],
 ) -> Result<Vec<Embedding>, ApiError> {

@@ -89,6 +89,8 @@ pub struct Limits {
     pub labels: usize,
     /// Labels times templates of one classification.
     pub prompts: usize,
+    /// Examples that one head is learned from.
+    pub examples: usize,
     /// Bytes of one text.
     pub text_bytes: usize,
     /// Bytes of one item's payload as JSON.
@@ -136,6 +138,7 @@ impl Default for Limits {
             k: 1_000,
             labels: 1_000,
             prompts: 10_000,
+            examples: 10_000,
             text_bytes: 32 << 10,
             payload_bytes: 64 << 10,
             picture_bytes: 32 * MIB,
@@ -172,6 +175,7 @@ impl Limits {
             ("limits.k", self.k),
             ("limits.labels", self.labels),
             ("limits.prompts", self.prompts),
+            ("limits.examples", self.examples),
             ("limits.text_bytes", self.text_bytes),
             ("limits.queue_texts", self.queue_texts),
             ("limits.queue_images", self.queue_images),

@@ -41,6 +41,12 @@ pub(crate) enum ApiError {
     #[error("collection {collection:?} has no item {id:?}")]
     NoItem { collection: String, id: String },
     #[error("{message}")]
+    NoHead { message: String },
+    #[error("{message}")]
+    TooManyHeads { message: String },
+    #[error("{message}")]
+    AnotherSpace { message: String },
+    #[error("{message}")]
     VersionConflict {
         field: String,
         message: String,
@@ -176,6 +182,15 @@ impl ApiError {
                 message,
             },
             EngineError::BadHead { .. } => Self::invalid("labels", message),
+            EngineError::BadHeadName { .. } => Self::invalid("head", message),
+            EngineError::BadLesson { field, reason } => Self::invalid(field, reason),
+            EngineError::NoHead { .. } => Self::NoHead { message },
+            EngineError::TooManyHeads { .. } => Self::TooManyHeads { message },
+            EngineError::AnotherSpace { .. } => Self::AnotherSpace { message },
+            EngineError::DamagedHead { .. } => Self::Damaged {
+                code: "damaged_head",
+                message,
+            },
             source => Self::internal(doing, source),
         }
     }
@@ -192,6 +207,9 @@ impl ApiError {
             Self::NoModel { .. } => (StatusCode::NOT_FOUND, "model_not_found"),
             Self::NoCollection { .. } => (StatusCode::NOT_FOUND, "collection_not_found"),
             Self::NoItem { .. } => (StatusCode::NOT_FOUND, "item_not_found"),
+            Self::NoHead { .. } => (StatusCode::NOT_FOUND, "head_not_found"),
+            Self::TooManyHeads { .. } => (StatusCode::CONFLICT, "too_many_heads"),
+            Self::AnotherSpace { .. } => (StatusCode::CONFLICT, "another_space"),
             Self::VersionConflict { .. } => (StatusCode::CONFLICT, "version_conflict"),
             Self::NoSnapshot { .. } => (StatusCode::NOT_FOUND, "snapshot_not_found"),
             Self::NoSnapshots => (StatusCode::NOT_FOUND, "no_snapshots_kept"),

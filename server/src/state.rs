@@ -40,6 +40,8 @@ pub(crate) struct AppState {
     /// Pictures whose parts may be looked at at once.
     pub(crate) explaining: Semaphore,
     pub(crate) maps: Maps,
+    /// A turn to learn a head: one at a time.
+    pub(crate) lessons: Semaphore,
     /// Where items are read and their pictures decoded.
     pub(crate) pools: Arc<Pools>,
     /// Embeddings of the prompts of recent classifications.
@@ -104,6 +106,7 @@ impl AppState {
             decoders: Arc::new(Semaphore::new(cores)),
             explaining: Semaphore::new(cores),
             maps: Maps::default(),
+            lessons: Semaphore::new(1),
             pools,
             prompts: Mutex::new(LruCache::new(cached)),
             limits,

@@ -221,6 +221,21 @@ pub(crate) struct CalibrateIn {
     pub(crate) pairs: Option<Vec<(String, String)>>,
 }
 
+/// The body of `POST .../heads/{h}/rollback`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RollBackIn {
+    pub(crate) version: u32,
+}
+
+/// What may follow `?` when a head is asked for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct VersionQuery {
+    /// The current one, unless another is named.
+    pub(crate) version: Option<u32>,
+}
+
 /// What may follow `?` when one item is asked for.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -5,6 +5,7 @@ mod collections;
 mod doors;
 mod explain;
 mod form;
+mod heads;
 mod items;
 mod knn;
 mod lines;
@@ -106,7 +107,40 @@ pub(crate) fn configure(config: &mut ServiceConfig) {
             "/v1/collections/{collection}/items/{id}/image",
             web::get().to(picture::picture),
         ));
+    configure_heads(config);
     configure_doors(config);
+}
+
+/// Adds the routes of classifiers.
+fn configure_heads(config: &mut ServiceConfig) {
+    const HEAD: &str = "/v1/collections/{collection}/heads/{head}";
+    let get = |path: &str, handler: Route| only(&format!("{HEAD}{path}"), "GET", [handler]);
+    let post = |path: &str, handler: Route| only(&format!("{HEAD}{path}"), "POST", [handler]);
+    config
+        .service(only(
+            "/v1/collections/{collection}/heads",
+            "GET",
+            [web::get().to(heads::list)],
+        ))
+        .service(only(
+            HEAD,
+            "GET, PUT, DELETE",
+            [
+                web::get().to(heads::get),
+                web::put().to(heads::put),
+                web::delete().to(heads::delete),
+            ],
+        ))
+        .service(get("/versions", web::get().to(heads::versions)))
+        .service(get("/export", web::get().to(heads::export)))
+        .service(post("/rollback", web::post().to(heads::roll_back)))
+        .service(post("/predict", web::post().to(heads::predict)))
+        .service(post("/suggest", web::post().to(heads::suggest)))
+        .service(only(
+            &format!("{HEAD}/import"),
+            "PUT",
+            [web::put().to(heads::import)],
+        ));
 }
 
 /// Adds the routes of other services.

@@ -1,13 +1,7 @@
 //! Snapshots: made, listed, sent, removed, restored. A request names them; where they are is the
 //! operator's choice. Those of a collection lie side by side, and outlive it.
 
-use std::{
-    io,
-    ops::ControlFlow,
-    path::PathBuf,
-    sync::atomic::Ordering,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{io, ops::ControlFlow, path::PathBuf, sync::atomic::Ordering, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -27,6 +21,7 @@ use tokio::{
 use super::collections::describe;
 use crate::{
     body,
+    clock::now_ms,
     reply::ApiError,
     state::{AppState, block},
     wire::{RestoreIn, SnapshotIn, parse},
@@ -246,12 +241,6 @@ fn failed(doing: &'static str, names: (&str, &str), error: SnapshotError) -> Api
         SnapshotError::Stopped { collection } => ApiError::NoCollection { name: collection },
         error => ApiError::internal(doing, error),
     }
-}
-
-/// Milliseconds since 1970; a clock before that says nothing.
-fn now_ms() -> Option<u64> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-    u64::try_from(now.as_millis()).ok()
 }
 
 /// Sends what is written to a client, and gives up one that does not read.

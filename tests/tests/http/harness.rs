@@ -122,6 +122,10 @@ impl Service {
         Reply::of(request.send(json.to_string()))
     }
 
+    pub fn put_bytes(&self, path: &str, bytes: &[u8]) -> Reply {
+        Reply::of(self.agent.put(self.url(path)).send(bytes))
+    }
+
     pub fn patch(&self, path: &str, json: &Value) -> Reply {
         let request = self.agent.patch(self.url(path));
         let request = request.header("content-type", "application/json");

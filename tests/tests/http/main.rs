@@ -5,6 +5,7 @@ mod collections;
 mod doors;
 mod errors;
 mod harness;
+mod heads;
 mod items;
 mod lifecycle;
 mod openai;
