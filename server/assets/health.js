@@ -159,7 +159,7 @@ function latencyCard(metrics) {
   const total = (buckets) => Math.max(...buckets.map((b) => b.count));
   for (const [route, buckets] of wanted.sort((a, b) => total(b[1]) - total(a[1])).slice(0, 8)) {
     const row = element("tr");
-    row.append(element("td", "", route.replace("/v1/collections/{collection}", "\u2026")),
+    row.append(element("td", "", route.replace("/v1/collections/{collection}", "{c}")),
       element("td", "", total(buckets).toLocaleString("en")),
       element("td", "", ms(quantile(buckets, 0.5))), element("td", "", ms(quantile(buckets, 0.95))));
     table.append(row);
