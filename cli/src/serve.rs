@@ -62,6 +62,7 @@ pub fn config(home: &Home, bind: SocketAddr, insecure: bool) -> Result<ServerCon
         media_roots,
         thumbnails,
         snapshots: Some(home.snapshots()),
+        jobs: Some(home.root().join("jobs")),
         ..ServerConfig::default()
     })
 }

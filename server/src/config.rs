@@ -37,6 +37,8 @@ pub struct ServerConfig {
     /// Where snapshots are kept, those of each collection in a folder of its own; `None` keeps
     /// none.
     pub snapshots: Option<PathBuf>,
+    /// Where bodies lie that are imported in the background; without it there are no such imports.
+    pub jobs: Option<PathBuf>,
     /// Threads that speak HTTP. They never encode or search.
     pub workers: usize,
     /// How long a graceful stop waits for accepted requests, in seconds.
@@ -52,6 +54,7 @@ impl Default for ServerConfig {
             media_roots: Vec::new(),
             thumbnails: None,
             snapshots: None,
+            jobs: None,
             workers: 2,
             shutdown_s: 30,
         }
@@ -83,6 +86,8 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Items of one request. An NDJSON stream may be of any length.
     pub items: usize,
+    /// Bytes of all bodies that are imported in the background, or wait for it.
+    pub import_bytes: u64,
     /// Hits of one search.
     pub k: usize,
     /// Labels of one classification.
@@ -135,6 +140,7 @@ impl Default for Limits {
         Self {
             body_bytes: 64 * MIB,
             items: 1_000,
+            import_bytes: 8 << 30,
             k: 1_000,
             labels: 1_000,
             prompts: 10_000,

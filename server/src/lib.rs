@@ -19,7 +19,7 @@
 //! In reading order: [`ServerConfig`] and [`Limits`] say what is allowed; `startup` binds and
 //! stops; `observe` sees every request; `routes` are thin; `wire` says what JSON looks like;
 //! `ingest`, `query` and `classify` turn wire words
-//! into calls of the engine; `heads` makes classifiers and asks them; `doors` does the same for the words of other services; `tower` is the bounded queue in
+//! into calls of the engine; `heads` makes classifiers and asks them; `jobs` does what takes long; `doors` does the same for the words of other services; `tower` is the bounded queue in
 //! front of a model, `pools` the threads that work; `reply` is the one table of errors.
 
 mod config;
@@ -38,6 +38,7 @@ mod cursor;
 mod doors;
 mod heads;
 mod ingest;
+mod jobs;
 mod maps;
 mod query;
 mod thumbnails;

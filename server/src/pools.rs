@@ -185,6 +185,19 @@ fn yield_to_all() {
     }
 }
 
+/// Runs something long on a thread of its own that lets everything else go first.
+///
+/// # Errors
+/// When the system refuses it.
+pub(crate) fn aside(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let thread = std::thread::Builder::new().name(name.into());
+    thread.spawn(|| {
+        yield_to_all();
+        work();
+    })?;
+    Ok(())
+}
+
 fn pool(name: &'static str, threads: usize, begin: fn()) -> io::Result<ThreadPool> {
     ThreadPoolBuilder::new()
         .num_threads(threads)

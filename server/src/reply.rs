@@ -42,6 +42,21 @@ pub(crate) enum ApiError {
     NoItem { collection: String, id: String },
     #[error("{message}")]
     NoHead { message: String },
+    #[error(
+        "there is no job {id}, or it was forgotten: the last {} are kept",
+        engine::MAX_JOBS
+    )]
+    NoJob { id: u64 },
+    #[error(
+        "this server imports nothing in the background: its operator has to say where bodies lie"
+    )]
+    NoJobs,
+    #[error("{message}")]
+    TooManyJobs { message: String },
+    #[error(
+        "collection {collection:?} was made by the model that this server runs: there is nothing to do"
+    )]
+    SameModel { collection: String },
     #[error("{message}")]
     TooManyHeads { message: String },
     #[error("{message}")]
@@ -185,6 +200,7 @@ impl ApiError {
             EngineError::BadHeadName { .. } => Self::invalid("head", message),
             EngineError::BadLesson { field, reason } => Self::invalid(field, reason),
             EngineError::NoHead { .. } => Self::NoHead { message },
+            EngineError::TooManyJobs { .. } => Self::TooManyJobs { message },
             EngineError::TooManyHeads { .. } => Self::TooManyHeads { message },
             EngineError::AnotherSpace { .. } => Self::AnotherSpace { message },
             EngineError::DamagedHead { .. } => Self::Damaged {
@@ -208,6 +224,10 @@ impl ApiError {
             Self::NoCollection { .. } => (StatusCode::NOT_FOUND, "collection_not_found"),
             Self::NoItem { .. } => (StatusCode::NOT_FOUND, "item_not_found"),
             Self::NoHead { .. } => (StatusCode::NOT_FOUND, "head_not_found"),
+            Self::NoJob { .. } => (StatusCode::NOT_FOUND, "job_not_found"),
+            Self::NoJobs => (StatusCode::NOT_FOUND, "no_jobs_kept"),
+            Self::TooManyJobs { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_jobs"),
+            Self::SameModel { .. } => (StatusCode::CONFLICT, "same_model"),
             Self::TooManyHeads { .. } => (StatusCode::CONFLICT, "too_many_heads"),
             Self::AnotherSpace { .. } => (StatusCode::CONFLICT, "another_space"),
             Self::VersionConflict { .. } => (StatusCode::CONFLICT, "version_conflict"),
@@ -309,7 +329,11 @@ impl ResponseError for ApiError {
     fn error_response(&self) -> HttpResponse {
         let mut reply = HttpResponse::build(self.status_code());
         match self {
-            Self::QueueFull | Self::BodiesFull | Self::Late { .. } | Self::Unavailable { .. } => {
+            Self::QueueFull
+            | Self::BodiesFull
+            | Self::TooManyJobs { .. }
+            | Self::Late { .. }
+            | Self::Unavailable { .. } => {
                 reply.insert_header((header::RETRY_AFTER, RETRY_AFTER_S));
             }
             Self::Method { allowed, .. } => {

@@ -18,7 +18,7 @@ use engine::Engine;
 use tokio::sync::oneshot;
 
 use crate::{
-    ServerError, config::ServerConfig, model::ModelHandle, observe::observe, routes,
+    ServerError, config::ServerConfig, jobs::Jobs, model::ModelHandle, observe::observe, routes,
     state::AppState,
 };
 
@@ -59,6 +59,7 @@ pub fn start(
     let listener = listen(config.bind)?;
     let addr = listener.local_addr()?;
     let state = Data::new(AppState::new(&config, engine, model.into())?);
+    Jobs::start(&state)?;
     let (send_handle, handle) = mpsc::channel();
     let (send_ended, ended) = oneshot::channel();
     let theirs = state.clone();
@@ -125,6 +126,8 @@ async fn serve(
     let _ = send_handle.send(server.handle());
     let served = server.await;
     let closing = state.clone();
+    // They wait for towers.
+    closing.jobs.close();
     // Joining threads blocks, which this thread may do: nothing else runs on it any more.
     closing.texts.close();
     closing.images.close();

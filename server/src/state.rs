@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::{
     ServerError, body,
     config::{Limits, ServerConfig},
+    jobs::Jobs,
     maps::Maps,
     metrics::Metrics,
     model::ModelHandle,
@@ -55,6 +56,7 @@ pub(crate) struct AppState {
     /// Where snapshots are kept.
     pub(crate) snapshots: Option<PathBuf>,
     pub(crate) metrics: Metrics,
+    pub(crate) jobs: Jobs,
     /// Set when the server begins to stop; requests that come after are refused.
     pub(crate) stopping: AtomicBool,
 }
@@ -115,6 +117,7 @@ impl AppState {
             thumbnails: config.thumbnails.clone().map(Thumbnails::new),
             snapshots: config.snapshots.clone(),
             metrics,
+            jobs: Jobs::new(config.jobs.clone()),
             stopping: AtomicBool::new(false),
         })
     }

@@ -9,7 +9,7 @@ mod suggest;
 mod wire;
 
 pub(crate) use self::{
-    describe::{brief, entry, kept},
+    describe::{brief, entry, kept, made_at},
     make::make,
     predict::predict,
     suggest::suggest,

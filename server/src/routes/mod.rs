@@ -7,6 +7,7 @@ mod explain;
 mod form;
 mod heads;
 mod items;
+mod jobs;
 mod knn;
 mod lines;
 mod map;
@@ -22,6 +23,11 @@ use actix_web::{
     web::{self, ServiceConfig},
 };
 
+pub(crate) use self::{
+    lines::Line,
+    picture::file as picture_file,
+    stream::{Destination, answer},
+};
 use crate::reply::ApiError;
 
 /// Adds every route.
@@ -108,6 +114,7 @@ pub(crate) fn configure(config: &mut ServiceConfig) {
             web::get().to(picture::picture),
         ));
     configure_heads(config);
+    configure_jobs(config);
     configure_doors(config);
 }
 
@@ -140,6 +147,31 @@ fn configure_heads(config: &mut ServiceConfig) {
             &format!("{HEAD}/import"),
             "PUT",
             [web::put().to(heads::import)],
+        ));
+}
+
+/// Adds the routes of long work.
+fn configure_jobs(config: &mut ServiceConfig) {
+    let get = |path, handler: Route| only(path, "GET", [handler]);
+    let post = |path, handler: Route| only(path, "POST", [handler]);
+    config
+        .service(get("/v1/jobs", web::get().to(jobs::list)))
+        .service(only(
+            "/v1/jobs/{id}",
+            "GET, DELETE",
+            [web::get().to(jobs::get), web::delete().to(jobs::delete)],
+        ))
+        .service(post(
+            "/v1/collections/{collection}/heads/{head}/apply",
+            web::post().to(jobs::apply),
+        ))
+        .service(post(
+            "/v1/collections/{collection}/import",
+            web::post().to(jobs::import),
+        ))
+        .service(post(
+            "/v1/collections/{collection}/reencode",
+            web::post().to(jobs::reencode),
         ));
 }
 

@@ -95,7 +95,7 @@ pub(super) fn url(collection: &str, id: &ItemId) -> String {
 
 /// The file whose picture stands for an item: where it came from, when that lies inside a media
 /// root, links resolved; otherwise the thumbnail of what was uploaded.
-pub(super) fn file(
+pub(crate) fn file(
     state: &AppState,
     collection: &str,
     id: &ItemId,

@@ -15,6 +15,11 @@ impl Client {
         Self(request.peer_addr().map(|peer| network(peer.ip())))
     }
 
+    /// The server itself, for work that nobody waits for.
+    pub(crate) fn own() -> Self {
+        Self(None)
+    }
+
     #[cfg(test)]
     pub(super) fn at(last: u8) -> Self {
         Self(Some([10, 0, 0, last].into()))

@@ -1,0 +1,121 @@
+//! Long work: begun, looked at, given up.
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    web::{Data, Path, Payload},
+};
+use engine::{Job, JobKind};
+use serde_json::{Value, json};
+
+use crate::{
+    body,
+    jobs::{self, ApplyIn, ReencodeIn},
+    reply::ApiError,
+    state::{AppState, block},
+    wire::parse,
+};
+
+/// `GET /v1/jobs`: the last ones first.
+pub(crate) async fn list(state: Data<AppState>) -> Result<HttpResponse, ApiError> {
+    let all = block("listing jobs", move || {
+        let all = state.engine.jobs();
+        all.map_err(|e| ApiError::engine("listing jobs", e))
+    })
+    .await?;
+    let all: Vec<Value> = all.iter().rev().map(jobs::describe).collect();
+    Ok(HttpResponse::Ok().json(json!({ "jobs": all })))
+}
+
+/// `GET /v1/jobs/{id}`
+pub(crate) async fn get(state: Data<AppState>, id: Path<String>) -> Result<HttpResponse, ApiError> {
+    let id = number(&id)?;
+    let job = block("reading a job", move || {
+        let job = state.engine.job(id);
+        let job = job.map_err(|e| ApiError::engine("reading a job", e))?;
+        job.ok_or(ApiError::NoJob { id })
+    })
+    .await?;
+    Ok(HttpResponse::Ok().json(jobs::describe(&job)))
+}
+
+/// `DELETE /v1/jobs/{id}`: gives it up.
+pub(crate) async fn delete(
+    state: Data<AppState>,
+    id: Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    let job = jobs::cancel(&state, number(&id)?).await?;
+    Ok(HttpResponse::Ok().json(jobs::describe(&job)))
+}
+
+/// `POST /v1/collections/{collection}/heads/{head}/apply`
+pub(crate) async fn apply(
+    state: Data<AppState>,
+    names: Path<(String, String)>,
+    request: HttpRequest,
+    payload: Payload,
+) -> Result<HttpResponse, ApiError> {
+    let sent = body::read_json(&request, payload, &state).await?.bytes;
+    let wire: ApplyIn = parse(&sent)?;
+    let (name, head) = names.into_inner();
+    let collection = state.collection(&name)?;
+    let check = move || wire.check(&collection, head);
+    let (total, spec) = block("reading a head", check).await?;
+    let job = jobs::add(&state, JobKind::ApplyHead, name, total, spec).await?;
+    Ok(accepted(&job, &json!({})))
+}
+
+/// `POST /v1/collections/{collection}/import`: NDJSON, of which each line is an item.
+pub(crate) async fn import(
+    state: Data<AppState>,
+    name: Path<String>,
+    request: HttpRequest,
+    payload: Payload,
+) -> Result<HttpResponse, ApiError> {
+    const NDJSON: &str = "application/x-ndjson";
+    body::refuse_encoded(&request)?;
+    if body::media_type(&request) != NDJSON {
+        return Err(body::unsupported(&request, NDJSON));
+    }
+    state.collection_of_model(&name)?;
+    let spooled = jobs::spool(&state, payload).await?;
+    let spec = json!({ "file": spooled.file });
+    let total = Some(spooled.lines);
+    let job = jobs::add(&state, JobKind::Import, name.into_inner(), total, spec).await?;
+    Ok(accepted(&job, &json!({ "lines": spooled.lines })))
+}
+
+/// `POST /v1/collections/{collection}/reencode`
+pub(crate) async fn reencode(
+    state: Data<AppState>,
+    name: Path<String>,
+    request: HttpRequest,
+    payload: Payload,
+) -> Result<HttpResponse, ApiError> {
+    let sent = body::read(&request, payload, &state).await?.bytes;
+    let wire = if sent.is_empty() {
+        ReencodeIn::default()
+    } else {
+        if body::media_type(&request) != "application/json" {
+            return Err(body::unsupported(&request, "application/json"));
+        }
+        parse(&sent)?
+    };
+    let (total, beside, spec) = jobs::plan_reencode(&state, &name, &wire)?;
+    let name = name.into_inner();
+    let job = jobs::add(&state, JobKind::Reencode, name, Some(total), spec).await?;
+    Ok(accepted(&job, &json!({ "beside": beside })))
+}
+
+fn accepted(job: &Job, more: &Value) -> HttpResponse {
+    let mut out = more.clone();
+    out["job"] = json!(job.id);
+    HttpResponse::Accepted()
+        .insert_header(("location", format!("/v1/jobs/{}", job.id)))
+        .json(out)
+}
+
+/// A job's number; anything else names none.
+fn number(id: &str) -> Result<u64, ApiError> {
+    let message = || format!("{id:?} is no number of a job");
+    id.parse().map_err(|_| ApiError::invalid("id", message()))
+}
