@@ -116,4 +116,6 @@ def a_head_is_applied_as_a_job_and_filtered_by(at):
     at.server.call("DELETE", f"/v1/collections/demo/heads/{name}")
 
 
-FLOWS = [typed_labels_get_bars, a_head_is_taught_and_corrected]
+FLOWS = [
+    typed_labels_get_bars, a_head_is_taught_and_corrected, a_head_is_applied_as_a_job_and_filtered_by,
+]
