@@ -6,7 +6,7 @@ mod eval;
 
 pub use eval::{
     AspectArg, EvalCommand, EvalDemoArgs, EvalIndexArgs, EvalOptions, EvalRetrievalArgs,
-    FewShotArgs, LinearProbeArgs, ProbeArgs, ZeroShotArgs,
+    FewShotArgs, LinearProbeArgs, ProbeArgs, StartArg, ZeroShotArgs,
 };
 
 use std::{ffi::OsString, net::IpAddr, num::NonZeroUsize, path::PathBuf};

@@ -23,7 +23,7 @@ def typed_labels_get_bars(at):
     first = page.locator("#judged > li").first
     parts = [int(p.split()[0]) for p in first.locator(".bar-part").all_inner_texts()]
     assert len(parts) == 3 and 98 <= sum(parts) <= 102, parts
-    assert "label=rainbow" in page.url
+    until(lambda: "label=rainbow" in page.url, "the address has the labels")
     at.fine("classify")
     # Other labels are asked about at once; the address brings the labels back.
     page.get_by_label("Labels, one a line").fill("fruit\nplant")
