@@ -109,7 +109,11 @@ function draw({ rows, columns, cosines }) {
   small.getContext("2d").putImageData(cells, 0, 0);
   const canvas = at("heat");
   canvas.hidden = false;
-  const box = canvas.getBoundingClientRect();
+  const picture = at("detail-picture");
+  const box = { width: picture.offsetWidth, height: picture.offsetHeight };
+  for (const [side, value] of Object.entries({ ...box, left: picture.offsetLeft, top: picture.offsetTop })) {
+    canvas.style[side] = `${value}px`;
+  }
   const scale = devicePixelRatio || 1;
   [canvas.width, canvas.height] = [Math.round(box.width * scale), Math.round(box.height * scale)];
   const context = canvas.getContext("2d");

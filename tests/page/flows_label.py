@@ -72,7 +72,7 @@ def a_head_is_taught_and_corrected(at):
     page.get_by_role("heading", name="Version 2, learned in").wait_for()
     # It is asked where typed labels are.
     page.get_by_role("link", name="Classify").click()
-    page.get_by_label("Ask").select_option(name)
+    page.get_by_label("Ask", exact=True).select_option(name)
     page.locator("#classify-file").set_input_files(files(at, "1f34e"))
     page.locator("#judged .verdict").wait_for()
     at.fine("classify-head")
