@@ -107,6 +107,10 @@ function draw({ rows, columns, cosines }) {
     cells.data.set([12, 14, 22, Math.round(255 * DARKEST * (1 - warm))], 4 * i);
   });
   small.getContext("2d").putImageData(cells, 0, 0);
+  // Before anything is measured: it moves what stands beside it.
+  const best = cosines.indexOf(most);
+  at("heat-say").textContent = `Bright is like the question, dark is not. Most alike is the ${place(best, rows, columns)}, `
+    + `with ${most.toFixed(2)}; least, ${least.toFixed(2)}.`;
   const canvas = at("heat");
   canvas.hidden = false;
   const picture = at("detail-picture");
@@ -119,9 +123,6 @@ function draw({ rows, columns, cosines }) {
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
   context.drawImage(small, 0, 0, canvas.width, canvas.height);
-  const best = cosines.indexOf(most);
-  at("heat-say").textContent = `Bright is like the question, dark is not. Most alike is the ${place(best, rows, columns)}, `
-    + `with ${most.toFixed(2)}; least, ${least.toFixed(2)}.`;
 }
 
 function place(cell, rows, columns) {

@@ -36,6 +36,10 @@ def typed_labels_get_bars(at):
 def teach(at, name):
     """Opens the view and teaches two labels with four examples each."""
     page = at.page
+    # An earlier run that failed may have left it.
+    heads = at.server.call("GET", "/v1/collections/demo/heads")["heads"]
+    if any(head["name"] == name for head in heads):
+        at.server.call("DELETE", f"/v1/collections/demo/heads/{name}")
     at.open("?collection=demo&view=teach")
     page.get_by_label("Name of what is learned").fill(name)
     for label in ["dog", "fruit"]:
