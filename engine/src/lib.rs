@@ -41,7 +41,7 @@
 //! `confidence` says how sure a hit is; `audit` repeats a share of the searches exactly and keeps
 //! recall above its target; [`Collection::snapshot`] and [`Engine::restore`] (`snapshot`) keep a
 //! collection as it was at one moment.
-//! [`Head`], [`Prompts`], [`logistic`] and [`metrics`] stand beside; `heads` learns heads and keeps
+//! [`Head`], [`Prompts`], [`logistic`], [`Map`] and [`metrics`] stand beside; `heads` learns heads and keeps
 //! them with a collection.
 
 mod audit;
@@ -71,6 +71,7 @@ mod item;
 mod jobs;
 mod loading;
 pub mod logistic;
+mod map;
 mod marks;
 pub mod metrics;
 mod prompts;
@@ -117,6 +118,7 @@ pub use heads::{
 };
 pub use item::{Item, ItemId, ItemMeta, Payload, Stats, Upserted};
 pub use jobs::{Job, JobKind, JobState, MAX_JOBS, MAX_OPEN_JOBS};
+pub use map::{Map, MapMethod};
 pub use prompts::Prompts;
 pub use request::{
     Answer, Cursor, Explanation, GroupBy, Hit, MAX_PARTS, Mix, Page, Part, Query, Score,

@@ -39,6 +39,7 @@ mod doors;
 mod heads;
 mod ingest;
 mod jobs;
+mod maps;
 mod query;
 mod thumbnails;
 

@@ -19,6 +19,7 @@ use crate::{
     ServerError, body,
     config::{Limits, ServerConfig},
     jobs::Jobs,
+    maps::Maps,
     metrics::Metrics,
     model::ModelHandle,
     pools::Pools,
@@ -37,6 +38,9 @@ pub(crate) struct AppState {
     pub(crate) bodies: Arc<Semaphore>,
     /// Turns to decode a picture that asks: one per core.
     decoders: Arc<Semaphore>,
+    /// Pictures whose parts may be looked at at once.
+    pub(crate) explaining: Semaphore,
+    pub(crate) maps: Maps,
     /// A turn to learn a head: one at a time.
     pub(crate) lessons: Semaphore,
     /// Where items are read and their pictures decoded.
@@ -102,6 +106,8 @@ impl AppState {
             images,
             bodies: Arc::new(Semaphore::new(body::room(&limits))),
             decoders: Arc::new(Semaphore::new(cores)),
+            explaining: Semaphore::new(cores),
+            maps: Maps::default(),
             lessons: Semaphore::new(1),
             pools,
             prompts: Mutex::new(LruCache::new(cached)),

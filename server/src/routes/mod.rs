@@ -3,12 +3,14 @@
 mod classify;
 mod collections;
 mod doors;
+mod explain;
 mod form;
 mod heads;
 mod items;
 mod jobs;
 mod knn;
 mod lines;
+mod map;
 mod page;
 mod picture;
 mod search;
@@ -33,8 +35,7 @@ pub(crate) fn configure(config: &mut ServiceConfig) {
     let get = |path, handler: Route| only(path, "GET", [handler]);
     config
         .service(get("/", web::get().to(page::index)))
-        .service(get("/app.js", web::get().to(page::script)))
-        .service(get("/style.css", web::get().to(page::style)))
+        .service(get("/page/{file}", web::get().to(page::part)))
         .service(get("/healthz", web::get().to(status::alive)))
         .service(get("/readyz", web::get().to(status::ready)))
         .service(get("/metrics", web::get().to(status::metrics)))
@@ -58,6 +59,15 @@ pub(crate) fn configure(config: &mut ServiceConfig) {
             "/v1/collections/{collection}/search",
             "POST",
             [web::post().to(search::search)],
+        ))
+        .service(only(
+            "/v1/collections/{collection}/explain",
+            "POST",
+            [web::post().to(explain::explain)],
+        ))
+        .service(get(
+            "/v1/collections/{collection}/map",
+            web::get().to(map::map),
         ))
         .service(only(
             "/v1/collections/{collection}/calibrate",

@@ -123,7 +123,7 @@ pub(crate) fn file(
 }
 
 /// A whole file and its media type; `None` where it is gone, too large or no picture.
-fn read(path: &FilePath, max_bytes: usize) -> Option<(&'static str, Vec<u8>)> {
+pub(super) fn read(path: &FilePath, max_bytes: usize) -> Option<(&'static str, Vec<u8>)> {
     let mut bytes = Vec::new();
     fs::File::open(path)
         .ok()?
