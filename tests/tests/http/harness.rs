@@ -1,6 +1,7 @@
 //! A server on a port of its own, and a client.
 
 use std::{
+    net::TcpStream,
     sync::{Arc, Condvar, Mutex},
     time::Duration,
 };
@@ -146,6 +147,29 @@ impl Service {
             request = request.header(*name, *value);
         }
         Reply::of(request.send(body))
+    }
+
+    /// Any request, with an empty object of JSON where a body is usual.
+    pub fn call(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
+        let mut request = ureq::http::Request::builder()
+            .method(method)
+            .uri(self.url(path))
+            .header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let has_body = matches!(method, "POST" | "PUT" | "PATCH");
+        Reply::of(if has_body {
+            self.agent.run(request.body("{}").expect("is fine"))
+        } else {
+            self.agent.run(request.body(()).expect("is fine"))
+        })
+    }
+
+    /// A connection of its own, on which anything can be sent.
+    pub fn connect(&self) -> TcpStream {
+        let address = self.running.as_ref().expect("runs").addr();
+        TcpStream::connect(address).expect("connects")
     }
 
     /// Adds items to `c` and returns their ids.

@@ -1,0 +1,102 @@
+//! Clients that send slowly, or nothing, or come in crowds.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::harness::Service;
+
+/// Sends a byte at a time until the server answers or hangs up; returns what it said, and when.
+fn trickle(mut stream: TcpStream, bytes: &[u8], pause: Duration) -> (String, Duration) {
+    let started = Instant::now();
+    stream
+        .set_read_timeout(Some(Duration::from_millis(1)))
+        .expect("is set");
+    let mut said = Vec::new();
+    for byte in bytes.iter().cycle() {
+        let sent = stream.write_all(&[*byte]);
+        let mut some = [0; 1024];
+        match stream.read(&mut some) {
+            Ok(0) => break,
+            Ok(n) => {
+                said.extend_from_slice(&some[..n]);
+                break;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
+            Err(_) if sent.is_err() => break,
+            Err(_) => {}
+        }
+        assert!(started.elapsed() < Duration::from_secs(30), "never cut off");
+        thread::sleep(pause);
+    }
+    (
+        String::from_utf8_lossy(&said).into_owned(),
+        started.elapsed(),
+    )
+}
+
+#[test]
+fn a_head_that_comes_a_byte_at_a_time_is_cut_off_in_time() {
+    let service = Service::with(|config| config.limits.head_ms = 1_000);
+    let head = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx-padding: aaaaaaaaaaaaaaaaaaaaaaa";
+    let (said, took) = trickle(service.connect(), head, Duration::from_millis(250));
+    assert!(
+        said.is_empty() || said.starts_with("HTTP/1.1 408"),
+        "{said}"
+    );
+    let range = Duration::from_millis(400)..Duration::from_secs(5);
+    assert!(range.contains(&took), "{took:?}");
+    assert_eq!(service.get("/healthz").status, 200);
+}
+
+#[test]
+fn a_body_that_never_pauses_and_never_ends_is_cut_off_in_time() {
+    let service = Service::with(|config| config.limits.request_ms = 1_000);
+    service.put("/v1/collections/c");
+    let mut stream = service.connect();
+    let head = "POST /v1/collections/c/search HTTP/1.1\r\nhost: localhost\r\n\
+                content-type: application/json\r\ncontent-length: 5000\r\n\r\n";
+    stream.write_all(head.as_bytes()).expect("is sent");
+    let (said, took) = trickle(stream, b" ", Duration::from_millis(100));
+    assert!(
+        said.starts_with("HTTP/1.1 503") && said.contains("request_timeout"),
+        "{said}"
+    );
+    let range = Duration::from_millis(900)..Duration::from_secs(5);
+    assert!(range.contains(&took), "{took:?}");
+}
+
+#[test]
+fn a_body_that_pauses_is_cut_off_in_time() {
+    let service = Service::with(|config| config.limits.body_pause_ms = 500);
+    service.put("/v1/collections/c");
+    let mut stream = service.connect();
+    let head = "POST /v1/collections/c/search HTTP/1.1\r\nhost: localhost\r\n\
+                content-type: application/json\r\ncontent-length: 5000\r\n\r\n{";
+    stream.write_all(head.as_bytes()).expect("is sent");
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .expect("is set");
+    let mut some = [0; 1024];
+    let n = stream.read(&mut some).expect("an answer");
+    let said = String::from_utf8_lossy(&some[..n]);
+    assert!(said.starts_with("HTTP/1.1 408"), "{said}");
+}
+
+#[test]
+fn a_crowd_that_says_nothing_does_not_keep_others_out() {
+    let service = Service::with(|config| {
+        config.limits.connections = 64;
+        config.limits.head_ms = 1_000;
+        config.limits.idle_ms = 1_000;
+    });
+    let crowd: Vec<TcpStream> = (0..300).map(|_| service.connect()).collect();
+    let started = Instant::now();
+    assert_eq!(service.get("/v1/collections").status, 200);
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(30), "{took:?}");
+    drop(crowd);
+}
