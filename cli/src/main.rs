@@ -23,6 +23,7 @@ mod pipeline;
 mod search;
 mod serve;
 mod settings;
+mod shell;
 mod snapshot;
 mod walk;
 
@@ -55,9 +56,15 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<ExitCode> {
     let (mut places, command) = (cli.places, cli.command);
-    if let Command::Config(command) = &command {
-        config::run(&places, command)?;
-        return Ok(ExitCode::SUCCESS);
+    // These need no settings, or say themselves what is wrong with them.
+    let alone = match &command {
+        Command::Config(command) => Some(config::run(&places, command)),
+        Command::Completions(args) => Some(shell::completions(args)),
+        Command::Man(args) => Some(shell::man(args)),
+        _ => None,
+    };
+    if let Some(done) = alone {
+        return done.map(|()| ExitCode::SUCCESS);
     }
     let mut layers = settings::read(places.config.as_deref())?;
     if let Command::Serve(args) = &command {
@@ -81,7 +88,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Model(ModelCommand::Info(args)) => model::info(places, args)?,
         Command::Model(ModelCommand::Check(args)) => return model::check(places, args),
         Command::Key(command) => key::run(places, command, &settings)?,
-        Command::Config(_) => {}
+        Command::Config(_) | Command::Completions(_) | Command::Man(_) => {}
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,7 +4,13 @@
 
 mod world;
 
-use std::process::Command;
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 
@@ -166,4 +172,65 @@ fn keys_are_made_listed_and_removed_and_each_is_shown_once() {
         .collect();
     assert_eq!(actions, ["key add", "key remove"]);
     assert!(!log.contains(secret));
+}
+
+#[test]
+fn lines_of_json_about_a_request_say_which_it_was() {
+    let world = World::new();
+    let log = world.path("log");
+    let mut child = diptych(&world.path("data"))
+        .args(["serve", "--port", "0", "--log-format", "json"])
+        .stdout(Stdio::piped())
+        .stderr(fs_err::File::create(&log).unwrap().into_parts().0)
+        .spawn()
+        .unwrap();
+    let mut said = [0; 256];
+    let n = child.stdout.as_mut().unwrap().read(&mut said).unwrap();
+    let said = String::from_utf8_lossy(&said[..n]).into_owned();
+    let address = said.trim().rsplit("http://").next().unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    let head = "GET /v1/model HTTP/1.1\r\nhost: localhost\r\nx-request-id: which.one-1\r\n\
+                connection: close\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("x-request-id: which.one-1"), "{answer}");
+    let until = Instant::now() + Duration::from_secs(10);
+    let line = loop {
+        let text = fs_err::read_to_string(&log).unwrap();
+        if let Some(line) = text.lines().find(|line| line.contains("/v1/model")) {
+            break line.to_owned();
+        }
+        assert!(Instant::now() < until, "{text}");
+        thread::sleep(Duration::from_millis(20));
+    };
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let line: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(line["span"]["request_id"], "which.one-1", "{line}");
+    assert_eq!(
+        (&line["status"], &line["method"]),
+        (&200.into(), &"GET".into()),
+        "{line}"
+    );
+}
+
+#[test]
+fn shells_and_manuals_know_every_command() {
+    let world = World::new();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = world.run(&["completions", shell]);
+        assert_eq!(script.code, Some(0), "{}", script.stderr);
+        assert!(script.stdout.contains("--target-recall"), "{shell}");
+    }
+    let page = world.run(&["man"]).stdout;
+    assert!(
+        page.starts_with(".ie") || page.contains(".TH diptych 1"),
+        "{page}"
+    );
+    let dir = world.path("man");
+    assert_eq!(world.run(&["man", "--dir", text(&dir)]).code, Some(0));
+    for name in ["diptych.1", "diptych-serve.1", "diptych-key-add.1"] {
+        assert!(dir.join(name).exists(), "{name}");
+    }
 }

@@ -196,9 +196,11 @@ pub struct Limits {
     /// How long a request may take until its answer begins, in milliseconds. A stream of NDJSON, whose
     /// answer begins at once, may go on for longer.
     pub request_ms: u64,
-    /// How long the head of a request, or its TLS handshake, may take to arrive, in milliseconds.
+    /// How long the first head of a connection, or its TLS handshake, may take to arrive, in
+    /// milliseconds.
     pub head_ms: u64,
-    /// How long a connection may be open between two requests, in milliseconds.
+    /// How long a connection may be open between two requests, in milliseconds; 0 closes each after its
+    /// first answer.
     pub idle_ms: u64,
     /// Connections that are open at once; more wait to be accepted. There are fewer where the system
     /// allows this process fewer open files.
@@ -289,6 +291,7 @@ impl Limits {
             ("limits.pass_patches", self.pass_patches),
             ("limits.cached_prompts", self.cached_prompts),
             ("limits.body_pause_ms", self.body_pause_ms as usize),
+            ("limits.head_ms", self.head_ms as usize),
             ("limits.request_ms", self.request_ms as usize),
             ("limits.connections", self.connections),
             ("limits.request_burst", self.request_burst as usize),
@@ -304,7 +307,7 @@ impl Limits {
             ("limits.head_ms", self.head_ms),
             ("limits.idle_ms", self.idle_ms),
         ];
-        match times.into_iter().find(|(_, ms)| *ms < LEAST_MS) {
+        match times.into_iter().find(|(_, ms)| (1..LEAST_MS).contains(ms)) {
             Some((name, value_ms)) => Err(ServerError::TooShort {
                 name,
                 value_ms,

@@ -8,6 +8,7 @@ mod harness;
 mod items;
 mod keys;
 mod lifecycle;
+mod metrics;
 mod openai;
 mod page;
 mod queue;

@@ -86,6 +86,20 @@ fn a_body_that_pauses_is_cut_off_in_time() {
     assert!(said.starts_with("HTTP/1.1 408"), "{said}");
 }
 
+/// The HTTP library times the first head of a connection, and no later one.
+#[test]
+fn with_no_idle_time_every_head_is_the_first_of_its_connection() {
+    let service = Service::with(|config| config.limits.idle_ms = 0);
+    let mut stream = service.connect();
+    let head = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    stream.write_all(head).expect("is sent");
+    let mut said = String::new();
+    stream
+        .read_to_string(&mut said)
+        .expect("is closed after the answer");
+    assert!(said.contains("connection: close"), "{said}");
+}
+
 #[test]
 fn a_crowd_that_says_nothing_does_not_keep_others_out() {
     let service = Service::with(|config| {
