@@ -221,7 +221,7 @@ fn shells_and_manuals_know_every_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = world.run(&["completions", shell]);
         assert_eq!(script.code, Some(0), "{}", script.stderr);
-        assert!(script.stdout.contains("--target-recall"), "{shell}");
+        assert!(script.stdout.contains("target-recall"), "{shell}");
     }
     let page = world.run(&["man"]).stdout;
     assert!(

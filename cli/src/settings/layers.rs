@@ -139,7 +139,8 @@ impl Layers {
             let origin = Origin::Variable(name.to_owned());
             let key = name[PREFIX.len()..].to_lowercase().replace("__", ".");
             let Some(default) = self.get(&key) else {
-                let meant = self.meant(&key).map(|key| variable(&key));
+                let meant = self.meant(&key, key.contains('.'));
+                let meant = meant.map(|key| variable(&key));
                 // What others call by our name, as Kubernetes does the addresses of services, is no
                 // mistake of the operator's.
                 if meant.is_none() && !key.contains('.') {
@@ -220,7 +221,7 @@ impl Layers {
             None => Err(SettingsError::Unknown {
                 origin: origin.clone(),
                 name: key.to_owned(),
-                meant: self.meant(key),
+                meant: self.meant(key, true),
             }),
             // A section without anything in it.
             Some(Value::Table(_)) if value.is_table() => Ok(()),
@@ -262,16 +263,21 @@ impl Layers {
         table.insert(name.to_owned(), value);
     }
 
-    /// The key that is nearly called so, wherever it is, if one is.
-    fn meant(&self, key: &str) -> Option<String> {
+    /// The key that is nearly called so, if one is; with `within`, in whatever section.
+    fn meant(&self, key: &str, within: bool) -> Option<String> {
         let last = |key: &str| key.rsplit('.').next().unwrap_or(key).to_owned();
         let likeness = |known: &String| {
             let whole = strsim::normalized_damerau_levenshtein(key, known);
-            // Somebody may have put it into another section, or into none.
-            whole.max(strsim::normalized_damerau_levenshtein(
-                &last(key),
-                &last(known),
-            ))
+            // Somebody may have put it into another section, or into none; of what names none, as
+            // variables of others do, only the whole is compared.
+            if within {
+                whole.max(strsim::normalized_damerau_levenshtein(
+                    &last(key),
+                    &last(known),
+                ))
+            } else {
+                whole
+            }
         };
         let all = self.origins.keys().map(|known| (likeness(known), known));
         let (likeness, best) = all.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
