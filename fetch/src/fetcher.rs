@@ -169,9 +169,12 @@ impl Fetcher {
         reader
             .take(limit + 1)
             .read_to_end(&mut bytes)
-            .map_err(|error| match Instant::now() >= until {
-                true => self.too_slow(),
-                false => self.failed(host, ureq::Error::Io(error)),
+            .map_err(|error| {
+                if Instant::now() >= until {
+                    self.too_slow()
+                } else {
+                    self.failed(host, ureq::Error::Io(error))
+                }
             })?;
         if bytes.len() as u64 > limit {
             return Err(FetchError::TooLarge { limit });

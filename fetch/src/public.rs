@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// Networks of the fourth version that are not public (IANA's registry of special addresses).
 const SPECIAL_V4: [(Ipv4Addr, u32); 15] = [
     // "This" network.
-    (Ipv4Addr::new(0, 0, 0, 0), 8),
+    (Ipv4Addr::UNSPECIFIED, 8),
     (Ipv4Addr::new(10, 0, 0, 0), 8),
     // Carriers, behind their NAT.
     (Ipv4Addr::new(100, 64, 0, 0), 10),

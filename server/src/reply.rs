@@ -219,7 +219,11 @@ impl ApiError {
             Self::Slow { .. } => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
             Self::Unread { .. } => (StatusCode::REQUEST_TIMEOUT, "results_unread"),
             Self::AnotherModel { .. } => (StatusCode::CONFLICT, "another_model"),
-            Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            Self::TooLarge { .. }
+            | Self::NotFetched {
+                source: FetchError::TooLarge { .. },
+                ..
+            } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Self::MediaType { .. } => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type")
             }
@@ -227,10 +231,6 @@ impl ApiError {
                 (StatusCode::PAYLOAD_TOO_LARGE, "too_large")
             }
             Self::Picture { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "undecodable_picture"),
-            Self::NotFetched {
-                source: FetchError::TooLarge { .. },
-                ..
-            } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Self::NotFetched { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "not_fetched"),
             Self::Input { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "unusable_input"),
             Self::QueueFull | Self::BodiesFull => (StatusCode::TOO_MANY_REQUESTS, "queue_full"),

@@ -152,7 +152,7 @@ impl Access {
         let grant = match self.grant(request.headers()) {
             Ok(grant) => grant,
             Err(refused) if need != Need::Open => {
-                self.rates.take(Who::Address(address))?;
+                self.rates.take(&Who::Address(address))?;
                 return Err(refused);
             }
             Err(_) => Grant::Nobody,
@@ -162,7 +162,7 @@ impl Access {
                 Grant::Key(key) => Who::Key(Arc::clone(key)),
                 _ => Who::Address(address),
             };
-            self.rates.take(who)?;
+            self.rates.take(&who)?;
         }
         let refused = check(&grant, need, collection(pattern.as_deref(), &path));
         request.extensions_mut().insert(grant);

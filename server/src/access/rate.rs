@@ -74,7 +74,7 @@ impl Rates {
     ///
     /// # Errors
     /// When it is one too many, with how long to wait.
-    pub(super) fn take(&self, who: Who) -> Result<(), ApiError> {
+    pub(super) fn take(&self, who: &Who) -> Result<(), ApiError> {
         let Some(limiter) = &self.limiter else {
             return Ok(());
         };
@@ -82,7 +82,7 @@ impl Rates {
             limiter.retain_recent();
             limiter.shrink_to_fit();
         }
-        limiter.check_key(&who).map_err(|refused| {
+        limiter.check_key(who).map_err(|refused| {
             let wait = refused.wait_time_from(DefaultClock::default().now());
             ApiError::TooOften {
                 wait_s: wait.as_secs_f64().ceil().max(1.0) as u64,
@@ -100,12 +100,12 @@ mod tests {
         let rates = Rates::new(1, 3);
         let who = |last: u8| Who::Address(Some([10, 0, 0, last].into()));
         for _ in 0..3 {
-            assert!(rates.take(who(1)).is_ok());
+            assert!(rates.take(&who(1)).is_ok());
         }
-        let refused = rates.take(who(1));
+        let refused = rates.take(&who(1));
         assert!(matches!(refused, Err(ApiError::TooOften { wait_s: 1 })));
-        assert!(rates.take(who(2)).is_ok());
+        assert!(rates.take(&who(2)).is_ok());
         let open = Rates::new(0, 1);
-        assert!((0..99).all(|_| open.take(who(1)).is_ok()));
+        assert!((0..99).all(|_| open.take(&who(1)).is_ok()));
     }
 }
