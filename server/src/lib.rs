@@ -50,6 +50,7 @@ mod reply;
 mod state;
 mod tower;
 mod urls;
+mod watch;
 
 pub use audit::{Action, Audit};
 pub use config::{DEFAULT_PORT, Limits, ServerConfig, TlsFiles, UrlConfig};

@@ -4,7 +4,10 @@ use std::{
     hash::{BuildHasher as _, RandomState},
     net::IpAddr,
     panic::AssertUnwindSafe,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -31,6 +34,7 @@ use crate::{
     doors::Dialect,
     reply::ApiError,
     state::{AppState, block},
+    watch::{Held, Watched},
 };
 
 /// Names one request in the log, in the answer, and in the log of whoever asked.
@@ -89,6 +93,8 @@ async fn observe_one<B: MessageBody + 'static>(
     let (dialect, address) = (Dialect::of(&path), access::address(&request));
     let admitted = state.as_deref().map(|state| guard(state, &request));
     let grant = Grant::of(request.request());
+    // Until the body of the answer has been sent.
+    let busy = request.conn_data::<Arc<Watched>>().map(Watched::busy);
     let (refused, admitted) = match admitted.transpose() {
         Ok(admitted) => (None, admitted),
         Err(refused) => (Some(refused), None),
@@ -103,6 +109,7 @@ async fn observe_one<B: MessageBody + 'static>(
         Ok(mut answer) => {
             dress(answer.headers_mut(), &id);
             let answer = dialect.translate(answer);
+            let answer = answer.map_body(|_, body| BoxBody::new(Held::new(body, busy)));
             let route = answer
                 .request()
                 .match_pattern()

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     ServerError, config::ServerConfig, model::ModelHandle, observe::observe, routes,
-    state::AppState, tls::Certificate,
+    state::AppState, tls::Certificate, watch::Watch,
 };
 
 /// Open files that are left for the store, snapshots and indexes when all connections are open.
@@ -29,6 +29,9 @@ const OTHER_FILES: u64 = 512;
 
 /// Connections that wait to be accepted; the system may allow fewer.
 const WAITING: i32 = 4_096;
+
+/// Open files of one connection: its own, and that of `watch`.
+const FILES_EACH: u64 = 2;
 
 /// How long a browser may remember what a page of another origin may send, in seconds.
 const CORS_AGE_S: usize = 600;
@@ -139,12 +142,23 @@ async fn serve(
     };
     let limits = &config.limits;
     let head = Duration::from_millis(limits.head_ms);
+    // Where connections are closed after each answer, there is no second head to wait for.
+    let idle = Duration::from_millis(limits.idle_ms);
+    let watch = (!idle.is_zero()).then(|| Watch::new(idle + head));
+    if let Some(watch) = watch.clone() {
+        actix_web::rt::spawn(watch.run());
+    }
     let server = HttpServer::new(app)
+        .on_connect(move |io, data| {
+            if let Some(watch) = &watch {
+                watch.connected(io, data);
+            }
+        })
         .workers(config.workers)
         .max_connections((connections(limits.connections) / config.workers).max(1))
         .client_request_timeout(head)
         .tls_handshake_timeout(head)
-        .keep_alive(Duration::from_millis(limits.idle_ms))
+        .keep_alive(idle)
         .shutdown_timeout(config.shutdown_s)
         // A client that closed its side is gone: what it asked for is dropped from the queues.
         .h1_allow_half_closed(false)
@@ -181,7 +195,7 @@ fn cors(origins: &[String]) -> Cors {
 fn connections(wanted: usize) -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let needed = wanted as u64 + OTHER_FILES;
+    let needed = FILES_EACH * wanted as u64 + OTHER_FILES;
     let mut files = current.unwrap_or(u64::MAX);
     if files < needed {
         let more = maximum.unwrap_or(u64::MAX).min(needed);
@@ -193,7 +207,8 @@ fn connections(wanted: usize) -> usize {
             files = more;
         }
     }
-    let possible = files.saturating_sub(OTHER_FILES).max(files / 2) as usize;
+    let possible = files.saturating_sub(OTHER_FILES).max(files / 2) / FILES_EACH;
+    let possible = possible as usize;
     if possible < wanted {
         tracing::warn!(
             connections = possible,

@@ -86,7 +86,44 @@ fn a_body_that_pauses_is_cut_off_in_time() {
     assert!(said.starts_with("HTTP/1.1 408"), "{said}");
 }
 
-/// The HTTP library times the first head of a connection, and no later one.
+/// The HTTP library times the first head of a connection, and no later one: whoever had been answered
+/// once could send the next head as slowly as they liked.
+#[test]
+fn a_second_head_that_comes_a_byte_at_a_time_is_cut_off_in_time() {
+    let service = Service::with(|config| {
+        config.limits.head_ms = 1_000;
+        config.limits.idle_ms = 1_000;
+    });
+    let mut stream = service.connect();
+    let first = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    stream.write_all(first).expect("is sent");
+    let mut some = [0; 4096];
+    let n = stream.read(&mut some).expect("an answer");
+    assert!(some[..n].starts_with(b"HTTP/1.1 200"));
+    let head = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx-padding: aaaaaaaaaaaaaaaaaaaaaaa";
+    let (said, took) = trickle(stream, head, Duration::from_millis(200));
+    assert_eq!(said, "");
+    let range = Duration::from_millis(1_500)..Duration::from_secs(6);
+    assert!(range.contains(&took), "{took:?}");
+}
+
+#[test]
+fn a_client_that_keeps_asking_keeps_its_connection() {
+    let service = Service::with(|config| {
+        config.limits.head_ms = 1_000;
+        config.limits.idle_ms = 1_000;
+    });
+    let mut stream = service.connect();
+    for _ in 0..6 {
+        let head = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        stream.write_all(head).expect("is sent");
+        let mut some = [0; 4096];
+        let n = stream.read(&mut some).expect("an answer");
+        assert!(some[..n].starts_with(b"HTTP/1.1 200"));
+        thread::sleep(Duration::from_millis(600));
+    }
+}
+
 #[test]
 fn with_no_idle_time_every_head_is_the_first_of_its_connection() {
     let service = Service::with(|config| config.limits.idle_ms = 0);
