@@ -12,7 +12,8 @@ pub(crate) async fn alive() -> HttpResponse {
     HttpResponse::Ok().json(json!({ "status": "ok" }))
 }
 
-/// `GET /readyz`: requests can be sent here; 503 while stopping or while a tower is stuck.
+/// `GET /readyz`: requests can be sent here; 503 while stopping, while a tower is stuck,
+/// or when the store has stopped.
 pub(crate) async fn ready(state: Data<AppState>) -> Result<HttpResponse, ApiError> {
     match not_ready(&state) {
         Some(reason) => Err(ApiError::Unavailable { reason }),
@@ -24,7 +25,10 @@ pub(crate) async fn ready(state: Data<AppState>) -> Result<HttpResponse, ApiErro
 fn not_ready(state: &AppState) -> Option<&'static str> {
     let stopping = state.stopping.load(Ordering::Acquire);
     let stopping = stopping.then_some("the server is stopping");
-    stopping.or_else(|| state.stuck_tower())
+    let store = "the store takes no more writes: see the log, and start the server again";
+    stopping
+        .or_else(|| state.stuck_tower())
+        .or_else(|| state.engine.check_store().is_err().then_some(store))
 }
 
 /// `GET /metrics`

@@ -55,12 +55,16 @@ impl Service {
 
     /// A server with other settings.
     pub fn with(change: impl FnOnce(&mut ServerConfig)) -> Self {
+        Self::on(Arc::new(Engine::in_memory(EngineConfig::default())), change)
+    }
+
+    /// A server of this engine.
+    pub fn on(engine: Arc<Engine>, change: impl FnOnce(&mut ServerConfig)) -> Self {
         let mut config = ServerConfig {
             bind: ([127, 0, 0, 1], 0).into(),
             ..ServerConfig::default()
         };
         change(&mut config);
-        let engine = Arc::new(Engine::in_memory(EngineConfig::default()));
         let gates: [Gate; 3] = Default::default();
         let model = model(&gates);
         let [gate, held_gate, prepare_gate] = gates;

@@ -1,10 +1,12 @@
 //! What `/metrics` tells, and what `/readyz` sees.
 
 use std::{
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
+use engine::{Engine, EngineConfig, store::MemoryStore};
 use serde_json::json;
 
 use crate::harness::{Service, png_base64};
@@ -59,4 +61,20 @@ fn with_the_defaults_a_stuck_tower_is_seen_within_ten_seconds() {
     let range = Duration::from_secs(9)..Duration::from_secs(12);
     assert!(range.contains(&seen), "{seen:?}");
     assert_eq!(ready, Some(0.0));
+}
+
+#[test]
+fn a_store_that_takes_no_more_writes_is_seen() {
+    let store = Box::new(MemoryStore::stopping_after(20_000));
+    let engine = Engine::with_store(store, None, EngineConfig::default());
+    let service = Service::on(Arc::new(engine.expect("opens")), |_| {});
+    assert_eq!(service.put("/v1/collections/c").status, 201);
+    assert_eq!(service.get("/readyz").status, 200);
+    let add = |i: usize| {
+        let item = json!({ "text": format!("{i}"), "payload": { "a": "b".repeat(1_000) } });
+        service.post("/v1/collections/c/items", &item).status
+    };
+    assert!((0..50).any(|i| add(i) == 500), "the store is full");
+    service.get("/readyz").refused(503, "unavailable");
+    assert_eq!(service.get("/healthz").status, 200);
 }

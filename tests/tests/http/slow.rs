@@ -111,10 +111,10 @@ fn a_second_head_that_comes_a_byte_at_a_time_is_cut_off_in_time() {
 fn a_client_that_keeps_asking_keeps_its_connection() {
     let service = Service::with(|config| {
         config.limits.head_ms = 1_000;
-        config.limits.idle_ms = 1_000;
+        config.limits.idle_ms = 2_000;
     });
     let mut stream = service.connect();
-    for _ in 0..6 {
+    for _ in 0..8 {
         let head = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
         stream.write_all(head).expect("is sent");
         let mut some = [0; 4096];
