@@ -27,7 +27,7 @@ use crate::{
     loading,
     sealing::{SealQueue, Sealer},
     snapshot::restore::Restore,
-    store::{DiskStore, MemoryStore, Store},
+    store::{Batch, DiskStore, MemoryStore, Store},
     turns::Turns,
     versions::Versions,
 };
@@ -77,6 +77,15 @@ impl Engine {
     pub fn in_memory(config: EngineConfig) -> Self {
         let store = Box::new(MemoryStore::new());
         Self::with_store(store, None, config).expect("an empty store in memory opens")
+    }
+
+    /// Whether what is written is still kept: after a write that failed, nothing is until the store is
+    /// opened again. It takes no longer than a write of nothing.
+    ///
+    /// # Errors
+    /// When it is not, with why.
+    pub fn check_store(&self) -> Result<(), EngineError> {
+        Ok(self.core.store.apply(Batch::default())?)
     }
 
     /// An engine on any store.

@@ -22,9 +22,10 @@ pub(crate) async fn classify(
     wire: ClassifyIn,
 ) -> Result<Vec<Prediction>, ApiError> {
     let state = caller.state;
-    let content = match (wire.text, wire.image) {
+    let picture = Content::sent_picture(wire.image, wire.image_url, &state.limits)?;
+    let content = match (wire.text, picture) {
         (Some(text), None) => Content::text(text, &state.limits)?,
-        (None, Some(image)) => Content::picture_from_base64(&image, &state.limits)?,
+        (None, Some(picture)) => picture,
         (Some(_), Some(_)) => {
             return Err(ApiError::invalid(
                 "image",

@@ -17,7 +17,7 @@
 //! ```
 //!
 //! In reading order: [`ServerConfig`] and [`Limits`] say what is allowed; `startup` binds and
-//! stops; `observe` sees every request; `routes` are thin; `wire` says what JSON looks like;
+//! stops; `observe` sees every request, and `access` says who may do what; `routes` are thin; `wire` says what JSON looks like;
 //! `ingest`, `query` and `classify` turn wire words
 //! into calls of the engine; `heads` makes classifiers and asks them; `jobs` does what takes long; `doors` does the same for the words of other services; `tower` is the bounded queue in
 //! front of a model, `pools` the threads that work; `reply` is the one table of errors.
@@ -25,7 +25,11 @@
 mod config;
 mod error;
 mod startup;
+mod tls;
 
+mod access;
+mod audit;
+mod keys;
 mod observe;
 mod routes;
 mod wire;
@@ -49,8 +53,12 @@ mod pools;
 mod reply;
 mod state;
 mod tower;
+mod urls;
+mod watch;
 
-pub use config::{DEFAULT_PORT, Limits, ServerConfig};
+pub use audit::{Action, Audit};
+pub use config::{DEFAULT_PORT, Limits, ServerConfig, TlsFiles, UrlConfig};
 pub use error::ServerError;
+pub use keys::{Key, KeyError, KeyFile, NewKey, Role};
 pub use model::ModelHandle;
 pub use startup::{RunningServer, check_port, run, start};

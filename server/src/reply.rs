@@ -8,6 +8,7 @@ use actix_web::{
 };
 use encoders::PictureError;
 use engine::EngineError;
+use fetch::FetchError;
 use serde_json::{Value, json};
 use thiserror::Error;
 
@@ -27,9 +28,17 @@ pub(crate) enum ApiError {
     CrossOrigin { origin: String },
     #[error(
         "{host:?} is not known to name this machine: use localhost or the machine's IP address, or \
-         start the server with --insecure"
+         have its operator add the name to `hosts`"
     )]
     ForeignHost { host: String },
+    #[error("{message}")]
+    Unauthorized { message: &'static str },
+    #[error("{message}")]
+    Forbidden { message: String },
+    #[error("too many requests from here, try again in {wait_s} s")]
+    TooOften { wait_s: u64 },
+    #[error("not answered within {limit_ms} ms: send less at once, or try again later")]
+    Overdue { limit_ms: u64 },
     #[error("nothing is served at {path}")]
     NoRoute { path: String },
     #[error(
@@ -109,6 +118,8 @@ pub(crate) enum ApiError {
     MediaType { got: String, expected: &'static str },
     #[error("{source}")]
     Picture { field: String, source: PictureError },
+    #[error("the picture was not fetched: {source}")]
+    NotFetched { field: String, source: FetchError },
     #[error("{reason}")]
     Input { field: String, reason: String },
     #[error("too many inputs wait for the model, try again in {RETRY_AFTER_S} s")]
@@ -220,6 +231,10 @@ impl ApiError {
             Self::Form { .. } => (StatusCode::BAD_REQUEST, "invalid_form"),
             Self::CrossOrigin { .. } => (StatusCode::FORBIDDEN, "cross_origin"),
             Self::ForeignHost { .. } => (StatusCode::FORBIDDEN, "foreign_host"),
+            Self::Unauthorized { .. } => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Self::Forbidden { .. } => (StatusCode::FORBIDDEN, "forbidden"),
+            Self::TooOften { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
+            Self::Overdue { .. } => (StatusCode::SERVICE_UNAVAILABLE, "request_timeout"),
             Self::NoRoute { .. } => (StatusCode::NOT_FOUND, "route_not_found"),
             Self::NoModel { .. } => (StatusCode::NOT_FOUND, "model_not_found"),
             Self::NoCollection { .. } => (StatusCode::NOT_FOUND, "collection_not_found"),
@@ -243,7 +258,11 @@ impl ApiError {
             Self::Slow { .. } => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
             Self::Unread { .. } => (StatusCode::REQUEST_TIMEOUT, "results_unread"),
             Self::AnotherModel { .. } => (StatusCode::CONFLICT, "another_model"),
-            Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            Self::TooLarge { .. }
+            | Self::NotFetched {
+                source: FetchError::TooLarge { .. },
+                ..
+            } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Self::MediaType { .. } => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type")
             }
@@ -251,6 +270,7 @@ impl ApiError {
                 (StatusCode::PAYLOAD_TOO_LARGE, "too_large")
             }
             Self::Picture { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "undecodable_picture"),
+            Self::NotFetched { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "not_fetched"),
             Self::Input { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "unusable_input"),
             Self::QueueFull | Self::BodiesFull => (StatusCode::TOO_MANY_REQUESTS, "queue_full"),
             Self::Late { .. } => (StatusCode::SERVICE_UNAVAILABLE, "deadline_passed"),
@@ -265,6 +285,7 @@ impl ApiError {
             Self::Invalid { field, .. }
             | Self::VersionConflict { field, .. }
             | Self::Picture { field, .. }
+            | Self::NotFetched { field, .. }
             | Self::Input { field, .. } => Some(field),
             Self::TooLarge { field, .. } => field.as_deref(),
             _ => None,
@@ -299,6 +320,7 @@ impl ApiError {
             Self::Invalid { field, .. }
             | Self::VersionConflict { field, .. }
             | Self::Picture { field, .. }
+            | Self::NotFetched { field, .. }
             | Self::Input { field, .. } => Some(field),
             Self::TooLarge { field, .. } => field.as_mut(),
             _ => None,
@@ -330,10 +352,17 @@ impl ResponseError for ApiError {
     fn error_response(&self) -> HttpResponse {
         let mut reply = HttpResponse::build(self.status_code());
         match self {
+            Self::TooOften { wait_s } => {
+                reply.insert_header((header::RETRY_AFTER, *wait_s));
+            }
+            Self::Unauthorized { .. } => {
+                reply.insert_header((header::WWW_AUTHENTICATE, "Bearer realm=\"diptych\""));
+            }
             Self::QueueFull
             | Self::BodiesFull
             | Self::TooManyJobs { .. }
             | Self::Late { .. }
+            | Self::Overdue { .. }
             | Self::Unavailable { .. } => {
                 reply.insert_header((header::RETRY_AFTER, RETRY_AFTER_S));
             }

@@ -16,6 +16,8 @@ pub(crate) struct ItemIn {
     pub(crate) text: Option<String>,
     /// base64 or a data URI.
     pub(crate) image: Option<String>,
+    /// The address of a picture, where the operator allows its host.
+    pub(crate) image_url: Option<String>,
     pub(crate) payload: Option<Payload>,
     /// Version that the item must have; 0 when it must not be there.
     pub(crate) if_version: Option<u64>,
@@ -37,6 +39,8 @@ pub(crate) struct PatchIn {
 pub(crate) struct SearchIn {
     pub(crate) text: Option<String>,
     pub(crate) image: Option<String>,
+    /// The address of a picture, where the operator allows its host.
+    pub(crate) image_url: Option<String>,
     pub(crate) id: Option<String>,
     pub(crate) embedding: Option<RowIn>,
     pub(crate) parts: Option<Vec<PartIn>>,
@@ -81,6 +85,8 @@ pub(crate) struct SearchIn {
 pub(crate) struct PartIn {
     pub(crate) text: Option<String>,
     pub(crate) image: Option<String>,
+    /// The address of a picture, where the operator allows its host.
+    pub(crate) image_url: Option<String>,
     pub(crate) id: Option<String>,
     pub(crate) embedding: Option<RowIn>,
     /// How much it counts; below 0, how much what is like it is avoided.
@@ -111,6 +117,7 @@ impl SearchIn {
         let alone = PartIn {
             text: self.text.take(),
             image: self.image.take(),
+            image_url: self.image_url.take(),
             id: self.id.take(),
             embedding: self.embedding.take(),
             weight: None,
@@ -121,6 +128,7 @@ impl SearchIn {
         let others = [
             ("text", alone.text.is_some()),
             ("image", alone.image.is_some()),
+            ("image_url", alone.image_url.is_some()),
             ("id", alone.id.is_some()),
             ("embedding", alone.embedding.is_some()),
         ];
@@ -181,6 +189,8 @@ impl SpaceIn {
 pub(crate) struct ClassifyIn {
     pub(crate) text: Option<String>,
     pub(crate) image: Option<String>,
+    /// The address of a picture, where the operator allows its host.
+    pub(crate) image_url: Option<String>,
     pub(crate) labels: Vec<String>,
     /// Sentences with `{}` where the label goes; the mean over them stands for the label.
     pub(crate) templates: Option<Vec<String>>,

@@ -32,7 +32,7 @@ pub(super) enum OneOrMany<T> {
 /// One thing to embed.
 #[derive(Debug)]
 pub(super) enum InputIn {
-    /// A string. It is never an address that is fetched.
+    /// A string. Where that is a text, it is never an address that is fetched.
     Plain(String),
     /// `{"text": ...}` or `{"image": ...}`, as Jina's clients send them.
     Named(NamedIn),
@@ -43,7 +43,7 @@ pub(super) enum InputIn {
 #[serde(deny_unknown_fields)]
 pub(super) struct NamedIn {
     text: Option<String>,
-    /// base64 or a data URI.
+    /// base64, a data URI or an address.
     image: Option<String>,
 }
 
@@ -117,7 +117,7 @@ impl Inputs {
         let all = self.names.iter().zip(&self.contents);
         all.filter_map(|(name, content)| match content {
             Content::Text(text) => Some((name.as_str(), text.as_str())),
-            Content::Picture(_) => None,
+            Content::Picture(_) | Content::Url(_) => None,
         })
     }
 
@@ -138,12 +138,12 @@ impl InputIn {
         match (self, plain) {
             (Self::Plain(text), ModalityIn::Text) => plain_text(text, limits),
             (Self::Plain(image), ModalityIn::Image) => {
-                let image = Content::picture_from_base64(&image, limits);
+                let image = Content::picture_or_url(image, limits);
                 Ok((image.map_err(|error| error.at(""))?, ""))
             }
             (Self::Named(named), _) => match (named.text, named.image) {
                 (Some(text), None) => Ok((Content::text(text, limits)?, "text")),
-                (None, Some(image)) => Ok((Content::picture_from_base64(&image, limits)?, "image")),
+                (None, Some(image)) => Ok((Content::picture_or_url(image, limits)?, "image")),
                 (text, _) => {
                     let got = if text.is_some() { "both" } else { "neither" };
                     let message = format!("an input has `text` or `image`, got {got}");

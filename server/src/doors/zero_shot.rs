@@ -4,7 +4,9 @@ use engine::Prediction;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{classify::classify, reply::ApiError, state::Caller, wire::ClassifyIn};
+use crate::{
+    classify::classify, content::is_url, reply::ApiError, state::Caller, wire::ClassifyIn,
+};
 
 /// What the pipeline of transformers says where a request has no template.
 const DEFAULT_TEMPLATE: &str = "This is a photo of {}.";
@@ -13,7 +15,7 @@ const DEFAULT_TEMPLATE: &str = "This is a photo of {}.";
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ZeroShotIn {
-    /// base64 or a data URI of a picture.
+    /// base64, a data URI or the address of a picture.
     inputs: String,
     parameters: ParametersIn,
 }
@@ -30,9 +32,15 @@ impl ZeroShotIn {
     /// Classifies; the best label comes first.
     pub(crate) async fn run(self, caller: Caller<'_>) -> Result<Vec<Prediction>, ApiError> {
         let template = self.parameters.hypothesis_template;
+        let (image, image_url) = if is_url(&self.inputs) {
+            (None, Some(self.inputs))
+        } else {
+            (Some(self.inputs), None)
+        };
         let asked = ClassifyIn {
             text: None,
-            image: Some(self.inputs),
+            image,
+            image_url,
             labels: self.parameters.candidate_labels,
             templates: Some(vec![template.unwrap_or_else(|| DEFAULT_TEMPLATE.into())]),
         };
@@ -43,7 +51,7 @@ impl ZeroShotIn {
 /// Names fields as this request does.
 fn rename(error: ApiError) -> ApiError {
     let field = error.field().unwrap_or_default();
-    let name = if field == "image" {
+    let name = if field.starts_with("image") {
         "inputs".to_owned()
     } else if let Some(rest) = field.strip_prefix("labels") {
         format!("parameters.candidate_labels{rest}")

@@ -71,6 +71,7 @@ impl Source {
             Self::Sent(Content::Picture(bytes)) => {
                 [b"p", blake3::hash(bytes).as_bytes().as_slice()].concat()
             }
+            Self::Sent(Content::Url(url)) => [b"u", url.as_bytes()].concat(),
         }
     }
 }
@@ -273,7 +274,7 @@ async fn stored(
 pub(super) fn modality(content: &Content) -> Modality {
     match content {
         Content::Text(_) => Modality::Text,
-        Content::Picture(_) => Modality::Image,
+        Content::Picture(_) | Content::Url(_) => Modality::Image,
     }
 }
 

@@ -10,6 +10,7 @@ use engine::{Collection, ItemId};
 use serde_json::{Value, json};
 
 use crate::{
+    access::Grant,
     body,
     reply::ApiError,
     state::{AppState, block},
@@ -17,8 +18,9 @@ use crate::{
 };
 
 /// `GET /v1/collections`
-pub(crate) async fn list(state: Data<AppState>) -> HttpResponse {
-    let collections: Vec<_> = state.engine.collections().iter().map(describe).collect();
+pub(crate) async fn list(state: Data<AppState>, request: HttpRequest) -> HttpResponse {
+    let collections = state.seen_by(&Grant::of(&request));
+    let collections: Vec<_> = collections.iter().map(describe).collect();
     HttpResponse::Ok().json(json!({ "collections": collections }))
 }
 

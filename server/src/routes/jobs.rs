@@ -8,6 +8,7 @@ use engine::{Job, JobKind};
 use serde_json::{Value, json};
 
 use crate::{
+    access::Grant,
     body,
     jobs::{self, ApplyIn, ReencodeIn},
     reply::ApiError,
@@ -16,34 +17,56 @@ use crate::{
 };
 
 /// `GET /v1/jobs`: the last ones first.
-pub(crate) async fn list(state: Data<AppState>) -> Result<HttpResponse, ApiError> {
+pub(crate) async fn list(
+    state: Data<AppState>,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
+    let grant = Grant::of(&request);
     let all = block("listing jobs", move || {
         let all = state.engine.jobs();
         all.map_err(|e| ApiError::engine("listing jobs", e))
     })
     .await?;
-    let all: Vec<Value> = all.iter().rev().map(jobs::describe).collect();
+    let all: Vec<Value> = all
+        .iter()
+        .rev()
+        .filter(|job| grant.sees(&job.collection))
+        .map(jobs::describe)
+        .collect();
     Ok(HttpResponse::Ok().json(json!({ "jobs": all })))
 }
 
 /// `GET /v1/jobs/{id}`
-pub(crate) async fn get(state: Data<AppState>, id: Path<String>) -> Result<HttpResponse, ApiError> {
-    let id = number(&id)?;
+pub(crate) async fn get(
+    state: Data<AppState>,
+    id: Path<String>,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
+    let job = known(&state, number(&id)?, &request).await?;
+    Ok(HttpResponse::Ok().json(jobs::describe(&job)))
+}
+
+/// A job of a collection that whoever asks may see.
+async fn known(state: &Data<AppState>, id: u64, request: &HttpRequest) -> Result<Job, ApiError> {
+    let state = Data::clone(state);
     let job = block("reading a job", move || {
         let job = state.engine.job(id);
         let job = job.map_err(|e| ApiError::engine("reading a job", e))?;
         job.ok_or(ApiError::NoJob { id })
     })
     .await?;
-    Ok(HttpResponse::Ok().json(jobs::describe(&job)))
+    Grant::of(request).check(&job.collection)?;
+    Ok(job)
 }
 
 /// `DELETE /v1/jobs/{id}`: gives it up.
 pub(crate) async fn delete(
     state: Data<AppState>,
     id: Path<String>,
+    request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
-    let job = jobs::cancel(&state, number(&id)?).await?;
+    let job = known(&state, number(&id)?, &request).await?;
+    let job = jobs::cancel(&state, job.id).await?;
     Ok(HttpResponse::Ok().json(jobs::describe(&job)))
 }
 
@@ -101,6 +124,7 @@ pub(crate) async fn reencode(
         parse(&sent)?
     };
     let (total, beside, spec) = jobs::plan_reencode(&state, &name, &wire)?;
+    Grant::of(&request).check(&beside)?;
     let name = name.into_inner();
     let job = jobs::add(&state, JobKind::Reencode, name, Some(total), spec).await?;
     Ok(accepted(&job, &json!({ "beside": beside })))

@@ -195,6 +195,8 @@ fn configure_doors(config: &mut ServiceConfig) {
 
 /// A resource that answers any other method with what it allows.
 fn only<const N: usize>(path: &str, allowed: &'static str, routes: [Route; N]) -> Resource {
+    #[cfg(test)]
+    registered::add(path, allowed);
     let resource = routes
         .into_iter()
         .fold(web::resource(path), Resource::route);
@@ -214,4 +216,27 @@ pub(crate) async fn no_route(request: HttpRequest) -> Result<HttpResponse, ApiEr
 /// Milliseconds since `started`, to a microsecond.
 fn took_ms(started: std::time::Instant) -> f64 {
     (started.elapsed().as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// What was registered on this thread, for the test of the table of who may do what.
+#[cfg(test)]
+pub(crate) mod registered {
+    use std::cell::RefCell;
+
+    thread_local! {
+        static ALL: RefCell<Vec<(String, &'static str)>> = const { RefCell::new(Vec::new()) };
+    }
+
+    pub(super) fn add(path: &str, allowed: &'static str) {
+        ALL.with_borrow_mut(|all| all.push((path.to_owned(), allowed)));
+    }
+
+    pub(crate) fn clear() {
+        ALL.take();
+    }
+
+    /// Paths with the methods that they allow.
+    pub(crate) fn take() -> Vec<(String, &'static str)> {
+        ALL.take()
+    }
 }

@@ -20,6 +20,7 @@ use tokio::{
 
 use super::collections::describe;
 use crate::{
+    access::Grant,
     body,
     clock::now_ms,
     reply::ApiError,
@@ -155,6 +156,7 @@ pub(crate) async fn restore(
 ) -> Result<HttpResponse, ApiError> {
     let sent = body::read_json(&request, payload, &state).await?.bytes;
     let RestoreIn { into } = parse(&sent)?;
+    Grant::of(&request).check(&into)?;
     let (collection, name) = names.into_inner();
     let path = path(&state, &collection, &name)?;
     let restored = block("restoring a snapshot", move || {

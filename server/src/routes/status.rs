@@ -2,34 +2,45 @@
 
 use std::sync::atomic::Ordering;
 
-use actix_web::{HttpResponse, web::Data};
+use actix_web::{HttpRequest, HttpResponse, web::Data};
 use serde_json::json;
 
-use crate::{body::BodyRoom, reply::ApiError, state::AppState};
+use crate::{access::Grant, body::BodyRoom, reply::ApiError, state::AppState};
 
 /// `GET /healthz`: the process answers.
 pub(crate) async fn alive() -> HttpResponse {
     HttpResponse::Ok().json(json!({ "status": "ok" }))
 }
 
-/// `GET /readyz`: requests can be sent here; 503 while stopping or while a tower is stuck.
+/// `GET /readyz`: requests can be sent here; 503 while stopping, while a tower is stuck,
+/// or when the store has stopped.
 pub(crate) async fn ready(state: Data<AppState>) -> Result<HttpResponse, ApiError> {
-    let stopping = state
-        .stopping
-        .load(Ordering::Acquire)
-        .then_some("the server is stopping");
-    match stopping.or_else(|| state.stuck_tower()) {
+    match not_ready(&state) {
         Some(reason) => Err(ApiError::Unavailable { reason }),
         None => Ok(HttpResponse::Ok().json(json!({ "status": "ready" }))),
     }
 }
 
+/// Why no requests can be sent here.
+fn not_ready(state: &AppState) -> Option<&'static str> {
+    let stopping = state.stopping.load(Ordering::Acquire);
+    let stopping = stopping.then_some("the server is stopping");
+    let store = "the store takes no more writes: see the log, and start the server again";
+    stopping
+        .or_else(|| state.stuck_tower())
+        .or_else(|| state.engine.check_store().is_err().then_some(store))
+}
+
 /// `GET /metrics`
-pub(crate) async fn metrics(state: Data<AppState>) -> Result<HttpResponse, ApiError> {
+pub(crate) async fn metrics(
+    state: Data<AppState>,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
     state.metrics.set_waiting("text", state.texts.waiting());
     state.metrics.set_waiting("image", state.images.waiting());
     state.metrics.set_body_bytes(BodyRoom::held_by_all(&state));
-    let text = state.metrics.text(&state.engine.collections())?;
+    state.metrics.set_ready(not_ready(&state).is_none());
+    let text = state.metrics.text(&state.seen_by(&Grant::of(&request)))?;
     Ok(HttpResponse::Ok()
         .content_type("text/plain; version=0.0.4; charset=utf-8")
         .body(text))

@@ -26,7 +26,8 @@ impl Client {
     }
 }
 
-fn network(address: IpAddr) -> IpAddr {
+/// What counts as one client.
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) if !v6.is_loopback() => {
             let [a, b, c, d, ..] = v6.segments();
