@@ -3,17 +3,24 @@
 //! Over 400 lines only with its tests: one list of all commands and options, which must fit together.
 
 mod eval;
+mod operate;
 
 pub use eval::{
     AspectArg, EvalCommand, EvalDemoArgs, EvalIndexArgs, EvalOptions, EvalRetrievalArgs,
-    FewShotArgs, LinearProbeArgs, ProbeArgs, ZeroShotArgs,
+    FewShotArgs, LinearProbeArgs, ProbeArgs, StartArg, ZeroShotArgs,
+};
+pub use operate::{
+    CompletionsArgs, ConfigCommand, KeyAddArgs, KeyCommand, KeyListArgs, KeyRemoveArgs, ManArgs,
 };
 
 use std::{ffi::OsString, net::IpAddr, num::NonZeroUsize, path::PathBuf};
 
+use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
 use encoders::{Place, PrecisionChoice, RunOptions};
 use server::DEFAULT_PORT;
+
+use crate::settings::{LogFormat, Settings, layers::CONFIG};
 
 /// The collection that `index`, `search` and `serve` use when none is named.
 pub const DEFAULT_COLLECTION: &str = "default";
@@ -31,19 +38,18 @@ pub struct Cli {
 }
 
 /// Options of every command.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Places {
-    /// Where collections live [default: the platform's data folder, then `diptych`]
-    #[arg(long, global = true, env = "DIPTYCH_DATA", value_name = "DIR")]
+    /// A TOML file of settings; `diptych.example.toml` lists all [env: `DIPTYCH_CONFIG`]
+    #[arg(long, global = true, env = CONFIG, hide_env = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where collections live [env: `DIPTYCH_DATA`] [default: the platform's data folder, then
+    /// `diptych`]
+    #[arg(long, global = true, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// A model folder, or OWNER/NAME or OWNER/NAME@REVISION of a model on the Hugging Face Hub, which
-    /// is downloaded [default: the built-in model]
-    #[arg(
-        long,
-        global = true,
-        env = "DIPTYCH_MODEL",
-        value_name = "DIR|OWNER/NAME"
-    )]
+    /// is downloaded [env: `DIPTYCH_MODEL`] [default: the built-in model]
+    #[arg(long, global = true, value_name = "DIR|OWNER/NAME")]
     pub model: Option<OsString>,
     /// Branch, tag or commit of a model on the hub [default: main]
     #[arg(long, global = true, value_name = "REVISION")]
@@ -52,32 +58,38 @@ pub struct Places {
     #[arg(long, global = true, env = "HF_HUB_OFFLINE", value_parser = FalseyValueParser::new())]
     pub offline: bool,
     /// How weights and activations are stored: auto, f32, bf16 or int8; auto takes for each tower
-    /// the fastest that passes the self-check at .9999
-    #[arg(
-        long,
-        global = true,
-        env = "DIPTYCH_PRECISION",
-        value_name = "PRECISION",
-        default_value = "auto"
-    )]
-    pub precision: PrecisionChoice,
-    /// What computes the towers: cpu, or in a build with the feature `cuda` cuda or cuda:N
-    #[arg(
-        long,
-        global = true,
-        env = "DIPTYCH_DEVICE",
-        value_name = "DEVICE",
-        default_value = "cpu"
-    )]
-    pub device: Place,
+    /// the fastest that passes the self-check at .9999 [env: `DIPTYCH_PRECISION`] [default: auto]
+    #[arg(long, global = true, value_name = "PRECISION")]
+    pub precision: Option<PrecisionChoice>,
+    /// What computes the towers: cpu, or in a build with the feature `cuda` cuda or cuda:N [env:
+    /// `DIPTYCH_DEVICE`] [default: cpu]
+    #[arg(long, global = true, value_name = "DEVICE")]
+    pub device: Option<Place>,
 }
 
 impl Places {
+    /// Takes from the settings what no flag says.
+    ///
+    /// # Errors
+    /// When a setting cannot be read.
+    pub fn settle(&mut self, settings: &Settings) -> Result<()> {
+        let data = Some(&settings.data).filter(|dir| !dir.as_os_str().is_empty());
+        self.data = self.data.take().or_else(|| data.cloned());
+        let model = Some(&settings.model).filter(|name| !name.is_empty());
+        self.model = self.model.take().or_else(|| model.map(OsString::from));
+        let run = RunOptions {
+            precision: self.precision.map_or_else(|| settings.precision(), Ok)?,
+            place: self.device.map_or_else(|| settings.device(), Ok)?,
+        };
+        (self.precision, self.device) = (Some(run.precision), Some(run.place));
+        Ok(())
+    }
+
     /// How a model is to be run.
     pub fn run_options(&self) -> RunOptions {
         RunOptions {
-            precision: self.precision,
-            place: self.device,
+            precision: self.precision.unwrap_or_default(),
+            place: self.device.unwrap_or_default(),
         }
     }
 }
@@ -110,6 +122,16 @@ pub enum Command {
     /// Look at a model
     #[command(subcommand)]
     Model(ModelCommand),
+    /// Look at the settings
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Make, list and remove the API keys of a server
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Print a script that completes commands and options in a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write those of all commands into a folder
+    Man(ManArgs),
     /// Print the description of the HTTP interface, as `GET /openapi.json` serves it
     Openapi,
 }
@@ -131,15 +153,18 @@ pub struct DemoArgs {
 /// Options of `serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// Address to listen on
-    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
-    pub bind: IpAddr,
-    /// Port to listen on; 0 takes a free one
-    #[arg(long, default_value_t = DEFAULT_PORT)]
-    pub port: u16,
-    /// Allow an address that other machines reach, and any name in `Host`; there is no password
+    /// Address to listen on [default: 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS")]
+    pub bind: Option<IpAddr>,
+    /// Port to listen on; 0 takes a free one [default: 7700]
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// Allow an address that other machines reach without keys, and any name in `Host`
     #[arg(long)]
     pub insecure: bool,
+    /// The form of the log's lines [default: text]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
     /// Recall that approximate searches are kept above, more than 0 and at most 1
     #[arg(long, value_name = "SHARE")]
     pub target_recall: Option<f64>,

@@ -14,6 +14,7 @@ use embedding::{Encoded, Fingerprint, Modality};
 use encoders::{Model, Pixels};
 use engine::{Collection, Engine, Item, ItemId, Payload};
 use serde::{Deserialize, Serialize};
+use server::ServerConfig;
 
 use crate::{
     args::{DemoArgs, Places},
@@ -22,6 +23,7 @@ use crate::{
     output,
     pipeline::{self, BATCH},
     serve,
+    settings::Settings,
 };
 
 /// The collection that the gallery goes to.
@@ -41,7 +43,7 @@ struct Marker {
 ///
 /// # Errors
 /// When the port, the data folder or the model cannot be used.
-pub fn run(places: &Places, args: &DemoArgs) -> Result<()> {
+pub fn run(places: &Places, args: &DemoArgs, settings: &Settings) -> Result<()> {
     let bind = SocketAddr::from((Ipv4Addr::LOCALHOST, args.port));
     if !args.no_serve {
         // Before the long work, not after it.
@@ -60,7 +62,11 @@ pub fn run(places: &Places, args: &DemoArgs) -> Result<()> {
     }
     let count = output::count(entries.len());
     drop(entries);
-    let config = serve::config(&home, bind, false)?;
+    let config = ServerConfig {
+        bind,
+        tls: None,
+        ..serve::config(&home, settings)?
+    };
     serve::serve(config, engine, model, |address| {
         output::line(&invitation(&count, address))
     })

@@ -58,6 +58,16 @@ impl Home {
         self.root.join("snapshots")
     }
 
+    /// The API keys.
+    pub fn keys(&self) -> PathBuf {
+        self.root.join("keys.json")
+    }
+
+    /// The log of administrative actions.
+    pub fn audit(&self) -> PathBuf {
+        self.root.join("audit.jsonl")
+    }
+
     /// Opens the store to write, and makes it where there is none.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 
 mod args;
 mod classify;
+mod config;
 mod demo;
 mod embed;
 mod eval;
@@ -14,12 +15,15 @@ mod home;
 mod import;
 mod index;
 mod inputs;
+mod key;
 mod model;
 mod named;
 mod output;
 mod pipeline;
 mod search;
 mod serve;
+mod settings;
+mod shell;
 mod snapshot;
 mod walk;
 
@@ -28,16 +32,17 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-use crate::args::{Cli, Command, ModelCommand};
+use crate::{
+    args::{Cli, Command, ModelCommand},
+    settings::{LogFormat, LogSettings, Settings},
+};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    log(&cli.command);
-    match run(&cli) {
+    match run(Cli::parse()) {
         Ok(code) => code,
         // `diptych search ... | head` is no failure.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
@@ -49,11 +54,29 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> Result<ExitCode> {
-    let places = &cli.places;
-    match &cli.command {
-        Command::Demo(args) => demo::run(places, args)?,
-        Command::Serve(args) => serve::run(places, args)?,
+fn run(cli: Cli) -> Result<ExitCode> {
+    let (mut places, command) = (cli.places, cli.command);
+    // These need no settings, or say themselves what is wrong with them.
+    let alone = match &command {
+        Command::Config(command) => Some(config::run(&places, command)),
+        Command::Completions(args) => Some(shell::completions(args)),
+        Command::Man(args) => Some(shell::man(args)),
+        _ => None,
+    };
+    if let Some(done) = alone {
+        return done.map(|()| ExitCode::SUCCESS);
+    }
+    let mut layers = settings::read(places.config.as_deref())?;
+    if let Command::Serve(args) = &command {
+        serve::flags(&mut layers, args)?;
+    }
+    let settings: Settings = layers.settle()?;
+    places.settle(&settings)?;
+    log(&command, &settings.log)?;
+    let places = &places;
+    match &command {
+        Command::Demo(args) => demo::run(places, args, &settings)?,
+        Command::Serve(args) => serve::run(places, args, &settings)?,
         Command::Index(args) => return index::run(places, args),
         Command::Export(args) => export::run(places, args)?,
         Command::Import(args) => return import::run(places, args),
@@ -65,23 +88,37 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Model(ModelCommand::Info(args)) => model::info(places, args)?,
         Command::Model(ModelCommand::Check(args)) => return model::check(places, args),
         Command::Openapi => output::line(server::openapi_json().trim_end())?,
+        Command::Key(command) => key::run(places, command, &settings)?,
+        Command::Config(_) | Command::Completions(_) | Command::Man(_) => {}
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Logs to standard error what `RUST_LOG` asks for, or else warnings, and of `serve` every request.
-fn log(command: &Command) {
+/// Logs to standard error what `RUST_LOG` or the settings ask for, or else warnings, and of `serve`
+/// every request.
+fn log(command: &Command, settings: &LogSettings) -> Result<()> {
     let usual = match command {
         Command::Serve(_) => "warn,sled=off,server=info",
         // The store tells its failures in its results, too.
         _ => "warn,sled=off",
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
-    tracing_subscriber::fmt()
+    let filter = match settings.filter.as_str() {
+        "" => EnvFilter::new(usual),
+        filter => EnvFilter::try_new(filter).context("log.filter")?,
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or(filter);
+    let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr)
-        .init();
+        .with_writer(io::stderr);
+    match settings.format {
+        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).init(),
+        LogFormat::Json => lines
+            .json()
+            .flatten_event(true)
+            .with_span_list(false)
+            .init(),
+    }
+    Ok(())
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

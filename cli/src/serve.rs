@@ -4,66 +4,87 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result};
 use encoders::Model;
-use engine::{Engine, EngineConfig};
+use engine::Engine;
 use server::ServerConfig;
+use toml::Value;
 
 use crate::{
     args::{Places, ServeArgs},
     home::{self, Home},
     output,
+    settings::{Settings, layers::Layers},
 };
+
+/// Lays the flags of `serve` upon the other settings.
+///
+/// # Errors
+/// When a number is larger than a setting can be.
+pub fn flags(layers: &mut Layers, args: &ServeArgs) -> Result<()> {
+    if args.bind.is_some() || args.port.is_some() {
+        let below = layers.settle::<Settings>()?.bind;
+        let bind = SocketAddr::new(
+            args.bind.unwrap_or(below.ip()),
+            args.port.unwrap_or(below.port()),
+        );
+        layers.flag("bind", Some(bind.to_string()))?;
+    }
+    let queue = args.queue.map(i64::try_from).transpose()?;
+    let bytes = args.index_memory.map(|mib| mib.saturating_mul(1 << 20));
+    let deadline = args.deadline_ms.map(i64::try_from).transpose()?;
+    layers.flag("insecure", args.insecure.then_some(true))?;
+    layers.flag("limits.queue_texts", queue)?;
+    layers.flag("limits.queue_images", queue)?;
+    layers.flag("limits.query_deadline_ms", deadline)?;
+    layers.flag("index.target_recall", args.target_recall)?;
+    layers.flag("index.seal_share", args.seal_share)?;
+    layers.flag("index.memory_bytes", bytes.map(i64::try_from).transpose()?)?;
+    let format = args.log_format.map(Value::try_from).transpose()?;
+    layers.flag("log.format", format)?;
+    Ok(())
+}
 
 /// Serves until a signal comes.
 ///
 /// # Errors
 /// When the address, the model or the data folder cannot be used.
-pub fn run(places: &Places, args: &ServeArgs) -> Result<()> {
-    let bind = SocketAddr::new(args.bind, args.port);
+pub fn run(places: &Places, args: &ServeArgs, settings: &Settings) -> Result<()> {
     let home = Home::new(places)?;
-    let mut config = config(&home, bind, args.insecure)?;
+    let mut config = config(&home, settings)?;
     if let Some(dir) = &args.snapshots {
         config.snapshots = Some(std::path::absolute(dir)?);
     }
-    let limits = &mut config.limits;
-    if let Some(inputs) = args.queue {
-        (limits.queue_texts, limits.queue_images) = (inputs, inputs);
-    }
-    limits.query_deadline_ms = args.deadline_ms.unwrap_or(limits.query_deadline_ms);
     config.validate()?;
-    server::check_port(bind)?;
-    let engine = home.open_or_create_with(engine_config(args))?;
+    server::check_port(config.bind)?;
+    let engine = home.open_or_create_with(settings.engine())?;
     let model = home::model(places)?;
+    let scheme = if config.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     serve(config, engine, model, |address| {
-        output::line(&format!("serving on http://{address}"))
+        output::line(&format!("serving on {scheme}://{address}"))
     })
-}
-
-fn engine_config(args: &ServeArgs) -> EngineConfig {
-    let default = EngineConfig::default();
-    EngineConfig {
-        target_recall: args.target_recall.unwrap_or(default.target_recall),
-        seal_share: args.seal_share.unwrap_or(default.seal_share),
-        index_memory_bytes: args.index_memory.map(|mib| mib.saturating_mul(1 << 20)),
-        ..default
-    }
 }
 
 /// What the server may do with this data folder.
 ///
 /// # Errors
-/// When the list of indexed folders is there but cannot be read.
-pub fn config(home: &Home, bind: SocketAddr, insecure: bool) -> Result<ServerConfig> {
-    let mut media_roots: Vec<PathBuf> = indexed_roots(home)?.into_iter().collect();
-    media_roots.push(home.gallery());
-    let thumbnails = Some(home.root().join("thumbnails"));
-    Ok(ServerConfig {
-        bind,
-        insecure,
-        media_roots,
-        thumbnails,
-        snapshots: Some(home.snapshots()),
-        ..ServerConfig::default()
-    })
+/// When the list of indexed folders is there but cannot be read, or settings do not fit together.
+pub fn config(home: &Home, settings: &Settings) -> Result<ServerConfig> {
+    let mut config = settings.server()?;
+    config.media_roots.extend(indexed_roots(home)?);
+    config.media_roots.push(home.gallery());
+    config.thumbnails = Some(home.root().join("thumbnails"));
+    config.keys = Some(home.keys());
+    config.audit = Some(home.audit());
+    config.snapshots = Some(if settings.snapshots.as_os_str().is_empty() {
+        home.snapshots()
+    } else {
+        std::path::absolute(&settings.snapshots)?
+    });
+    config.jobs = Some(home.root().join("jobs"));
+    Ok(config)
 }
 
 /// Serves until a signal comes; `announce` is told the address once it is bound.

@@ -7,7 +7,9 @@
 //! | `e` number | what the indexes of fields add up to, see [`crate::filter::digests`] |
 //! | `f` number field block value | a page of a field's index, see [`crate::filter::postings`] |
 //! | `g` number shard | which segment of a shard is the good one, see [`crate::marks`] |
+//! | `h` number name | heads, see [`crate::heads`] |
 //! | `i` number id | an item's record, see [`crate::record`] |
+//! | `j` number | a job, not of a collection; see [`crate::jobs`] |
 //! | `k` number | the calibration of confidence, JSON, see [`crate::confidence`] |
 //! | `m` number id | what segments say of this item is not to be trusted, see [`crate::marks`] |
 //! | `v` number | no item has a version above this, see [`crate::versions`] |
@@ -24,6 +26,7 @@ use crate::{
     EngineError, ItemId,
     config::MAX_SHARDS,
     filter::field::FieldSet,
+    heads::head_prefix,
     marks, record,
     store::{Batch, Store},
     versions::Versions,
@@ -294,6 +297,7 @@ pub(crate) fn remove_items(store: &dyn Store, number: u32) -> Result<(), EngineE
         digests_key(number),
         calibration_key(number),
         ceiling_key(number),
+        head_prefix(number),
         marks::seal_prefix(number),
         marks::mark_prefix(number),
         item_prefix(number),

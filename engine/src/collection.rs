@@ -22,6 +22,7 @@ use crate::{
     config::EngineConfig,
     filter::{ordinals::Ordinals, postings::FieldIndex},
     flushing::FlushQueue,
+    heads::Recent,
     record::Record,
     sealing::{self, SealQueue},
     searching,
@@ -45,16 +46,18 @@ pub struct Collection {
     pub(crate) index: RwLock<FieldIndex>,
     pub(crate) ordinals: Mutex<Ordinals>,
     pub(crate) versions: Versions,
-    /// Held while fields are added.
+    /// Held while fields are added, or heads change.
     pub(crate) declaring: Turns<()>,
     /// Ids that are being written.
-    writes: Turns<ItemId>,
+    pub(crate) writes: Turns<ItemId>,
     /// Where writers keep what a snapshot needs.
     pub(crate) gate: Gate,
     /// Shards that are being sealed.
     pub(crate) seals: Turns<ShardKey>,
     /// What says how sure a hit is.
     pub(crate) confidence: Confidence,
+    /// Heads that were used lately.
+    pub(crate) recent_heads: Recent,
     /// Set when builds under way must end.
     pub(crate) stopping: Arc<AtomicBool>,
     /// Recall of its live queries.
@@ -140,6 +143,7 @@ impl Collection {
             gate: Gate::default(),
             seals: Turns::new(),
             confidence,
+            recent_heads: Recent::default(),
             stopping: Arc::default(),
             deleted: AtomicBool::new(false),
             me: me.clone(),
@@ -220,7 +224,7 @@ impl Collection {
         self.each(|record: &Record<'_>, id| record.item(id))
     }
 
-    fn each<T: 'static>(
+    pub(crate) fn each<T: 'static>(
         &self,
         read: impl Fn(&Record<'_>, ItemId) -> Result<T, String> + Send,
     ) -> Result<impl Iterator<Item = Result<T, EngineError>> + Send, EngineError> {

@@ -12,7 +12,7 @@ use std::{
 
 use embedding::Spaces;
 use fs_err as fs;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::{
     Done, EngineConfig, EngineError, Fields,
@@ -27,7 +27,7 @@ use crate::{
     loading,
     sealing::{SealQueue, Sealer},
     snapshot::restore::Restore,
-    store::{DiskStore, MemoryStore, Store},
+    store::{Batch, DiskStore, MemoryStore, Store},
     turns::Turns,
     versions::Versions,
 };
@@ -42,10 +42,12 @@ const INDEX_DIR: &str = "index";
 /// when the last [`Collection`] is gone too.
 #[derive(Debug)]
 pub struct Engine {
-    core: Arc<Core>,
-    collections: RwLock<BTreeMap<String, Arc<Collection>>>,
+    pub(crate) core: Arc<Core>,
+    pub(crate) collections: RwLock<BTreeMap<String, Arc<Collection>>>,
     /// Names that are being created or deleted.
-    names: Turns<String>,
+    pub(crate) names: Turns<String>,
+    /// Held while jobs are added or changed.
+    pub(crate) job_turn: Mutex<()>,
     next_number: AtomicU32,
     sealer: Sealer,
     /// Where queries are audited at all.
@@ -75,6 +77,15 @@ impl Engine {
     pub fn in_memory(config: EngineConfig) -> Self {
         let store = Box::new(MemoryStore::new());
         Self::with_store(store, None, config).expect("an empty store in memory opens")
+    }
+
+    /// Whether what is written is still kept: after a write that failed, nothing is until the store is
+    /// opened again. It takes no longer than a write of nothing.
+    ///
+    /// # Errors
+    /// When it is not, with why.
+    pub fn check_store(&self) -> Result<(), EngineError> {
+        Ok(self.core.store.apply(Batch::default())?)
     }
 
     /// An engine on any store.
@@ -121,6 +132,7 @@ impl Engine {
             core,
             collections: RwLock::new(collections),
             names: Turns::new(),
+            job_turn: Mutex::new(()),
             next_number,
             sealer,
             checker: Checker::start(checks)?,

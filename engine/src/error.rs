@@ -208,6 +208,60 @@ pub enum EngineError {
         /// What does not fit, with the values.
         reason: String,
     },
+    /// Labels, examples or options from which nothing can be learned.
+    #[error("{reason}")]
+    BadLesson {
+        /// Which part of what was asked for.
+        field: String,
+        /// What is wrong with it, and what was expected.
+        reason: String,
+    },
+    /// Not a name of a head.
+    #[error(
+        "{name:?} is no name for a head: expected 1 to 64 of a-z, 0-9, _ and -, starting with a \
+         letter or a digit"
+    )]
+    BadHeadName {
+        /// What was given.
+        name: String,
+    },
+    /// There is no such head, or no such version of it.
+    #[error(
+        "collection {collection} has no head {head}{}",
+        version.map_or_else(String::new, |version| format!(" of version {version}"))
+    )]
+    NoHead {
+        /// Name of the collection.
+        collection: String,
+        /// The name that was asked for.
+        head: String,
+        /// The version that was asked for, where the head is there.
+        version: Option<u32>,
+    },
+    /// More heads than a collection may have.
+    #[error("collection {collection} has {most} heads, and no more are allowed: delete one first")]
+    TooManyHeads {
+        /// Name of the collection.
+        collection: String,
+        /// How many there may be.
+        most: usize,
+    },
+    /// As many jobs wait or run as may.
+    #[error("{most} jobs wait or run, and no more are allowed: try again when one has ended")]
+    TooManyJobs {
+        /// How many there may be.
+        most: usize,
+    },
+    /// A stored head does not read back as it was written.
+    #[error("head {head} of collection {collection} is damaged in the store: {reason}")]
+    DamagedHead {
+        /// Name of the collection.
+        collection: String,
+        /// Name of the head.
+        head: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A query meets a head of another space.
     #[error("a head in the space {expected} got a query in the space {got}")]
     AnotherSpace {

@@ -5,13 +5,13 @@ use std::collections::HashSet;
 use embedding::{Embedding, Scoring, Space};
 use serde::{Deserialize, Serialize};
 
-use crate::{EngineError, Query, Score, index::dot};
+use crate::{EngineError, Inputs, Query, Score, index::dot};
 
-/// A linear classifier in one space.
+/// A linear classifier.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Head {
-    /// Where its queries must come from.
-    pub space: Space,
+    /// Which embeddings it reads.
+    pub inputs: Inputs,
     /// Names of the classes.
     pub labels: Vec<String>,
     /// One row per label, `[labels, dim]`.
@@ -65,7 +65,7 @@ impl Head {
         }
         let bias = vec![0.0; labels.len()];
         let head = Self {
-            space,
+            inputs: Inputs::one(space),
             labels,
             weights,
             bias,
@@ -82,9 +82,21 @@ impl Head {
     /// When the query comes from another space, or the head's parts do not fit together.
     pub fn predict(&self, query: &Query) -> Result<Vec<Prediction>, EngineError> {
         self.check_query(query)?;
-        let rows = self.weights.chunks_exact(self.space.dim);
-        let lengths = rows.map(|row| dot(row, row).sqrt());
-        let dots: Vec<(f32, f32)> = self.dots(query).zip(lengths).collect();
+        Ok(self.predict_row(query.embedding.as_slice()))
+    }
+
+    /// The same of a row that [`Inputs::row`] made, for a head that was checked: one that was learned, or
+    /// read.
+    ///
+    /// # Panics
+    /// When the row has another dim.
+    pub fn predict_row(&self, row: &[f32]) -> Vec<Prediction> {
+        let dim = self.inputs.dim();
+        assert_eq!(row.len(), dim, "a row of another dim");
+        let weights = self.weights.chunks_exact(dim);
+        let dots: Vec<(f32, f32)> = weights
+            .map(|weights| (dot(row, weights), dot(weights, weights).sqrt()))
+            .collect();
         let logits = self.logits(dots.iter().map(|(dot, _)| *dot));
         let probabilities = self.scoring.probabilities(&logits);
         let mut predictions: Vec<Prediction> = self
@@ -98,7 +110,7 @@ impl Head {
             })
             .collect();
         predictions.sort_by(|a, b| b.probability.total_cmp(&a.probability));
-        Ok(predictions)
+        predictions
     }
 
     /// The probability of each label, in the order of the head. Whether they sum to 1 is up to the
@@ -108,12 +120,18 @@ impl Head {
     /// As for [`Head::predict`].
     pub fn probabilities(&self, query: &Query) -> Result<Vec<f64>, EngineError> {
         self.check_query(query)?;
-        Ok(self.scoring.probabilities(&self.logits(self.dots(query))))
+        Ok(self.row_probabilities(query.embedding.as_slice()))
     }
 
-    fn dots(&self, query: &Query) -> impl Iterator<Item = f32> {
-        let rows = self.weights.chunks_exact(self.space.dim);
-        rows.map(|row| dot(query.embedding.as_slice(), row))
+    /// The same of a row, as for [`Head::predict_row`].
+    ///
+    /// # Panics
+    /// When the row has another dim.
+    pub fn row_probabilities(&self, row: &[f32]) -> Vec<f64> {
+        assert_eq!(row.len(), self.inputs.dim(), "a row of another dim");
+        let weights = self.weights.chunks_exact(self.inputs.dim());
+        let logits = self.logits(weights.map(|weights| dot(row, weights)));
+        self.scoring.probabilities(&logits)
     }
 
     fn logits(&self, dots: impl Iterator<Item = f32>) -> Vec<f64> {
@@ -123,7 +141,9 @@ impl Head {
 
     fn check_query(&self, query: &Query) -> Result<(), EngineError> {
         self.check()?;
-        if self.space.meets(&query.space) && query.embedding.dim() == self.space.dim {
+        let Inputs { space, beside } = &self.inputs;
+        let fits = space.meets(&query.space) && query.embedding.dim() == space.dim;
+        if fits && beside.is_none() {
             return Ok(());
         }
         let got = match query.embedding.dim() {
@@ -131,7 +151,7 @@ impl Head {
             dim => format!("{}, with dim {dim}", query.space),
         };
         Err(EngineError::AnotherSpace {
-            expected: self.space.to_string(),
+            expected: self.inputs.to_string(),
             got,
         })
     }
@@ -139,7 +159,7 @@ impl Head {
     /// Whether its parts fit together.
     pub(crate) fn check(&self) -> Result<(), EngineError> {
         let Self {
-            space,
+            inputs,
             labels,
             weights,
             bias,
@@ -157,7 +177,7 @@ impl Head {
                 return Err(bad(format!("the label {label:?} occurs twice")));
             }
         }
-        let expected = labels.len() * space.dim;
+        let expected = labels.len().saturating_mul(inputs.dim());
         if weights.len() != expected || bias.len() != labels.len() {
             let (weights, bias, labels) = (weights.len(), bias.len(), labels.len());
             return Err(bad(format!(

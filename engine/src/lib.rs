@@ -41,7 +41,8 @@
 //! `confidence` says how sure a hit is; `audit` repeats a share of the searches exactly and keeps
 //! recall above its target; [`Collection::snapshot`] and [`Engine::restore`] (`snapshot`) keep a
 //! collection as it was at one moment.
-//! [`Head`], [`Prompts`], [`logistic`] and [`metrics`] stand beside.
+//! [`Head`], [`Prompts`], [`logistic`], [`Map`] and [`metrics`] stand beside; `heads` learns heads and keeps
+//! them with a collection.
 
 mod audit;
 mod background;
@@ -63,11 +64,14 @@ mod flushing;
 #[doc(hidden)]
 pub mod fuzzing;
 mod head;
+mod heads;
 pub mod index;
 mod indexing;
 mod item;
+mod jobs;
 mod loading;
 pub mod logistic;
+mod map;
 mod marks;
 pub mod metrics;
 mod prompts;
@@ -82,6 +86,7 @@ mod shard;
 mod snapshot;
 mod state;
 pub mod store;
+mod swapping;
 mod turns;
 mod versions;
 mod ways;
@@ -106,7 +111,14 @@ pub use filter::{
     value::{MAX_KEYWORD_BYTES, MAX_VALUES},
 };
 pub use head::{Head, Prediction};
+pub use heads::{
+    About, HeadAspect, HeadBrief, HeadEntry, HeadKind, HeldOut, Inputs, KeptHead, LabelRecall,
+    LabelSpreads, Labeled, LabeledField, Lesson, Likeness, MAX_HEAD_BYTES, MAX_HEADS, MAX_VERSIONS,
+    Strategy, SuggestRequest, Suggested, Suggestion, Taught, TeachOptions, VersionEntry, teach,
+};
 pub use item::{Item, ItemId, ItemMeta, Payload, Stats, Upserted};
+pub use jobs::{Job, JobKind, JobState, MAX_JOBS, MAX_OPEN_JOBS};
+pub use map::{Map, MapMethod};
 pub use prompts::Prompts;
 pub use request::{
     Answer, Cursor, Explanation, GroupBy, Hit, MAX_PARTS, Mix, Page, Part, Query, Score,

@@ -5,6 +5,7 @@
 //! of threads.
 
 mod choice;
+mod folds;
 mod lbfgs;
 mod objective;
 #[cfg(test)]
@@ -12,10 +13,13 @@ mod tests;
 
 use embedding::{Scoring, Space};
 
-pub use choice::{Candidate, Choice, GRID, choose, stratified_folds};
+pub(crate) use choice::WITHOUT_COMPARISON;
+pub use choice::{Candidate, Choice, GRID, choose};
+pub use folds::stratified_folds;
+pub(crate) use folds::{Compared, Plan, Told, compare};
 
 use self::objective::Objective;
-use crate::{EngineError, Head};
+use crate::{EngineError, Head, Inputs};
 
 /// Logits are what the weights make them.
 const SCORING: Scoring = Scoring::Softmax { logit_scale: 1.0 };
@@ -27,6 +31,8 @@ pub struct Samples<'a> {
     dim: usize,
     labels: &'a [usize],
     classes: usize,
+    base: Option<&'a [f64]>,
+    weights: Option<&'a [f64]>,
 }
 
 impl<'a> Samples<'a> {
@@ -66,11 +72,49 @@ impl<'a> Samples<'a> {
             dim,
             labels,
             classes,
+            base: None,
+            weights: None,
         })
+    }
+
+    /// The same, with logits, `[labels, classes]`, that are there before anything is learned: a fit is then
+    /// what is to be added to them.
+    ///
+    /// # Panics
+    /// When there is not one for each row and class.
+    #[must_use]
+    pub fn with_base(mut self, base: Option<&'a [f64]>) -> Self {
+        if let Some(base) = base {
+            let expected = self.labels.len() * self.classes;
+            assert_eq!(base.len(), expected, "a logit for each row and class");
+        }
+        self.base = base;
+        self
+    }
+
+    /// The same, with how much each row counts: scikit-learn's `sample_weight`.
+    ///
+    /// # Panics
+    /// When there is not one for each row.
+    #[must_use]
+    pub fn weighted(mut self, weights: Option<&'a [f64]>) -> Self {
+        if let Some(weights) = weights {
+            assert_eq!(weights.len(), self.labels.len(), "a weight for each row");
+        }
+        self.weights = weights;
+        self
     }
 
     fn row(&self, i: usize) -> &'a [f32] {
         &self.rows[i * self.dim..][..self.dim]
+    }
+
+    fn base_of(&self, i: usize) -> Option<&'a [f64]> {
+        Some(&self.base?[i * self.classes..][..self.classes])
+    }
+
+    fn weight_of(&self, i: usize) -> f64 {
+        self.weights.map_or(1.0, |weights| weights[i])
     }
 }
 
@@ -165,12 +209,20 @@ impl Logistic {
     /// # Panics
     /// When the row has another dim.
     pub fn probabilities(&self, row: &[f32]) -> Vec<f64> {
+        SCORING.probabilities(&self.logits(row))
+    }
+
+    /// The logit of each class, without those that were there before.
+    ///
+    /// # Panics
+    /// When the row has another dim.
+    pub fn logits(&self, row: &[f32]) -> Vec<f64> {
         assert_eq!(row.len(), self.dim, "a row of another dim");
         let weights = self.weights.chunks_exact(self.dim);
-        let logits = weights
+        weights
             .zip(&self.intercepts)
-            .map(|(weights, intercept)| objective::dot(row, weights) + intercept);
-        SCORING.probabilities(&logits.collect::<Vec<f64>>())
+            .map(|(weights, intercept)| objective::dot(row, weights) + intercept)
+            .collect()
     }
 
     /// The same classifier as a head.
@@ -181,7 +233,7 @@ impl Logistic {
     pub fn head(&self, space: Space, labels: Vec<String>) -> Result<Head, EngineError> {
         let narrow = |numbers: &[f64]| numbers.iter().map(|x| *x as f32).collect();
         let head = Head {
-            space,
+            inputs: Inputs::one(space),
             labels,
             weights: narrow(&self.weights),
             bias: narrow(&self.intercepts),

@@ -6,6 +6,9 @@ use embedding::{Embedding, Scoring, Space};
 
 use crate::{EngineError, Head};
 
+/// CLIP's own prompt ensemble (Radford et al. 2021, section 3.1.4), one a line.
+const CLIP_TEMPLATES: &str = include_str!("prompts/clip_templates.txt");
+
 /// Where the label goes in a template.
 const SLOT: &str = "{}";
 
@@ -25,6 +28,11 @@ pub struct Prompts {
 impl Prompts {
     /// The bare label and the plainest sentence; more templates help large models a little.
     pub const DEFAULT_TEMPLATES: [&str; 2] = [SLOT, "a photo of {}"];
+
+    /// The ensemble of 80 that CLIP was measured with on `ImageNet`.
+    pub fn clip_templates() -> Vec<String> {
+        CLIP_TEMPLATES.lines().map(str::to_owned).collect()
+    }
 
     /// Puts each label into each template; without templates into [`Self::DEFAULT_TEMPLATES`].
     ///
@@ -142,6 +150,14 @@ mod tests {
         let plain = Prompts::new(vec!["cat".into()], None).expect("fine");
         assert_eq!(plain.texts(), ["cat", "a photo of cat"]);
         assert_eq!(plain.templates(), Prompts::DEFAULT_TEMPLATES);
+    }
+
+    #[test]
+    fn the_templates_of_clip_are_eighty_that_differ() {
+        let templates = Prompts::clip_templates();
+        let distinct: HashSet<&String> = templates.iter().collect();
+        assert_eq!((templates.len(), distinct.len()), (80, 80));
+        assert!(Prompts::new(vec!["cat".into()], Some(templates)).is_ok());
     }
 
     #[test]

@@ -22,9 +22,10 @@ pub(crate) async fn classify(
     wire: ClassifyIn,
 ) -> Result<Vec<Prediction>, ApiError> {
     let state = caller.state;
-    let content = match (wire.text, wire.image) {
+    let picture = Content::sent_picture(wire.image, wire.image_url, &state.limits)?;
+    let content = match (wire.text, picture) {
         (Some(text), None) => Content::text(text, &state.limits)?,
-        (None, Some(image)) => Content::picture_from_base64(&image, &state.limits)?,
+        (None, Some(picture)) => picture,
         (Some(_), Some(_)) => {
             return Err(ApiError::invalid(
                 "image",
@@ -54,7 +55,7 @@ pub(crate) async fn classify(
 }
 
 /// Refuses what is more than the operator allows.
-fn check_limits(
+pub(crate) fn check_limits(
     labels: &[String],
     templates: Option<&[String]>,
     limits: &Limits,
@@ -83,7 +84,7 @@ fn check_limits(
 }
 
 /// The shared embeddings of prompts, from the cache where they are known.
-async fn encode_prompts(
+pub(crate) async fn encode_prompts(
     caller: Caller<'_>,
     prompts: &[String],
 ) -> Result<Vec<Embedding>, ApiError> {

@@ -7,25 +7,42 @@ use std::{
 };
 
 use encoders::DecodeLimits;
-use serde::Deserialize;
+use fetch::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    ServerError,
+    KeyFile, ServerError, tls,
     tower::{Class, TowerLimits, most_of_one},
+    urls::Urls,
 };
 
 /// The port that is served when none is named.
 pub const DEFAULT_PORT: u16 = 7700;
 
+/// The shortest time after which a connection can be closed. The HTTP library counts from a clock that
+/// is up to half a second late, and forgets what should have ended before it began.
+const LEAST_MS: u64 = 1_000;
+
 /// How the server is reached and what it may touch.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone)]
 pub struct ServerConfig {
     /// Where to listen. Port 0 lets the system choose one; see [`crate::RunningServer::addr`].
     pub bind: SocketAddr,
-    /// Allows a bind that other machines can reach, and requests that call this machine by any
-    /// name; otherwise `Host` must be an IP address or `localhost`. There is no authentication yet.
+    /// Allows a bind that other machines can reach without keys, and requests that call this machine
+    /// by any name. Keys, where there are some, are asked for all the same.
     pub insecure: bool,
+    /// Names by which requests may call this machine, beside `localhost` and IP addresses.
+    pub hosts: Vec<String>,
+    /// Origins, such as `https://app.example.com`, whose pages may call this server from a browser.
+    pub cors: Vec<String>,
+    /// The file of API keys; `None`, or a file that is not there, asks for none.
+    pub keys: Option<PathBuf>,
+    /// The file that administrative actions are written to; `None` writes none.
+    pub audit: Option<PathBuf>,
+    /// Certificate and key; `None` speaks HTTP in the clear.
+    pub tls: Option<TlsFiles>,
+    /// From where pictures may be fetched.
+    pub urls: UrlConfig,
     /// What a request may ask for.
     pub limits: Limits,
     /// Folders whose pictures may be shown. An item's stored `source` is served only when it lies,
@@ -37,6 +54,8 @@ pub struct ServerConfig {
     /// Where snapshots are kept, those of each collection in a folder of its own; `None` keeps
     /// none.
     pub snapshots: Option<PathBuf>,
+    /// Where bodies lie that are imported in the background; without it there are no such imports.
+    pub jobs: Option<PathBuf>,
     /// Threads that speak HTTP. They never encode or search.
     pub workers: usize,
     /// How long a graceful stop waits for accepted requests, in seconds.
@@ -48,10 +67,17 @@ impl Default for ServerConfig {
         Self {
             bind: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
             insecure: false,
+            hosts: Vec::new(),
+            cors: Vec::new(),
+            keys: None,
+            audit: None,
+            tls: None,
+            urls: UrlConfig::default(),
             limits: Limits::default(),
             media_roots: Vec::new(),
             thumbnails: None,
             snapshots: None,
+            jobs: None,
             workers: 2,
             shutdown_s: 30,
         }
@@ -62,11 +88,24 @@ impl ServerConfig {
     /// Checks everything that can be checked before a socket is opened.
     ///
     /// # Errors
-    /// When the address is reachable from outside and `insecure` is not set, or a limit is zero.
+    /// When the address is reachable from outside, there are no keys and `insecure` is not set, when
+    /// the keys, the certificate or an origin cannot be read, or a limit is zero.
     pub fn validate(&self) -> Result<(), ServerError> {
-        if !self.bind.ip().is_loopback() && !self.insecure {
+        let keys = self.keys.clone().map(KeyFile::new);
+        let has_keys = match keys {
+            Some(file) => !file.read()?.is_empty(),
+            None => false,
+        };
+        if !self.bind.ip().is_loopback() && !self.insecure && !has_keys {
             return Err(ServerError::NotLoopback { bind: self.bind });
         }
+        if let Some(files) = &self.tls {
+            tls::read(files)?;
+        }
+        for origin in &self.cors {
+            check_origin(origin)?;
+        }
+        Urls::new(&self.urls, &self.limits)?;
         if self.workers == 0 {
             return Err(ServerError::ZeroLimit { name: "workers" });
         }
@@ -74,8 +113,43 @@ impl ServerConfig {
     }
 }
 
-/// The most that one request, or all of them together, may ask for.
-#[derive(Debug, Clone, Deserialize)]
+/// Files of a certificate, in the PEM form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, then those that vouch for it.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// From where pictures may be fetched that requests name by their address.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UrlConfig {
+    /// Hosts: a name, `*.` before a name for all that are below it, or `*` for every name. Where there
+    /// are none, nothing is fetched.
+    pub allow: Vec<String>,
+    /// Networks that may be asked although they are not public, as `10.1.0.0/16`.
+    pub allow_private: Vec<IpNet>,
+    /// Ports beside 80 for http and 443 for https.
+    pub ports: Vec<u16>,
+}
+
+/// Refuses what no browser says of a page.
+fn check_origin(origin: &str) -> Result<(), ServerError> {
+    let host = ["http://", "https://"]
+        .iter()
+        .find_map(|scheme| origin.strip_prefix(scheme));
+    match host {
+        Some(host) if !host.is_empty() && !host.contains(['/', '*', '?', '#', '@']) => Ok(()),
+        _ => Err(ServerError::BadOrigin {
+            origin: origin.to_owned(),
+        }),
+    }
+}
+
+/// The most that one request, or all of them together, may ask for. docs/limits.md lists them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Bytes of one request body, or of one line of an NDJSON stream. All bodies that arrive at
@@ -83,12 +157,16 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Items of one request. An NDJSON stream may be of any length.
     pub items: usize,
+    /// Bytes of all bodies that are imported in the background, or wait for it.
+    pub import_bytes: u64,
     /// Hits of one search.
     pub k: usize,
     /// Labels of one classification.
     pub labels: usize,
     /// Labels times templates of one classification.
     pub prompts: usize,
+    /// Examples that one head is learned from.
+    pub examples: usize,
     /// Bytes of one text.
     pub text_bytes: usize,
     /// Bytes of one item's payload as JSON.
@@ -122,6 +200,31 @@ pub struct Limits {
     /// How long a body may pause, or the results of a stream go unread, before the request is
     /// given up, in milliseconds.
     pub body_pause_ms: u64,
+    /// How long a request may take until its answer begins, in milliseconds. A stream of NDJSON, whose
+    /// answer begins at once, may go on for longer.
+    pub request_ms: u64,
+    /// How long the first head of a connection, or its TLS handshake, may take to arrive, in
+    /// milliseconds.
+    pub head_ms: u64,
+    /// How long a connection may be open between two requests, in milliseconds; 0 closes each after its
+    /// first answer.
+    pub idle_ms: u64,
+    /// Connections that are open at once; more wait to be accepted. There are fewer where the system
+    /// allows this process fewer open files.
+    pub connections: usize,
+    /// Requests per second of one key, or of one address where there are no keys; more are answered
+    /// with 429. 0 for any number.
+    pub requests_per_s: u32,
+    /// Requests that may come at once before that is counted.
+    pub request_burst: u32,
+    /// Bytes of one file of the audit log, after which another is begun.
+    pub audit_bytes: u64,
+    /// Files of the audit log that are kept.
+    pub audit_files: usize,
+    /// How long a picture may take to be fetched, redirects included, in milliseconds.
+    pub url_ms: u64,
+    /// Pictures that are fetched at once, all requests together; more wait.
+    pub url_fetches: usize,
     /// How long a tower may work without finishing anything before `/readyz` says 503, in
     /// milliseconds.
     pub stuck_ms: u64,
@@ -133,9 +236,11 @@ impl Default for Limits {
         Self {
             body_bytes: 64 * MIB,
             items: 1_000,
+            import_bytes: 8 << 30,
             k: 1_000,
             labels: 1_000,
             prompts: 10_000,
+            examples: 10_000,
             text_bytes: 32 << 10,
             payload_bytes: 64 << 10,
             picture_bytes: 32 * MIB,
@@ -150,6 +255,16 @@ impl Default for Limits {
             pass_patches: 8_192,
             cached_prompts: 4_096,
             body_pause_ms: 30_000,
+            request_ms: 600_000,
+            head_ms: 5_000,
+            idle_ms: 5_000,
+            connections: 10_240,
+            requests_per_s: 0,
+            request_burst: 100,
+            audit_bytes: 16 << 20,
+            audit_files: 8,
+            url_ms: 10_000,
+            url_fetches: 16,
             stuck_ms: 10_000,
         }
     }
@@ -172,6 +287,7 @@ impl Limits {
             ("limits.k", self.k),
             ("limits.labels", self.labels),
             ("limits.prompts", self.prompts),
+            ("limits.examples", self.examples),
             ("limits.text_bytes", self.text_bytes),
             ("limits.queue_texts", self.queue_texts),
             ("limits.queue_images", self.queue_images),
@@ -184,9 +300,29 @@ impl Limits {
             ("limits.pass_tokens", self.pass_tokens),
             ("limits.pass_patches", self.pass_patches),
             ("limits.cached_prompts", self.cached_prompts),
+            ("limits.body_pause_ms", self.body_pause_ms as usize),
+            ("limits.head_ms", self.head_ms as usize),
+            ("limits.request_ms", self.request_ms as usize),
+            ("limits.connections", self.connections),
+            ("limits.request_burst", self.request_burst as usize),
+            ("limits.audit_bytes", self.audit_bytes as usize),
+            ("limits.audit_files", self.audit_files),
+            ("limits.url_ms", self.url_ms as usize),
+            ("limits.url_fetches", self.url_fetches),
         ];
-        match positive.into_iter().find(|(_, value)| *value == 0) {
-            Some((name, _)) => Err(ServerError::ZeroLimit { name }),
+        if let Some((name, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
+            return Err(ServerError::ZeroLimit { name });
+        }
+        let times = [
+            ("limits.head_ms", self.head_ms),
+            ("limits.idle_ms", self.idle_ms),
+        ];
+        match times.into_iter().find(|(_, ms)| (1..LEAST_MS).contains(ms)) {
+            Some((name, value_ms)) => Err(ServerError::TooShort {
+                name,
+                value_ms,
+                least_ms: LEAST_MS,
+            }),
             None => Ok(()),
         }
     }
@@ -217,6 +353,8 @@ impl Limits {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -242,6 +380,33 @@ mod tests {
             ..ServerConfig::default()
         };
         assert!(local.validate().is_ok());
+    }
+
+    #[test]
+    fn the_table_of_limits_has_all_of_them_with_their_defaults() {
+        let limits = serde_json::to_value(Limits::default()).expect("is JSON");
+        let defaults = limits.as_object().expect("an object").iter();
+        let expected: BTreeSet<_> = defaults.map(|(k, v)| (k.clone(), v.to_string())).collect();
+        let table = include_str!("../../docs/limits.md").lines();
+        let listed: BTreeSet<_> = table
+            .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
+            .map(|(key, rest)| {
+                (
+                    key.to_owned(),
+                    rest.split(' ').next().unwrap_or("").to_owned(),
+                )
+            })
+            .collect();
+        assert_eq!(listed, expected);
+    }
+
+    #[test]
+    fn a_time_that_would_not_be_kept_is_refused() {
+        let mut config = ServerConfig::default();
+        config.limits.head_ms = 999;
+        let refused = config.validate().expect_err("is too short");
+        let said = refused.to_string();
+        assert_eq!(said, "limits.head_ms is 999, expected at least 1000");
     }
 
     #[test]

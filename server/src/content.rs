@@ -1,5 +1,7 @@
 //! Texts and pictures as clients send them, and the way through a tower.
 
+use std::sync::Arc;
+
 use base64::{
     Engine as _,
     alphabet::STANDARD,
@@ -13,10 +15,12 @@ use tokio::time::timeout_at;
 
 use crate::{
     config::Limits,
+    metrics::Stage,
     reply::ApiError,
     state::{AppState, Caller, block},
     thumbnails,
     tower::{Class, Done, Failed, Room},
+    urls,
 };
 
 /// Clients disagree on padding; it carries no information.
@@ -31,6 +35,8 @@ pub(crate) enum Content {
     Text(String),
     /// The bytes of a picture file, not yet decoded.
     Picture(Bytes),
+    /// The address of a picture, not yet fetched.
+    Url(String),
 }
 
 /// One encoded content.
@@ -62,9 +68,10 @@ impl Content {
     /// `image`.
     pub(crate) fn picture_from_base64(text: &str, limits: &Limits) -> Result<Self, ApiError> {
         let bad = |message: String| ApiError::invalid("image", message);
-        if text.starts_with("http://") || text.starts_with("https://") {
+        if is_url(text) {
             return Err(bad(
-                "pictures are not fetched from URLs: send base64 or a data URI".into(),
+                "an address is no picture: send it as `image_url`, or base64 or a data URI here"
+                    .into(),
             ));
         }
         let data = match text.strip_prefix("data:") {
@@ -79,6 +86,30 @@ impl Content {
             .decode(data)
             .map_err(|error| bad(format!("neither base64 nor a data URI: {error}")))?;
         Self::picture(bytes.into(), limits)
+    }
+
+    /// A picture that was sent, or named by its address.
+    pub(crate) fn sent_picture(
+        image: Option<String>,
+        image_url: Option<String>,
+        limits: &Limits,
+    ) -> Result<Option<Self>, ApiError> {
+        match (image, image_url) {
+            (Some(_), Some(_)) => {
+                let message = "send `image` or `image_url`, not both";
+                Err(ApiError::invalid("image_url", message))
+            }
+            (Some(image), None) => Self::picture_from_base64(&image, limits).map(Some),
+            (None, url) => Ok(url.map(Self::Url)),
+        }
+    }
+
+    /// The same from clients of other services, who put both into one field.
+    pub(crate) fn picture_or_url(text: String, limits: &Limits) -> Result<Self, ApiError> {
+        if is_url(&text) {
+            return Ok(Self::Url(text));
+        }
+        Self::picture_from_base64(&text, limits)
     }
 
     /// Checks the size of a picture file. The field of an error is `image`.
@@ -104,8 +135,18 @@ impl Content {
         match self {
             Self::Text(_) => "text",
             Self::Picture(_) => "image",
+            Self::Url(_) => "image_url",
         }
     }
+}
+
+/// Whether a text is an address that could be fetched.
+pub(crate) fn is_url(text: &str) -> bool {
+    let starts = |scheme: &str| {
+        text.get(..scheme.len())
+            .is_some_and(|s| s.eq_ignore_ascii_case(scheme))
+    };
+    starts("http://") || starts("https://")
 }
 
 /// Little-endian f32 in base64, as many embedding services send them. The field of an error is
@@ -166,11 +207,11 @@ pub(crate) async fn encode_window(
     class: Class,
     patience: Patience,
 ) -> Result<Vec<Result<Ready, ApiError>>, ApiError> {
-    let pictures = contents
+    let texts = contents
         .iter()
-        .filter(|c| matches!(c, Content::Picture(_)))
+        .filter(|c| matches!(c, Content::Text(_)))
         .count();
-    let texts = contents.len() - pictures;
+    let pictures = contents.len() - texts;
     let (mut text_room, mut picture_room) = match patience {
         Patience::Refuse => (
             state.texts.try_room(client, class, texts)?,
@@ -185,7 +226,7 @@ pub(crate) async fn encode_window(
     for content in contents {
         let room = match content {
             Content::Text(_) => text_room.one(),
-            Content::Picture(_) => picture_room.one(),
+            Content::Picture(_) | Content::Url(_) => picture_room.one(),
         };
         let room = room.ok_or(ApiError::QueueFull)?;
         answers.push(encode(state, content, room));
@@ -195,7 +236,16 @@ pub(crate) async fn encode_window(
 
 /// Encodes one content that asks, which is refused when the queue is full.
 pub(crate) async fn encode_one(caller: Caller<'_>, content: Content) -> Result<Ready, ApiError> {
+    let is_url = matches!(content, Content::Url(_));
+    // The room is held until the answer is there.
+    let (content, _room) = urls::fetched(caller.state, content).await?;
     let mut answers = encode_window(caller, vec![content], Class::Ask, Patience::Refuse).await?;
+    if is_url {
+        let answer = answers
+            .pop()
+            .map(|one| one.map_err(|error| error.at("image_url")));
+        answers.extend(answer);
+    }
     answers.pop().unwrap_or(Err(ApiError::Internal {
         doing: "encoding",
         source: None,
@@ -217,8 +267,15 @@ pub(crate) async fn encode_asked(
     let mut patience = Patience::Refuse;
     while contents.peek().is_some() {
         let window = contents.by_ref().take(caller.state.limits.window());
-        let window = window.collect();
-        for ready in encode_window(caller, window, Class::Ask, patience).await? {
+        let (mut fetched, mut rooms) = (Vec::new(), Vec::new());
+        let window = window.map(|content| urls::fetched(caller.state, content));
+        for one in join_all(window).await {
+            let index = done.len() + fetched.len();
+            let (content, room) = one.map_err(|error| error.at(&name(index)))?;
+            fetched.push(content);
+            rooms.push(room);
+        }
+        for ready in encode_window(caller, fetched, Class::Ask, patience).await? {
             let index = done.len();
             done.push(ready.map_err(|error| error.at(&name(index)))?);
         }
@@ -240,6 +297,13 @@ async fn encode(state: &AppState, content: Content, room: Room) -> Result<Ready,
                 let prepared = prepare(state, bytes, room).await?;
                 let encoded = state.images.encode(prepared.pixels, prepared.room).await;
                 (encoded, prepared.thumbnail)
+            }
+            // Whoever comes here has fetched it.
+            Content::Url(_) => {
+                return Err(ApiError::Internal {
+                    doing: "encoding an address",
+                    source: None,
+                });
             }
         })
     };
@@ -281,9 +345,10 @@ async fn prepare(state: &AppState, bytes: Bytes, room: Room) -> Result<Prepared,
     const DOING: &str = "decoding a picture";
     let limits = state.limits.decode();
     let prepare = state.model.prepare.clone();
+    let metrics = Arc::clone(&state.metrics);
     let class = room.class();
     let keep = class == Class::Keep && state.thumbnails.is_some();
-    let work = move || {
+    let decode = move || {
         let picture = encoders::decode(&bytes, &limits).map_err(|source| ApiError::Picture {
             field: "image".into(),
             source,
@@ -300,6 +365,7 @@ async fn prepare(state: &AppState, bytes: Bytes, room: Room) -> Result<Prepared,
             room,
         })
     };
+    let work = move || metrics.time(Stage::Decode, decode);
     match class {
         Class::Ask => {
             let turn = state.decode_turn().await?;

@@ -1,8 +1,10 @@
 //! Why the server does not start or ends badly.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use thiserror::Error;
+
+use crate::KeyError;
 
 /// Why the server does not start or ends badly. What a request can do wrong is not here: that is
 /// answered over HTTP.
@@ -26,8 +28,8 @@ pub enum ServerError {
     },
     /// Anyone on the network could read and delete everything.
     #[error(
-        "{bind} can be reached from other machines and there is no authentication: \
-         bind 127.0.0.1, or allow it with --insecure"
+        "{bind} can be reached from other machines and there are no API keys: make one with \
+         `diptych key add NAME --role admin`, bind 127.0.0.1, or allow it with --insecure"
     )]
     NotLoopback {
         /// The address that was asked for.
@@ -38,6 +40,38 @@ pub enum ServerError {
     ZeroLimit {
         /// The setting.
         name: &'static str,
+    },
+    /// The API keys cannot be read.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// The certificate or its key cannot be used.
+    #[error("TLS: {} cannot be used: {reason}", file.display())]
+    Tls {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Pictures cannot be fetched from what is named.
+    #[error("`allow` in [urls]")]
+    Urls(#[from] fetch::FetchError),
+    /// No page has this origin.
+    #[error(
+        "{origin:?} in `cors` is no origin: expected a scheme and a host, as https://app.example.com"
+    )]
+    BadOrigin {
+        /// What was set.
+        origin: String,
+    },
+    /// A time so short that it would not be kept.
+    #[error("{name} is {value_ms}, expected at least {least_ms}")]
+    TooShort {
+        /// The setting.
+        name: &'static str,
+        /// What was set, in milliseconds.
+        value_ms: u64,
+        /// What it may be at least.
+        least_ms: u64,
     },
     /// A metric cannot be registered.
     #[error("the metrics cannot be set up")]

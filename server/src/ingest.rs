@@ -9,14 +9,18 @@ use engine::{
     Collection, Durability, EngineError, Item, ItemId, ItemWrite, Outcome, Payload, WriteOptions,
     Written,
 };
+use futures_util::future::join_all;
 
 use crate::{
     answers::StoredOut,
+    body::BodyRoom,
     config::Limits,
     content::{Content, Patience, encode_window},
+    metrics::Stage,
     reply::ApiError,
     state::{AppState, Caller, block},
     tower::Class,
+    urls,
     wire::ItemIn,
 };
 
@@ -27,6 +31,8 @@ const HASH_ID_DIGITS: usize = 32;
 #[derive(Debug)]
 pub(crate) struct NewItem {
     id: ItemId,
+    /// Whether the request says so; otherwise the content does.
+    has_id: bool,
     content_hash: [u8; 32],
     content: Content,
     payload: Payload,
@@ -43,9 +49,10 @@ pub(crate) struct EncodedItem {
 impl NewItem {
     /// Checks what came as JSON.
     pub(crate) fn from_wire(item: ItemIn, limits: &Limits) -> Result<Self, ApiError> {
-        let content = match (item.text, item.image) {
+        let picture = Content::sent_picture(item.image, item.image_url, limits)?;
+        let content = match (item.text, picture) {
             (Some(text), None) => Content::text(text, limits)?,
-            (None, Some(image)) => Content::picture_from_base64(&image, limits)?,
+            (None, Some(picture)) => picture,
             (Some(_), Some(_)) => {
                 return Err(ApiError::invalid(
                     "image",
@@ -85,9 +92,10 @@ impl NewItem {
         limits: &Limits,
     ) -> Result<Self, ApiError> {
         let hash = blake3::hash(match &content {
-            Content::Text(text) => text.as_bytes(),
+            Content::Text(text) | Content::Url(text) => text.as_bytes(),
             Content::Picture(bytes) => bytes,
         });
+        let has_id = id.is_some();
         let id = id.unwrap_or_else(|| hash.to_hex()[..HASH_ID_DIGITS].to_owned());
         let id = ItemId::new(id).map_err(|e| ApiError::engine("reading an id", e))?;
         let payload_bytes = serde_json::to_vec(&payload)
@@ -104,11 +112,26 @@ impl NewItem {
         }
         Ok(Self {
             id,
+            has_id,
             content_hash: *hash.as_bytes(),
             content,
             payload,
             if_version: None,
         })
+    }
+
+    /// The same with the picture that its address led to. The room is to be held as long as that.
+    async fn fetched(self, state: &AppState) -> Result<(Self, Option<BodyRoom>), ApiError> {
+        if !matches!(self.content, Content::Url(_)) {
+            return Ok((self, None));
+        }
+        let (content, room) = urls::fetched(state, self.content).await?;
+        let id = self.has_id.then(|| self.id.to_string());
+        let limits = state.limits.clone();
+        let item = block("reading a picture", move || {
+            Ok(Self::new(id, content, self.payload, &limits)?.if_version(self.if_version))
+        });
+        Ok((item.await?, room))
     }
 }
 
@@ -142,18 +165,35 @@ pub(crate) async fn encode(
     items: Vec<NewItem>,
     patience: Patience,
 ) -> Result<Vec<Result<EncodedItem, ApiError>>, ApiError> {
+    let fetched = items.into_iter().map(|item| item.fetched(caller.state));
+    let (mut items, mut rooms, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+    for one in join_all(fetched).await {
+        match one {
+            Ok((item, room)) => {
+                items.push(item);
+                rooms.push(room);
+                failed.push(None);
+            }
+            Err(error) => failed.push(Some(error)),
+        }
+    }
     let contents = items.iter().map(|item| item.content.clone()).collect();
     let ready = encode_window(caller, contents, Class::Keep, patience).await?;
     let pair = items.into_iter().zip(ready);
-    Ok(pair
-        .map(|(item, ready)| ready.map(|ready| join(item, ready)))
+    let mut done = pair.map(|(item, ready)| ready.map(|ready| join(item, ready)));
+    let each = failed.into_iter();
+    Ok(each
+        .filter_map(|failed| match failed {
+            Some(error) => Some(Err(error)),
+            None => done.next(),
+        })
         .collect())
 }
 
 fn join(item: NewItem, ready: crate::content::Ready) -> EncodedItem {
     let (modality, text) = match item.content {
         Content::Text(text) => (Modality::Text, Some(text)),
-        Content::Picture(_) => (Modality::Image, None),
+        Content::Picture(_) | Content::Url(_) => (Modality::Image, None),
     };
     let kept = Item {
         id: item.id,
@@ -195,7 +235,9 @@ pub(crate) async fn keep(
     let state = Arc::clone(state);
     block("keeping items", move || {
         let (writes, ready) = split(items);
-        let written = collection.write(writes, options(&state, durability));
+        let options = options(&state, durability);
+        let write = || collection.write(writes, options);
+        let written = state.metrics.time(Stage::Store, write);
         let written = written.map_err(|error| {
             let at = conflicting(&error, &ready);
             let error = ApiError::engine("keeping items", error);
@@ -226,7 +268,9 @@ pub(crate) async fn keep_each(
     block("keeping items", move || {
         let failed = |error| ApiError::engine("keeping items", error);
         let (writes, ready) = split(items);
-        let written = collection.write_each(writes, options(&state, durability));
+        let options = options(&state, durability);
+        let write = || collection.write_each(writes, options);
+        let written = state.metrics.time(Stage::Store, write);
         let Written {
             outcomes,
             durability,

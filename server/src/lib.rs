@@ -17,17 +17,21 @@
 //! ```
 //!
 //! In reading order: [`ServerConfig`] and [`Limits`] say what is allowed; `startup` binds and
-//! stops; `observe` sees every request; `routes` are thin; `wire` and
+//! stops; `observe` sees every request, and `access` says who may do what; `routes` are thin; `wire` and
 //! `answers` say what JSON looks like, `openapi` describes all of it;
 //! `ingest`, `query` and `classify` turn wire words
-//! into calls of the engine; `doors` does the same for the words of other services; `tower` is the bounded queue in
+//! into calls of the engine; `heads` makes classifiers and asks them; `jobs` does what takes long; `doors` does the same for the words of other services; `tower` is the bounded queue in
 //! front of a model, `pools` the threads that work; `reply` is the one table of errors.
 
 mod config;
 mod error;
 mod startup;
+mod tls;
 
+mod access;
 mod answers;
+mod audit;
+mod keys;
 mod observe;
 mod openapi;
 mod routes;
@@ -35,10 +39,14 @@ mod wire;
 
 mod body;
 mod classify;
+mod clock;
 mod content;
 mod cursor;
 mod doors;
+mod heads;
 mod ingest;
+mod jobs;
+mod maps;
 mod query;
 mod thumbnails;
 
@@ -48,9 +56,13 @@ mod pools;
 mod reply;
 mod state;
 mod tower;
+mod urls;
+mod watch;
 
-pub use config::{DEFAULT_PORT, Limits, ServerConfig};
+pub use audit::{Action, Audit};
+pub use config::{DEFAULT_PORT, Limits, ServerConfig, TlsFiles, UrlConfig};
 pub use error::ServerError;
+pub use keys::{Key, KeyError, KeyFile, NewKey, Role};
 pub use model::ModelHandle;
 pub use routes::openapi_json;
 pub use startup::{RunningServer, check_port, run, start};

@@ -1,14 +1,20 @@
 //! What `/metrics` tells, in the Prometheus text format.
 
-use std::{sync::Arc, time::Duration};
+mod figures;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use engine::Collection;
 use parking_lot::Mutex;
 use prometheus::{
-    Encoder as _, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder, core::Collector,
 };
 
+use self::figures::Figures;
 use crate::{reply::ApiError, tower::Class};
 
 /// Upper bounds of the buckets of every duration, in seconds.
@@ -31,15 +37,39 @@ pub(crate) struct Metrics {
     request_seconds: HistogramVec,
     waiting: IntGaugeVec,
     body_bytes: IntGauge,
-    items: IntGaugeVec,
-    recall: GaugeVec,
-    ef_search: IntGaugeVec,
+    ready: IntGauge,
+    stages: HistogramVec,
+    figures: Figures,
     pass_seconds: HistogramVec,
     pass_inputs: HistogramVec,
     pass_cost: HistogramVec,
     queue_seconds: HistogramVec,
     /// Held while the figures of collections are set and read.
     gathering: Mutex<()>,
+}
+
+/// A step of the work that has no thread of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// A picture comes from its address.
+    Fetch,
+    /// A picture becomes the input of a tower.
+    Decode,
+    /// The engine searches.
+    Search,
+    /// The engine keeps a batch.
+    Store,
+}
+
+impl Stage {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Fetch => "fetch",
+            Self::Decode => "decode",
+            Self::Search => "search",
+            Self::Store => "store",
+        }
+    }
 }
 
 /// The metrics of one tower.
@@ -82,24 +112,16 @@ impl Metrics {
                 "diptych_body_bytes",
                 "Bytes of request bodies that are held.",
             )?,
-            items: IntGaugeVec::new(
-                Opts::new("diptych_items", "Items of a collection."),
-                &["collection", "modality"],
+            ready: IntGauge::new(
+                "diptych_ready",
+                "Whether requests can be sent here: 1 or 0.",
             )?,
-            recall: GaugeVec::new(
-                Opts::new(
-                    "diptych_recall",
-                    "Part of the true nearest items that audited searches found.",
-                ),
-                &["collection", "modality", "aspect", "selectivity"],
+            stages: seconds(
+                "diptych_stage_seconds",
+                "Time of one step of the work: fetch, decode, search or store.",
+                &["stage"],
             )?,
-            ef_search: IntGaugeVec::new(
-                Opts::new(
-                    "diptych_ef_search",
-                    "Candidates that a search keeps which does not say how many.",
-                ),
-                &["collection", "modality", "aspect"],
-            )?,
+            figures: Figures::new()?,
             pass_seconds: seconds("diptych_pass_seconds", "Time of a tower pass.", &["tower"])?,
             pass_inputs: HistogramVec::new(
                 HistogramOpts::new("diptych_pass_inputs", "Inputs of a tower pass.")
@@ -121,21 +143,37 @@ impl Metrics {
             )?,
             gathering: Mutex::new(()),
         };
-        this.registry.register(Box::new(this.requests.clone()))?;
-        this.registry
-            .register(Box::new(this.request_seconds.clone()))?;
-        this.registry.register(Box::new(this.waiting.clone()))?;
-        this.registry.register(Box::new(this.body_bytes.clone()))?;
-        this.registry.register(Box::new(this.items.clone()))?;
-        this.registry.register(Box::new(this.recall.clone()))?;
-        this.registry.register(Box::new(this.ef_search.clone()))?;
-        this.registry
-            .register(Box::new(this.pass_seconds.clone()))?;
-        this.registry.register(Box::new(this.pass_inputs.clone()))?;
-        this.registry.register(Box::new(this.pass_cost.clone()))?;
-        this.registry
-            .register(Box::new(this.queue_seconds.clone()))?;
+        for collector in this.collectors() {
+            this.registry.register(collector)?;
+        }
         Ok(this)
+    }
+
+    fn collectors(&self) -> Vec<Box<dyn Collector>> {
+        let mut all: Vec<Box<dyn Collector>> = vec![
+            Box::new(self.requests.clone()),
+            Box::new(self.request_seconds.clone()),
+            Box::new(self.waiting.clone()),
+            Box::new(self.body_bytes.clone()),
+            Box::new(self.ready.clone()),
+            Box::new(self.stages.clone()),
+            Box::new(self.pass_seconds.clone()),
+            Box::new(self.pass_inputs.clone()),
+            Box::new(self.pass_cost.clone()),
+            Box::new(self.queue_seconds.clone()),
+        ];
+        all.extend(self.figures.collectors());
+        all
+    }
+
+    /// Does a step of the work, and counts how long that takes.
+    pub(crate) fn time<T>(&self, stage: Stage, work: impl FnOnce() -> T) -> T {
+        let started = Instant::now();
+        let done = work();
+        self.stages
+            .with_label_values(&[stage.name()])
+            .observe(started.elapsed().as_secs_f64());
+        done
     }
 
     /// The metrics of one tower.
@@ -174,12 +212,17 @@ impl Metrics {
         self.body_bytes.set(bytes as i64);
     }
 
+    /// Sets whether requests can be sent here.
+    pub(crate) fn set_ready(&self, ready: bool) {
+        self.ready.set(i64::from(ready));
+    }
+
     /// Everything, as text, with the figures of these collections.
     pub(crate) fn text(&self, collections: &[Arc<Collection>]) -> Result<String, ApiError> {
         let gathered = {
             // Who asks at the same time would otherwise see the numbers reset and not yet set.
             let _alone = self.gathering.lock();
-            self.set_figures(collections);
+            self.figures.set(collections);
             self.registry.gather()
         };
         let mut text = Vec::new();
@@ -187,29 +230,6 @@ impl Metrics {
             .encode(&gathered, &mut text)
             .map_err(|source| ApiError::internal("writing the metrics", source))?;
         String::from_utf8(text).map_err(|source| ApiError::internal("writing the metrics", source))
-    }
-
-    fn set_figures(&self, collections: &[Arc<Collection>]) {
-        self.items.reset();
-        self.recall.reset();
-        self.ef_search.reset();
-        for collection in collections {
-            let (name, stats) = (collection.name(), collection.stats());
-            for (modality, items) in [("image", stats.images), ("text", stats.texts)] {
-                let labels = [name, modality];
-                self.items.with_label_values(&labels).set(items as i64);
-            }
-            for lane in collection.recall().lanes {
-                let (modality, aspect) = (lane.modality.to_string(), lane.aspect.as_str());
-                let labels = [name, modality.as_str(), aspect];
-                let ef_search = lane.ef_search as i64;
-                self.ef_search.with_label_values(&labels).set(ef_search);
-                for part in lane.by_selectivity {
-                    let labels = [name, modality.as_str(), aspect, part.selectivity.name()];
-                    self.recall.with_label_values(&labels).set(part.recall);
-                }
-            }
-        }
     }
 }
 
@@ -242,5 +262,44 @@ impl TowerMetrics {
             ask_seconds: histogram(),
             keep_seconds: histogram(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// All words that begin as metrics do.
+    fn names(text: &str) -> BTreeSet<String> {
+        let words =
+            text.split(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'));
+        words
+            .filter(|word| word.starts_with("diptych_"))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    fn exposed() -> BTreeSet<String> {
+        let all = Metrics::new().expect("fine names").collectors();
+        let descriptions = all.iter().flat_map(|collector| collector.desc());
+        descriptions.map(|desc| desc.fq_name.clone()).collect()
+    }
+
+    #[test]
+    fn what_is_exposed_is_documented_and_nothing_else() {
+        assert_eq!(names(include_str!("../../docs/metrics.md")), exposed());
+    }
+
+    #[test]
+    fn the_dashboard_shows_all_that_is_exposed_and_nothing_else() {
+        let shown = names(include_str!("../../deploy/grafana/diptych.json"));
+        let series = ["_bucket", "_sum", "_count"];
+        let shown = shown.into_iter().map(|name| {
+            let base = series.iter().find_map(|end| name.strip_suffix(end));
+            base.map_or(name.clone(), str::to_owned)
+        });
+        assert_eq!(shown.collect::<BTreeSet<_>>(), exposed());
     }
 }

@@ -4,8 +4,11 @@ use std::{
     hash::{BuildHasher as _, RandomState},
     net::IpAddr,
     panic::AssertUnwindSafe,
-    sync::atomic::{AtomicU64, Ordering},
-    time::Instant,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use actix_web::{
@@ -22,8 +25,17 @@ use actix_web::{
     web::Data,
 };
 use futures_util::FutureExt as _;
+use tokio::time::timeout;
+use tracing::Instrument as _;
 
-use crate::{doors::Dialect, reply::ApiError, state::AppState};
+use crate::{
+    Action,
+    access::{self, Admitted, Grant},
+    doors::Dialect,
+    reply::ApiError,
+    state::{AppState, block},
+    watch::{Held, Watched},
+};
 
 /// Names one request in the log, in the answer, and in the log of whoever asked.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -64,31 +76,40 @@ pub(crate) async fn observe<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let started = Instant::now();
     let id = request_id(request.headers());
+    // All that is logged about the request says which it was.
+    let span = tracing::info_span!("request", request_id = %id);
+    observe_one(request, next, id).instrument(span).await
+}
+
+async fn observe_one<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+    id: String,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let started = Instant::now();
     let state = request.app_data::<Data<AppState>>().cloned();
     let (method, path) = (request.method().clone(), request.path().to_owned());
-    let dialect = Dialect::of(&path);
-    let answer = match state
-        .as_deref()
-        .map_or(Ok(()), |state| guard(state, &request))
-    {
-        Err(refused) => Err(refused.into()),
-        Ok(()) => AssertUnwindSafe(next.call(request))
-            .catch_unwind()
-            .await
-            .unwrap_or_else(|_| {
-                Err(ApiError::Internal {
-                    doing: "answering (a panic)",
-                    source: None,
-                }
-                .into())
-            }),
+    let (dialect, address) = (Dialect::of(&path), access::address(&request));
+    let admitted = state.as_deref().map(|state| guard(state, &request));
+    let grant = Grant::of(request.request());
+    // Until the body of the answer has been sent.
+    let busy = request.conn_data::<Arc<Watched>>().map(Watched::busy);
+    let (refused, admitted) = match admitted.transpose() {
+        Ok(admitted) => (None, admitted),
+        Err(refused) => (Some(refused), None),
+    };
+    let limit_ms = state.as_deref().map_or(u64::MAX, |s| s.limits.request_ms);
+    let answer = match refused {
+        // An answer like any other, so that a page of another origin may read it where it may.
+        Some(refused) => Ok(request.error_response(refused).map_into_boxed_body()),
+        None => answer_in_time(request, &next, limit_ms).await,
     };
     let (answer, status, route) = match answer {
         Ok(mut answer) => {
             dress(answer.headers_mut(), &id);
             let answer = dialect.translate(answer);
+            let answer = answer.map_body(|_, body| BoxBody::new(Held::new(body, busy)));
             let route = answer
                 .request()
                 .match_pattern()
@@ -111,21 +132,77 @@ pub(crate) async fn observe<B: MessageBody + 'static>(
         .map_or("OTHER", Method::as_str);
     if let Some(state) = state {
         state.metrics.request(known, &route, status, took);
+        if admitted.is_some_and(|admitted| access::is_administrative(&admitted, method.is_safe())) {
+            let action = format!("{known} {route}");
+            write_down(&state, &grant, address, (&action, &path), (status, &id)).await;
+        }
     }
-    let took_ms = took.as_secs_f64() * 1e3;
-    tracing::info!(request_id = %id, method = %method, path, status, took_ms, "request");
+    let (key, took_ms) = (grant.name(), took.as_secs_f64() * 1e3);
+    tracing::info!(method = %method, path, status, key, took_ms, "request");
     answer
 }
 
+/// What the routes answer, unless that takes too long or ends in a panic.
+async fn answer_in_time<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: &Next<B>,
+    limit_ms: u64,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let answer = AssertUnwindSafe(next.call(request)).catch_unwind();
+    match timeout(Duration::from_millis(limit_ms), answer).await {
+        Err(_) => Err(ApiError::Overdue { limit_ms }.into()),
+        Ok(Err(_)) => Err(ApiError::Internal {
+            doing: "answering (a panic)",
+            source: None,
+        }
+        .into()),
+        Ok(Ok(answer)) => answer.map(ServiceResponse::map_into_boxed_body),
+    }
+}
+
+/// Writes an administrative action down.
+async fn write_down(
+    state: &Data<AppState>,
+    grant: &Grant,
+    address: Option<IpAddr>,
+    (action, target): (&str, &str),
+    (status, id): (u16, &str),
+) {
+    if state.audit.is_none() {
+        return;
+    }
+    let (state, grant) = (state.clone(), grant.clone());
+    let address = address.map(|address| address.to_string());
+    let [action, target, id] = [action, target, id].map(str::to_owned);
+    let written = block("writing the audit log", move || {
+        let action = Action {
+            key: grant.name(),
+            address: address.as_deref(),
+            action: &action,
+            target: &target,
+            outcome: &status.to_string(),
+            request_id: Some(&id),
+        };
+        let written = state.audit.as_ref().map(|audit| audit.write(action));
+        written
+            .transpose()
+            .map_err(|error| ApiError::internal("writing the audit log", error))
+    });
+    // It is done and cannot be undone; what is left is to tell the operator.
+    if let Err(error) = written.await {
+        error.to_json();
+    }
+}
+
 /// Refuses what must not reach a route.
-fn guard(state: &AppState, request: &ServiceRequest) -> Result<(), ApiError> {
+fn guard(state: &AppState, request: &ServiceRequest) -> Result<Admitted, ApiError> {
     if state.stopping.load(Ordering::Acquire) && !ALWAYS.contains(&request.path()) {
         return Err(ApiError::Unavailable {
             reason: "the server is stopping",
         });
     }
     if !state.any_host {
-        check_host(request.headers())?;
+        check_host(request.headers(), &state.hosts)?;
     }
     check_path(request.uri().path())?;
     // A page of another site may send forms here without being allowed to; its browser says where
@@ -138,19 +215,20 @@ fn guard(state: &AppState, request: &ServiceRequest) -> Result<(), ApiError> {
     };
     if let Some(origin) = text(header::ORIGIN).filter(|_| !request.method().is_safe()) {
         let theirs = origin.split_once("://").map_or(origin, |(_, host)| host);
-        if Some(theirs) != text(header::HOST) {
+        let is_allowed = state.cors.iter().any(|allowed| allowed == origin);
+        if Some(theirs) != text(header::HOST) && !is_allowed {
             return Err(ApiError::CrossOrigin {
                 origin: origin.to_owned(),
             });
         }
     }
-    Ok(())
+    state.access.admit(request)
 }
 
-/// Refuses hosts that are neither an IP address nor `localhost`. A page may have its own name lead
+/// Refuses hosts that are neither an IP address nor `localhost`, nor one of ours. A page may have its own name lead
 /// to this machine once it is loaded, and its browser then lets it read every answer; such a
 /// request still says that name. What the server is bound to is an address, so it is allowed.
-fn check_host(headers: &HeaderMap) -> Result<(), ApiError> {
+fn check_host(headers: &HeaderMap, ours: &[String]) -> Result<(), ApiError> {
     let mut hosts = headers.get_all(header::HOST).peekable();
     let foreign = |host: &[u8]| {
         Err(ApiError::ForeignHost {
@@ -164,7 +242,9 @@ fn check_host(headers: &HeaderMap) -> Result<(), ApiError> {
         let name = Authority::try_from(host.as_bytes());
         let known = name.is_ok_and(|name| {
             let name = name.host().trim_matches(['[', ']']);
-            name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+            name.eq_ignore_ascii_case("localhost")
+                || name.parse::<IpAddr>().is_ok()
+                || ours.iter().any(|own| name.eq_ignore_ascii_case(own))
         });
         if !known {
             return foreign(host.as_bytes());

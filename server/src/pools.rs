@@ -31,6 +31,8 @@ pub(crate) struct Pools {
     /// For passes of an ingest while queries come.
     ingest_aside: ThreadPool,
     readers: ThreadPool,
+    /// For maps of collections, which take long and may.
+    maps: ThreadPool,
     cores: Arc<Cores>,
 }
 
@@ -66,6 +68,7 @@ impl Pools {
             ingest: pool("ingest-pass", cores, yield_to_all)?,
             ingest_aside: pool("ingest-aside", pass_aside, yield_to_all)?,
             readers: pool("ingest-read", cores, yield_to_all)?,
+            maps: pool("map", pass_aside, yield_to_all)?,
             cores: Arc::new(Cores {
                 state: Mutex::default(),
                 changed: Condvar::new(),
@@ -95,6 +98,11 @@ impl Pools {
             };
             pool.install(work)
         })
+    }
+
+    /// Computes a map, when those before it are done, with what everything else leaves.
+    pub(crate) fn map(&self, work: impl FnOnce() + Send + 'static) {
+        self.maps.spawn_fifo(work);
     }
 
     /// Reads or decodes something when there is a thread for it. Once nobody waits for it any more,
@@ -175,6 +183,19 @@ fn yield_to_all() {
             tracing::debug!("items are read and encoded at a low priority: {error:?}");
         }
     }
+}
+
+/// Runs something long on a thread of its own that lets everything else go first.
+///
+/// # Errors
+/// When the system refuses it.
+pub(crate) fn aside(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let thread = std::thread::Builder::new().name(name.into());
+    thread.spawn(|| {
+        yield_to_all();
+        work();
+    })?;
+    Ok(())
 }
 
 fn pool(name: &'static str, threads: usize, begin: fn()) -> io::Result<ThreadPool> {

@@ -11,6 +11,7 @@ use engine::{
 use crate::{
     content::{Content, encode_one, f32_from_base64},
     cursor,
+    metrics::Stage,
     reply::ApiError,
     state::{AppState, Caller, block},
     wire::{PartIn, RowIn, SearchIn, SpaceIn},
@@ -120,8 +121,9 @@ pub(crate) async fn search(
         explain: wire.explain,
         ..SearchRequest::of(parts, target, k)
     };
+    let metrics = Arc::clone(&state.metrics);
     let answer = block("searching", move || {
-        let answer = collection.search(&request);
+        let answer = metrics.time(Stage::Search, || collection.search(&request));
         answer.map_err(|e| ApiError::engine("searching", e))
     })
     .await?;
@@ -179,9 +181,10 @@ async fn ask_one(
 ) -> Result<Asked, ApiError> {
     let limits = &caller.state.limits;
     let weight = part.weight.unwrap_or(1.0);
-    let content = match (part.text, part.image, part.id, part.embedding) {
+    let picture = Content::sent_picture(part.image, part.image_url, limits)?;
+    let content = match (part.text, picture, part.id, part.embedding) {
         (Some(text), None, None, None) => Content::text(text, limits)?,
-        (None, Some(image), None, None) => Content::picture_from_base64(&image, limits)?,
+        (None, Some(picture), None, None) => picture,
         (None, None, Some(id), None) => {
             let id = ItemId::new(id).map_err(|e| ApiError::engine("reading an id", e))?;
             let (item, _) = get(collection, id.clone()).await?;
@@ -232,7 +235,7 @@ async fn ask_one(
     };
     let modality = match content {
         Content::Text(_) => Modality::Text,
-        Content::Picture(_) => Modality::Image,
+        Content::Picture(_) | Content::Url(_) => Modality::Image,
     };
     Ok(Asked {
         rows: Rows::Both(encode_one(caller, content).await?.encoded),

@@ -8,6 +8,7 @@ use actix_web::{
 };
 use encoders::PictureError;
 use engine::EngineError;
+use fetch::FetchError;
 use serde_json::{Value, json};
 use thiserror::Error;
 
@@ -29,9 +30,17 @@ pub(crate) enum ApiError {
     CrossOrigin { origin: String },
     #[error(
         "{host:?} is not known to name this machine: use localhost or the machine's IP address, or \
-         start the server with --insecure"
+         have its operator add the name to `hosts`"
     )]
     ForeignHost { host: String },
+    #[error("{message}")]
+    Unauthorized { message: &'static str },
+    #[error("{message}")]
+    Forbidden { message: String },
+    #[error("too many requests from here, try again in {wait_s} s")]
+    TooOften { wait_s: u64 },
+    #[error("not answered within {limit_ms} ms: send less at once, or try again later")]
+    Overdue { limit_ms: u64 },
     #[error("nothing is served at {path}")]
     NoRoute { path: String },
     #[error(
@@ -42,6 +51,27 @@ pub(crate) enum ApiError {
     NoCollection { name: String },
     #[error("collection {collection:?} has no item {id:?}")]
     NoItem { collection: String, id: String },
+    #[error("{message}")]
+    NoHead { message: String },
+    #[error(
+        "there is no job {id}, or it was forgotten: the last {} are kept",
+        engine::MAX_JOBS
+    )]
+    NoJob { id: u64 },
+    #[error(
+        "this server imports nothing in the background: its operator has to say where bodies lie"
+    )]
+    NoJobs,
+    #[error("{message}")]
+    TooManyJobs { message: String },
+    #[error(
+        "collection {collection:?} was made by the model that this server runs: there is nothing to do"
+    )]
+    SameModel { collection: String },
+    #[error("{message}")]
+    TooManyHeads { message: String },
+    #[error("{message}")]
+    AnotherSpace { message: String },
     #[error("{message}")]
     VersionConflict {
         field: String,
@@ -87,6 +117,8 @@ pub(crate) enum ApiError {
     MediaType { got: String, expected: &'static str },
     #[error("{source}")]
     Picture { field: String, source: PictureError },
+    #[error("the picture was not fetched: {source}")]
+    NotFetched { field: String, source: FetchError },
     #[error("{reason}")]
     Input { field: String, reason: String },
     #[error("too many inputs wait for the model, try again in {RETRY_AFTER_S} s")]
@@ -169,12 +201,23 @@ impl ApiError {
             EngineError::BadField { .. }
             | EngineError::TooManyFields { .. }
             | EngineError::AnotherKind { .. } => Self::invalid("fields", message),
-            EngineError::BadPrompt { field, reason } => Self::invalid(field, reason),
+            EngineError::BadPrompt { field, reason } | EngineError::BadLesson { field, reason } => {
+                Self::invalid(field, reason)
+            }
             EngineError::PromptsTooLarge { .. } => Self::TooLarge {
                 field: Some("templates".into()),
                 message,
             },
             EngineError::BadHead { .. } => Self::invalid("labels", message),
+            EngineError::BadHeadName { .. } => Self::invalid("head", message),
+            EngineError::NoHead { .. } => Self::NoHead { message },
+            EngineError::TooManyJobs { .. } => Self::TooManyJobs { message },
+            EngineError::TooManyHeads { .. } => Self::TooManyHeads { message },
+            EngineError::AnotherSpace { .. } => Self::AnotherSpace { message },
+            EngineError::DamagedHead { .. } => Self::Damaged {
+                code: "damaged_head",
+                message,
+            },
             source => Self::internal(doing, source),
         }
     }
@@ -187,10 +230,21 @@ impl ApiError {
             Self::Form { .. } => (StatusCode::BAD_REQUEST, "invalid_form"),
             Self::CrossOrigin { .. } => (StatusCode::FORBIDDEN, "cross_origin"),
             Self::ForeignHost { .. } => (StatusCode::FORBIDDEN, "foreign_host"),
+            Self::Unauthorized { .. } => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Self::Forbidden { .. } => (StatusCode::FORBIDDEN, "forbidden"),
+            Self::TooOften { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
+            Self::Overdue { .. } => (StatusCode::SERVICE_UNAVAILABLE, "request_timeout"),
             Self::NoRoute { .. } => (StatusCode::NOT_FOUND, "route_not_found"),
             Self::NoModel { .. } => (StatusCode::NOT_FOUND, "model_not_found"),
             Self::NoCollection { .. } => (StatusCode::NOT_FOUND, "collection_not_found"),
             Self::NoItem { .. } => (StatusCode::NOT_FOUND, "item_not_found"),
+            Self::NoHead { .. } => (StatusCode::NOT_FOUND, "head_not_found"),
+            Self::NoJob { .. } => (StatusCode::NOT_FOUND, "job_not_found"),
+            Self::NoJobs => (StatusCode::NOT_FOUND, "no_jobs_kept"),
+            Self::TooManyJobs { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_jobs"),
+            Self::SameModel { .. } => (StatusCode::CONFLICT, "same_model"),
+            Self::TooManyHeads { .. } => (StatusCode::CONFLICT, "too_many_heads"),
+            Self::AnotherSpace { .. } => (StatusCode::CONFLICT, "another_space"),
             Self::VersionConflict { .. } => (StatusCode::CONFLICT, "version_conflict"),
             Self::NoSnapshot { .. } => (StatusCode::NOT_FOUND, "snapshot_not_found"),
             Self::NoSnapshots => (StatusCode::NOT_FOUND, "no_snapshots_kept"),
@@ -203,7 +257,11 @@ impl ApiError {
             Self::Slow { .. } => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
             Self::Unread { .. } => (StatusCode::REQUEST_TIMEOUT, "results_unread"),
             Self::AnotherModel { .. } => (StatusCode::CONFLICT, "another_model"),
-            Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            Self::TooLarge { .. }
+            | Self::NotFetched {
+                source: FetchError::TooLarge { .. },
+                ..
+            } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Self::MediaType { .. } => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type")
             }
@@ -211,6 +269,7 @@ impl ApiError {
                 (StatusCode::PAYLOAD_TOO_LARGE, "too_large")
             }
             Self::Picture { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "undecodable_picture"),
+            Self::NotFetched { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "not_fetched"),
             Self::Input { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "unusable_input"),
             Self::QueueFull | Self::BodiesFull => (StatusCode::TOO_MANY_REQUESTS, "queue_full"),
             Self::Late { .. } => (StatusCode::SERVICE_UNAVAILABLE, "deadline_passed"),
@@ -225,6 +284,7 @@ impl ApiError {
             Self::Invalid { field, .. }
             | Self::VersionConflict { field, .. }
             | Self::Picture { field, .. }
+            | Self::NotFetched { field, .. }
             | Self::Input { field, .. } => Some(field),
             Self::TooLarge { field, .. } => field.as_deref(),
             _ => None,
@@ -259,6 +319,7 @@ impl ApiError {
             Self::Invalid { field, .. }
             | Self::VersionConflict { field, .. }
             | Self::Picture { field, .. }
+            | Self::NotFetched { field, .. }
             | Self::Input { field, .. } => Some(field),
             Self::TooLarge { field, .. } => field.as_mut(),
             _ => None,
@@ -294,7 +355,18 @@ impl ResponseError for ApiError {
     fn error_response(&self) -> HttpResponse {
         let mut reply = HttpResponse::build(self.status_code());
         match self {
-            Self::QueueFull | Self::BodiesFull | Self::Late { .. } | Self::Unavailable { .. } => {
+            Self::TooOften { wait_s } => {
+                reply.insert_header((header::RETRY_AFTER, *wait_s));
+            }
+            Self::Unauthorized { .. } => {
+                reply.insert_header((header::WWW_AUTHENTICATE, "Bearer realm=\"diptych\""));
+            }
+            Self::QueueFull
+            | Self::BodiesFull
+            | Self::TooManyJobs { .. }
+            | Self::Late { .. }
+            | Self::Overdue { .. }
+            | Self::Unavailable { .. } => {
                 reply.insert_header((header::RETRY_AFTER, RETRY_AFTER_S));
             }
             Self::Method { allowed, .. } => {

@@ -16,14 +16,19 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    ServerError, body,
+    Audit, ServerError,
+    access::{Access, Grant},
+    body,
     config::{Limits, ServerConfig},
+    jobs::Jobs,
+    maps::Maps,
     metrics::Metrics,
     model::ModelHandle,
     pools::Pools,
     reply::ApiError,
     thumbnails::Thumbnails,
     tower::{Client, Tower},
+    urls::Urls,
 };
 
 /// What every request can reach.
@@ -36,19 +41,33 @@ pub(crate) struct AppState {
     pub(crate) bodies: Arc<Semaphore>,
     /// Turns to decode a picture that asks: one per core.
     decoders: Arc<Semaphore>,
+    /// Pictures whose parts may be looked at at once.
+    pub(crate) explaining: Semaphore,
+    pub(crate) maps: Maps,
+    /// A turn to learn a head: one at a time.
+    pub(crate) lessons: Semaphore,
     /// Where items are read and their pictures decoded.
     pub(crate) pools: Arc<Pools>,
     /// Embeddings of the prompts of recent classifications.
     pub(crate) prompts: Mutex<LruCache<String, Embedding>>,
+    pub(crate) urls: Urls,
     pub(crate) limits: Limits,
+    pub(crate) access: Access,
+    /// Where administrative actions are written down.
+    pub(crate) audit: Option<Audit>,
     /// Whether requests may name this machine as they like.
     pub(crate) any_host: bool,
+    /// Names of this machine.
+    pub(crate) hosts: Vec<String>,
+    /// Origins whose pages may do what this server's own page may.
+    pub(crate) cors: Vec<String>,
     /// Folders whose pictures may be shown, links resolved.
     pub(crate) media_roots: Vec<PathBuf>,
     pub(crate) thumbnails: Option<Thumbnails>,
     /// Where snapshots are kept.
     pub(crate) snapshots: Option<PathBuf>,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) jobs: Jobs,
     /// Set when the server begins to stop; requests that come after are refused.
     pub(crate) stopping: AtomicBool,
 }
@@ -67,7 +86,7 @@ impl AppState {
         engine: Arc<Engine>,
         model: ModelHandle,
     ) -> Result<Self, ServerError> {
-        let metrics = Metrics::new()?;
+        let metrics = Arc::new(Metrics::new()?);
         let limits = config.limits.clone();
         let (text, image) = (metrics.tower("text"), metrics.tower("image"));
         let pools = Arc::new(Pools::start()?);
@@ -98,14 +117,26 @@ impl AppState {
             images,
             bodies: Arc::new(Semaphore::new(body::room(&limits))),
             decoders: Arc::new(Semaphore::new(cores)),
+            explaining: Semaphore::new(cores),
+            maps: Maps::default(),
+            lessons: Semaphore::new(1),
             pools,
             prompts: Mutex::new(LruCache::new(cached)),
             limits,
+            urls: Urls::new(&config.urls, &config.limits)?,
+            access: Access::new(config.keys.as_deref(), &config.limits)?,
+            audit: config
+                .audit
+                .clone()
+                .map(|path| Audit::new(path, config.limits.audit_bytes, config.limits.audit_files)),
             any_host: config.insecure,
+            hosts: config.hosts.clone(),
+            cors: config.cors.clone(),
             media_roots,
             thumbnails: config.thumbnails.clone().map(Thumbnails::new),
             snapshots: config.snapshots.clone(),
             metrics,
+            jobs: Jobs::new(config.jobs.clone()),
             stopping: AtomicBool::new(false),
         })
     }
@@ -116,6 +147,13 @@ impl AppState {
             name: name.to_owned(),
         };
         self.engine.collection(name).ok_or_else(none)
+    }
+
+    /// The collections that may be seen.
+    pub(crate) fn seen_by(&self, grant: &Grant) -> Vec<Arc<Collection>> {
+        let mut collections = self.engine.collections();
+        collections.retain(|collection| grant.sees(collection.name()));
+        collections
     }
 
     /// A collection that the model of this server made.
@@ -156,7 +194,9 @@ pub(crate) async fn block<T: Send + 'static>(
     doing: &'static str,
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    web::block(work)
+    // What is logged meanwhile belongs to the request, too.
+    let span = tracing::Span::current();
+    web::block(move || span.in_scope(work))
         .await
         .map_err(|source| ApiError::internal(doing, source))?
 }

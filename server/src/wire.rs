@@ -29,6 +29,8 @@ pub(crate) struct ItemIn {
     /// an address.
     #[schema(min_length = 1)]
     pub(crate) image: Option<String>,
+    /// The address of a picture, where the operator allows its host.
+    pub(crate) image_url: Option<String>,
     /// Comes back with every hit; at most 64 KiB of JSON (`limits.payload_bytes`). Fields that the
     /// collection has declared must be of their kind.
     #[schema(value_type = Option<Object>, additional_properties)]
@@ -93,6 +95,8 @@ pub(crate) struct SearchIn {
     /// A picture like what to look for, as base64 or a data URI.
     #[schema(min_length = 1)]
     pub(crate) image: Option<String>,
+    /// The address of a picture, where the operator allows its host.
+    pub(crate) image_url: Option<String>,
     /// Id of an item like what to look for. It does not come back itself.
     #[schema(min_length = 1, max_length = 512)]
     pub(crate) id: Option<String>,
@@ -210,6 +214,8 @@ pub(crate) struct PartIn {
     /// A picture file as base64 or a data URI.
     #[schema(min_length = 1)]
     pub(crate) image: Option<String>,
+    /// The address of a picture, where the operator allows its host.
+    pub(crate) image_url: Option<String>,
     /// Id of an item.
     #[schema(min_length = 1, max_length = 512)]
     pub(crate) id: Option<String>,
@@ -251,6 +257,7 @@ impl SearchIn {
         let alone = PartIn {
             text: self.text.take(),
             image: self.image.take(),
+            image_url: self.image_url.take(),
             id: self.id.take(),
             embedding: self.embedding.take(),
             weight: None,
@@ -261,6 +268,7 @@ impl SearchIn {
         let others = [
             ("text", alone.text.is_some()),
             ("image", alone.image.is_some()),
+            ("image_url", alone.image_url.is_some()),
             ("id", alone.id.is_some()),
             ("embedding", alone.embedding.is_some()),
         ];
@@ -327,6 +335,8 @@ pub(crate) struct ClassifyIn {
     /// A picture file as base64 or a data URI.
     #[schema(min_length = 1)]
     pub(crate) image: Option<String>,
+    /// The address of a picture, where the operator allows its host.
+    pub(crate) image_url: Option<String>,
     /// All different; at most `limits.labels`.
     #[schema(min_items = 1, max_items = 1000)]
     pub(crate) labels: Vec<String>,
@@ -376,6 +386,21 @@ pub(crate) struct CalibrateIn {
     /// least 50 pairs. Left out, the collection's own items suggest them.
     #[schema(value_type = Option<Vec<[String; 2]>>)]
     pub(crate) pairs: Option<Vec<(String, String)>>,
+}
+
+/// The body of `POST .../heads/{h}/rollback`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RollBackIn {
+    pub(crate) version: u32,
+}
+
+/// What may follow `?` when a head is asked for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct VersionQuery {
+    /// The current one, unless another is named.
+    pub(crate) version: Option<u32>,
 }
 
 /// What may follow `?` when one item is asked for.

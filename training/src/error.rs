@@ -28,6 +28,14 @@ pub enum TrainingError {
         /// What it may hold.
         expected: &'static str,
     },
+    /// The pictures of digits for an experiment cannot be used.
+    #[error("{}: {problem}", file.display())]
+    Digits {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A line of a manifest, or of the words beside it, cannot be read.
     #[error("{}, line {line}: expected an object with {expected}", file.display())]
     Manifest {

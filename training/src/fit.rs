@@ -190,8 +190,9 @@ impl Run {
             let mut batch = loader.next(self.step)?;
             // Second views may begin later.
             let views = 1 + usize::from(batch.second.is_some());
+            let mut estimate = None;
             if views > checked {
-                self.check_memory(&batch)?;
+                estimate = Some(self.check_memory(&batch)?.total());
                 checked = views;
             }
             let narrow = config.optimizer.factors == Factors::Bf16;
@@ -202,11 +203,13 @@ impl Run {
             );
             let mut report = report.map_err(|error| out_of_memory(error, self.step))?;
             report.skipped = std::mem::take(&mut batch.skipped);
+            report.memory_estimate = estimate;
             report.samples_per_second =
                 config.optimizer.batch as f64 / started.elapsed().as_secs_f64();
             let last = self.step == config.optimizer.steps;
             let mut space = None;
             if last || self.step.is_multiple_of(config.optimizer.evaluate_every) {
+                report.memory_peak = memory::peak();
                 space = Some(self.evaluate(&mut report)?);
             }
             let is_best = match &mut stopping {
@@ -245,14 +248,17 @@ impl Run {
     }
 
     /// Refuses to begin what would not fit.
-    fn check_memory(&self, batch: &Batch) -> Result<(), TrainingError> {
-        // Nothing says what is free on another device; it refuses by itself.
-        if self.ignore_memory || !self.parameters.device().is_cpu() {
-            return Ok(());
-        }
+    fn check_memory(&self, batch: &Batch) -> Result<Estimate, TrainingError> {
         let parts = self.config.optimizer.accumulate;
         let estimate = Estimate::of(&self.network, &self.parameters, batch, parts);
-        memory::free().map_or(Ok(()), |free| estimate.check(free))
+        // Nothing says what is free on another device; it refuses by itself.
+        if !self.ignore_memory
+            && self.parameters.device().is_cpu()
+            && let Some(free) = memory::free()
+        {
+            estimate.check(free)?;
+        }
+        Ok(estimate)
     }
 
     /// Adds to a report what the weights are worth, and gives the embeddings that say so.
@@ -376,6 +382,8 @@ impl Run {
             held_out: None,
             modality_gap: None,
             validation: None,
+            memory_estimate: None,
+            memory_peak: None,
             skipped: Vec::new(),
         })
     }

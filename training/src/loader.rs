@@ -294,7 +294,7 @@ mod tests {
 
     /// Batches of all `concepts`, whose captions are names, or keywords where there are any.
     fn source(concepts: Vec<Concept>, by_tag: bool) -> BatchSource {
-        let recipe = include_str!("../recipes/mini/mini.toml");
+        let recipe = include_str!("testing/plain.toml");
         let mut config: RunConfig = toml::from_str(recipe).expect("parses");
         config.optimizer.batch = concepts.len();
         config.captions.carrier_share = 0.0;

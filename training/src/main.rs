@@ -22,6 +22,7 @@ use training::{
     experiment,
     export::export,
     fit::Run,
+    memory::amount,
     prepare::{PrepareConfig, Source, prepare},
 };
 
@@ -114,6 +115,9 @@ enum Command {
         /// Take seconds in place of minutes, with wider bounds.
         #[arg(long)]
         reduced: bool,
+        /// For `memory-bank`: the handwritten digits that `recipes/digits/fetch.sh` fetches, as a control.
+        #[arg(long, value_name = "FILE")]
+        digits: Option<PathBuf>,
         /// Where its table and plot go.
         #[arg(long, default_value = "experiments")]
         out: PathBuf,
@@ -174,8 +178,13 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Command::Ssl(arguments) => ssl_command::ssl(&arguments),
-        Command::Experiment { name, reduced, out } => {
-            let outcome = experiment::run(name, reduced, &out)?;
+        Command::Experiment {
+            name,
+            reduced,
+            digits,
+            out,
+        } => {
+            let outcome = experiment::run(name, reduced, digits.as_deref(), &out)?;
             print!("{outcome}");
             anyhow::ensure!(outcome.passed(), "the figures do not show what is claimed");
             Ok(())
@@ -231,6 +240,16 @@ fn fit(trainer: &mut Run, run: &Path, until: usize) -> anyhow::Result<()> {
             "loss {:.3}{recall}, {rate:.0} pairs/s",
             report.loss
         ));
+        if let Some(estimate) = report.memory_estimate {
+            say(format!("a step takes about {}", amount(estimate)));
+        }
+        if let Some(peak) = report.memory_peak {
+            say(format!(
+                "step {}: at most {} so far",
+                report.step,
+                amount(peak)
+            ));
+        }
         for Skipped { path, reason } in &report.skipped {
             if said.insert(path.clone()) {
                 say(format!("step {}: left out {path}: {reason}", report.step));

@@ -99,7 +99,7 @@ impl fmt::Display for Estimate {
 }
 
 /// Bytes in words.
-pub(crate) fn amount(bytes: u64) -> String {
+pub fn amount(bytes: u64) -> String {
     const MIB: f64 = 1_048_576.0;
     let mib = bytes as f64 / MIB;
     if mib < 1024.0 {
@@ -121,10 +121,20 @@ pub fn free() -> Option<u64> {
     Some(of_group.map_or(available, |of_group| of_group.min(available)))
 }
 
+/// Most bytes that this process has had in memory so far, where the system says so.
+pub fn peak() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    entry(&status, "VmHWM:")
+}
+
 /// `MemAvailable` of a `/proc/meminfo`, in bytes.
 fn available(meminfo: &str) -> Option<u64> {
-    let mut lines = meminfo.lines();
-    let line = lines.find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    entry(meminfo, "MemAvailable:")
+}
+
+/// The line of such a file that begins so, in bytes.
+fn entry(file: &str, name: &str) -> Option<u64> {
+    let line = file.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }
@@ -177,7 +187,7 @@ mod tests {
     use crate::{config::RunConfig, loader::View};
 
     fn estimate(n: usize, parts: usize) -> Estimate {
-        let recipe = include_str!("../recipes/mini/mini.toml");
+        let recipe = include_str!("testing/plain.toml");
         let config: RunConfig = toml::from_str(recipe).expect("parses");
         let network = config.model.network(4096, 4095).expect("sizes");
         let mut parameters = Parameters::seeded(1, Device::Cpu);

@@ -67,6 +67,8 @@ mod tests {
             held_out: None,
             modality_gap: None,
             validation: None,
+            memory_estimate: None,
+            memory_peak: None,
             skipped: Vec::new(),
         }
     }

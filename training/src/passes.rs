@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_configuration_divides_its_batch_evenly() {
-        let recipe = include_str!("../recipes/mini/mini.toml");
+        let recipe = include_str!("testing/plain.toml");
         let with = |accumulate: usize| {
             let line = format!("batch = 256\naccumulate = {accumulate}");
             let config: RunConfig =

@@ -41,6 +41,14 @@ pub struct StepReport {
     /// Recall on the validation pairs by name, where the step ended with an evaluation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation: Option<BTreeMap<String, f64>>,
+    /// Bytes that such a step is thought to take, with all that is there before it: in the first step of a
+    /// kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_estimate: Option<u64>,
+    /// Most bytes of memory that the process has had so far, where the step ended with an evaluation (before
+    /// it) and the system tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_peak: Option<u64>,
     /// Pictures that could not be read: others were seen in their places, or fewer where the step ended
     /// with an evaluation.
     #[serde(skip_serializing_if = "Vec::is_empty")]

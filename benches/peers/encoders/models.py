@@ -224,8 +224,19 @@ def make(model, cache):
         pass
     print(f"making {MODELS[model]['name']} and its exports: some minutes", flush=True)
     shutil.rmtree(folder, ignore_errors=True)
-    os.makedirs(os.path.join(folder, "inputs"))
     net = checkpoint(model)
+    write(model, net, folder)
+    os.makedirs(os.path.join(folder, "inputs"))
+    inputs(model, os.path.join(folder, "inputs"))
+    export(model, net, folder)
+    with open(mark, "w", encoding="utf-8") as file:
+        json.dump(VERSION, file)
+    return folder
+
+
+def write(model, net, folder):
+    """The model folder alone."""
+    os.makedirs(folder)
     net.save_pretrained(folder)
     complete_config(folder)
     tokenizer(model).save(os.path.join(folder, "tokenizer.json"))
@@ -236,11 +247,6 @@ def make(model, cache):
             json.dump(rules, file)
     with open(os.path.join(folder, "preprocessor_config.json"), "w", encoding="utf-8") as file:
         json.dump(preprocessor(model), file, indent=2)
-    inputs(model, os.path.join(folder, "inputs"))
-    export(model, net, folder)
-    with open(mark, "w", encoding="utf-8") as file:
-        json.dump(VERSION, file)
-    return folder
 
 
 def complete_config(folder):

@@ -136,6 +136,18 @@ pub struct FewShotArgs {
     /// How often pictures are drawn for each of them
     #[arg(long, default_value = "5", value_name = "N")]
     pub draws: NonZeroUsize,
+    /// What weights are pulled towards: nothing, or what the names of the classes say
+    #[arg(long, value_enum, default_value_t = StartArg::None)]
+    pub start: StartArg,
+}
+
+/// What the weights of a classifier are pulled towards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StartArg {
+    /// Nothing: small weights
+    None,
+    /// The zero-shot classifier of the names
+    ZeroShot,
 }
 
 /// Which embeddings a classifier learns from.

@@ -2,16 +2,20 @@
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
-use engine::{Draws, metrics::student};
+use embedding::Modality;
+use encoders::Model;
+use engine::{
+    Draws, Head, HeadAspect, Inputs, Lesson, Prompts, TeachOptions, metrics::student, teach,
+};
 use serde::Serialize;
 
 use super::{
-    judged,
-    probe::{self, Data, Split},
+    encode, judged,
+    probe::{self, Data, Part, Split},
     report::{self, Figure, Report},
 };
 use crate::{
-    args::{FewShotArgs, Places},
+    args::{AspectArg, FewShotArgs, Places, StartArg},
     home, output,
 };
 
@@ -21,6 +25,10 @@ struct FewShot {
     dim: usize,
     split: Split,
     draws: usize,
+    /// `none` or `zero-shot`.
+    start: String,
+    /// Accuracy of the names alone, where weights are pulled towards them.
+    zero_shot: Option<f64>,
     shots: Vec<Shots>,
     /// Numbers of pictures that some class does not have.
     skipped: Vec<usize>,
@@ -65,18 +73,37 @@ pub fn run(places: &Places, args: &FewShotArgs) -> Result<()> {
             "not measured with {k} of each class: one has {least} pictures"
         ));
     }
+    let words = match args.start {
+        StartArg::None => None,
+        StartArg::ZeroShot => Some(words(args, &data, &model)?),
+    };
     let bar = output::progress("learning", wanted.len() * args.draws.get());
     let mut shots = Vec::with_capacity(wanted.len());
     for k in wanted {
-        shots.push(measure(k, args, &data, &of_class, || bar.inc(1))?);
+        shots.push(measure(
+            k,
+            args,
+            (&data, &of_class, words.as_ref()),
+            || {
+                bar.inc(1);
+            },
+        )?);
     }
     bar.finish_and_clear();
-    let aspect = args.probe.aspect.to_possible_value();
+    let name = |value: Option<clap::builder::PossibleValue>| {
+        value.map_or_else(String::new, |value| value.get_name().to_owned())
+    };
+    let by_words = |words: &Words| {
+        let judged = data.judge_by(|row| words.head.row_probabilities(row));
+        judged::accuracy(&judged)
+    };
     let details = FewShot {
-        aspect: aspect.map_or_else(String::new, |value| value.get_name().to_owned()),
+        aspect: name(args.probe.aspect.to_possible_value()),
         dim: data.dim,
         split: data.split,
         draws: args.draws.get(),
+        start: name(args.start.to_possible_value()),
+        zero_shot: words.as_ref().map(by_words),
         shots,
         skipped,
     };
@@ -86,9 +113,16 @@ pub fn run(places: &Places, args: &FewShotArgs) -> Result<()> {
         ("classes", data.labels.len().to_string()),
         ("aspect", details.aspect.clone()),
         ("draws", details.draws.to_string()),
+        ("start", details.start.clone()),
     ];
     let folder = args.probe.data.folder.display().to_string();
     let mut report = Report::new("few-shot", folder, model.spaces(), options, details);
+    if let Some(value) = report.details.zero_shot {
+        let interval = None;
+        report
+            .metrics
+            .add("acc1_zero_shot".to_owned(), Figure { value, interval });
+    }
     for shots in &report.details.shots {
         report
             .metrics
@@ -118,8 +152,7 @@ pub fn run(places: &Places, args: &FewShotArgs) -> Result<()> {
 fn measure(
     k: usize,
     args: &FewShotArgs,
-    data: &Data,
-    of_class: &[Vec<usize>],
+    (data, of_class, words): (&Data, &[Vec<usize>], Option<&Words>),
     done: impl Fn(),
 ) -> Result<Shots> {
     let seed = args.probe.options.seed;
@@ -133,8 +166,14 @@ fn measure(
             drawn.extend_from_slice(&rows[..k]);
         }
         let part = data.train.part(&drawn, data.dim);
-        let (fit, c, _) = data.learn(&part, args.probe.c, seed)?;
-        accuracies.push(judged::accuracy(&data.judge(&fit)));
+        let (judged, c) = if let Some(words) = words {
+            let (head, c) = words.teach(&part, data, args.probe.c, seed)?;
+            (data.judge_by(|row| head.row_probabilities(row)), c)
+        } else {
+            let (fit, c, _) = data.learn(&part, args.probe.c, seed)?;
+            (data.judge(&fit), c)
+        };
+        accuracies.push(judged::accuracy(&judged));
         all_c.push(c);
         done();
     }
@@ -146,4 +185,45 @@ fn measure(
         accuracies,
         c: all_c,
     })
+}
+
+/// The classifier that the names of the classes make.
+struct Words {
+    inputs: Inputs,
+    head: Head,
+}
+
+fn words(args: &FewShotArgs, data: &Data, model: &Model) -> Result<Words> {
+    if args.probe.aspect != AspectArg::Shared {
+        bail!("names are only in the shared space: use --aspect shared with --start zero-shot");
+    }
+    let prompts = Prompts::new(data.labels.clone(), None)?;
+    let texts = encode::texts("encoding names", prompts.texts(), model)?;
+    let inputs = Inputs::of(model.spaces(), HeadAspect::Shared, Some(Modality::Image))?;
+    let head = prompts.head(model.spaces().shared(), &texts, model.scoring())?;
+    Ok(Words { inputs, head })
+}
+
+impl Words {
+    /// Learns from `part`, pulled towards the names. Gives the `C`, too.
+    fn teach(&self, part: &Part, data: &Data, c: Option<f64>, seed: u64) -> Result<(Head, f64)> {
+        let of: Vec<Vec<usize>> = part.of().iter().map(|class| vec![*class]).collect();
+        let lesson = Lesson {
+            inputs: &self.inputs,
+            labels: &data.labels,
+            rows: part.rows(),
+            of: &of,
+            zero_shot: Some(&self.head),
+        };
+        let options = TeachOptions {
+            multi_label: false,
+            balance: false,
+            regularization: c.map(|c| 1.0 / c),
+            from_zero_shot: true,
+            blend: 0.0,
+            seed,
+        };
+        let taught = teach(&lesson, &options)?;
+        Ok((taught.head, 1.0 / taught.regularization))
+    }
 }

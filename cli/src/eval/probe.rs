@@ -185,6 +185,11 @@ impl Part {
         &self.of
     }
 
+    /// The embedding of each picture, `[pictures, dim]`.
+    pub fn rows(&self) -> &[f32] {
+        &self.rows
+    }
+
     /// Some of the pictures.
     pub fn part(&self, rows: &[usize], dim: usize) -> Self {
         let row = |i: &usize| &self.rows[i * dim..][..dim];
@@ -219,9 +224,14 @@ impl Data {
 
     /// What a classifier says about the pictures to measure on.
     pub fn judge(&self, fit: &Logistic) -> Vec<Judged<'_>> {
+        self.judge_by(|row| fit.probabilities(row))
+    }
+
+    /// The same of anything that gives a row the probabilities of all classes.
+    pub fn judge_by(&self, probabilities: impl Fn(&[f32]) -> Vec<f64>) -> Vec<Judged<'_>> {
         let rows = self.test.rows.chunks_exact(self.dim);
         let each = self.test.files.iter().zip(&self.test.of).zip(rows);
-        each.map(|((file, of), row)| Judged::new(file, *of, &fit.probabilities(row)))
+        each.map(|((file, of), row)| Judged::new(file, *of, &probabilities(row)))
             .collect()
     }
 }

@@ -118,7 +118,7 @@ pub fn paint(seed: u32, width: u32, height: u32) -> RgbImage {
     })
 }
 
-/// Where the test of the demo leaves what it has indexed, and the test of the page finds it:
+/// Where the test of the demo leaves what it has indexed:
 /// doing it twice would take as long as all other tests together.
 pub fn demo_folder() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("demo")

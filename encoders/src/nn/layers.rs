@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use super::{
-    ops::{add_bias, layer_norm, linear},
+    ops::{add_bias, layer_norm, linear, matmul},
     source::{Init, Source},
 };
 use crate::ModelError;
@@ -67,7 +67,7 @@ impl Linear {
         if (x.track_op() || self.weight.track_op()) && x.device().is_cpu() {
             return linear(&x, &self.weight, self.bias.as_ref())?.reshape(shape);
         }
-        let y = x.matmul(&self.weight.t()?)?;
+        let y = matmul(&x, &self.weight.t()?)?;
         let y = match &self.bias {
             Some(bias) => add_bias(&y, bias)?,
             None => y,

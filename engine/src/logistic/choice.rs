@@ -2,23 +2,18 @@
 
 use serde::Serialize;
 
-use super::{Logistic, Options, Samples};
-use crate::{Draws, EngineError, metrics::verdict};
+use super::{Compared, Logistic, Plan, Samples, compare, stratified_folds};
+use crate::EngineError;
 
 /// Values of `C` that are compared.
 pub const GRID: [f64; 9] = [0.01, 0.1, 1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6];
 
 /// `C` where there are too few rows to compare: so much penalty that the classes' means decide.
-const WITHOUT_COMPARISON: f64 = 1.0;
+pub(crate) const WITHOUT_COMPARISON: f64 = 1.0;
 /// Parts that each serve once to compare with.
 const FOLDS: usize = 5;
 /// Rows from which one part serves, and not each in turn.
 const MANY: usize = 20_000;
-/// The precision of fits that are only compared. Gradients of unit embeddings are small: at 1e-4,
-/// which is scikit-learn's own, fits with a large `C` end where they begin.
-const TOLERANCE: f64 = 1e-5;
-/// Their steps, at most.
-const MAX_STEPS: usize = 1000;
 
 /// What was chosen, and why.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -66,68 +61,28 @@ pub fn choose(samples: &Samples<'_>, seed: u64) -> Result<Choice, EngineError> {
     } else {
         folds
     };
-    let fold_of = stratified_folds(samples.labels, folds, seed);
-    let mut tallies = [(0, 0.0); GRID.len()];
-    let mut compared = 0;
-    for fold in 0..compared_folds {
-        let (mut rows, mut labels, mut held_out) = (Vec::new(), Vec::new(), Vec::new());
-        for (i, of) in fold_of.iter().enumerate() {
-            if *of == fold {
-                held_out.push(i);
-            } else {
-                rows.extend_from_slice(samples.row(i));
-                labels.push(samples.labels[i]);
-            }
-        }
-        compared += held_out.len();
-        let learned = Samples::new(&rows, samples.dim, &labels, samples.classes)?;
-        let mut near: Option<Logistic> = None;
-        for (c, (right, loss)) in GRID.into_iter().zip(&mut tallies) {
-            let options = Options {
-                tolerance: TOLERANCE,
-                max_steps: MAX_STEPS,
-                c,
-            };
-            let fit = Logistic::fit(&learned, &options, near.as_ref())?;
-            for i in &held_out {
-                let probabilities = fit.probabilities(samples.row(*i));
-                let label = samples.labels[*i];
-                *right += usize::from(verdict(&probabilities, label).rank == 0);
-                *loss -= probabilities[label].max(f64::MIN_POSITIVE).ln();
-            }
-            near = Some(fit);
-        }
-    }
-    let n = compared.max(1) as f64;
-    let candidate = |(c, (right, loss)): (f64, (usize, f64))| Candidate {
-        c,
-        accuracy: right as f64 / n,
-        log_loss: loss / n,
+    let plan = Plan {
+        grid: GRID.to_vec(),
+        fold_of: stratified_folds(samples.labels, folds, seed),
+        compared_folds,
+        patience: GRID.len(),
     };
-    let candidates: Vec<Candidate> = GRID.into_iter().zip(tallies).map(candidate).collect();
-    let better = |a: &&Candidate, b: &&Candidate| {
-        let by_accuracy = a.accuracy.total_cmp(&b.accuracy);
-        by_accuracy.then_with(|| b.log_loss.total_cmp(&a.log_loss))
-    };
-    let best = candidates.iter().max_by(better);
+    let judge = |fit: &Logistic, i: usize| fit.probabilities(samples.row(i));
+    let compared = compare(samples, &plan, &judge)?;
+    let candidates: Vec<Candidate> = compared.iter().map(Compared::candidate).collect();
     Ok(Choice {
-        c: best.map_or(WITHOUT_COMPARISON, |best| best.c),
+        c: best(&candidates).map_or(WITHOUT_COMPARISON, |best| best.c),
         folds,
         compared_folds,
         candidates,
     })
 }
 
-/// Which of `folds` parts each row is of. Each class is spread over all of them as evenly as can
-/// be.
-pub fn stratified_folds(labels: &[usize], folds: usize, seed: u64) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..labels.len()).collect();
-    Draws::new(&[seed]).shuffle(&mut order);
-    // Stable: within a class the order stays random.
-    order.sort_by_key(|i| labels[*i]);
-    let mut fold_of = vec![0; labels.len()];
-    for (place, i) in order.into_iter().enumerate() {
-        fold_of[i] = place % folds.max(1);
-    }
-    fold_of
+/// The one with the highest accuracy; of several, with the lowest loss.
+pub(crate) fn best(candidates: &[Candidate]) -> Option<&Candidate> {
+    let better = |a: &&Candidate, b: &&Candidate| {
+        let by_accuracy = a.accuracy.total_cmp(&b.accuracy);
+        by_accuracy.then_with(|| b.log_loss.total_cmp(&a.log_loss))
+    };
+    candidates.iter().max_by(better)
 }

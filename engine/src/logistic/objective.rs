@@ -1,15 +1,24 @@
 //! The function that a fit minimizes, and its gradient.
 
+// The loops are one function for each instruction set: see `kernel`.
+#![allow(clippy::inline_always)]
+
 use rayon::prelude::*;
 
 use super::Samples;
+use crate::index::{Kernel, Task, run};
 
 /// Rows whose residuals are held at a time.
 const PANEL: usize = 1024;
 /// Sums of a dot product that run side by side.
 const LANES: usize = 8;
+/// Rows, or classes, that one pass over the others serves: what it reads stays in registers.
+const TOGETHER: usize = 4;
+/// Numbers of a row that are worked on before the next, so that the gradients of some classes stay in the
+/// nearest cache.
+const TILE: usize = 512;
 
-/// The mean loss plus the penalty divided by `C` and the number of rows.
+/// The mean loss, each row by its weight, plus the penalty divided by `C` and the number of rows.
 ///
 /// Rows are taken relative to their mean. That changes the intercepts alone, which are not
 /// penalized, and so not the minimum; embeddings have a large mean, and without it the search takes
@@ -79,21 +88,29 @@ impl<'a> Objective<'a> {
             let rows = PANEL.min(n - start);
             let panel = &mut residuals[..rows * classes];
             let losses: Vec<f64> = panel
-                .par_chunks_exact_mut(classes)
+                .par_chunks_mut(TOGETHER * classes)
                 .enumerate()
-                .map(|(i, out)| self.row_loss(start + i, &at[..split], &offsets, out))
+                .map(|(i, out)| self.losses(start + TOGETHER * i, &at[..split], &offsets, out))
                 .collect();
             loss += losses.iter().sum::<f64>();
             of_weights
-                .par_chunks_exact_mut(dim)
-                .zip(&mut *of_intercepts)
+                .par_chunks_mut(TOGETHER * dim)
+                .zip(of_intercepts.par_chunks_mut(TOGETHER))
                 .enumerate()
-                .for_each(|(class, (of_weights, of_intercept))| {
-                    for i in 0..rows {
-                        let residual = panel[i * classes + class];
-                        add(residual, self.samples.row(start + i), of_weights);
-                        *of_intercept += residual;
+                .for_each(|(group, (of_weights, of_intercepts))| {
+                    let first = TOGETHER * group;
+                    for (class, of_intercept) in of_intercepts.iter_mut().enumerate() {
+                        let column = panel.iter().skip(first + class).step_by(classes);
+                        *of_intercept += column.sum::<f64>();
                     }
+                    run(Outer {
+                        residuals: panel,
+                        classes,
+                        first,
+                        rows: &self.samples.rows[start * dim..][..rows * dim],
+                        dim,
+                        to: of_weights,
+                    });
                 });
         }
         let scale = 1.0 / n as f64;
@@ -108,15 +125,37 @@ impl<'a> Objective<'a> {
         loss * scale + 0.5 * self.penalty * squares
     }
 
-    /// Minus the logarithm of the probability of a row's class. `out` becomes the probabilities, less
-    /// 1 for that class.
-    fn row_loss(&self, i: usize, weights: &[f64], offsets: &[f64], out: &mut [f64]) -> f64 {
-        let row = self.samples.row(i);
-        let rows = weights.chunks_exact(self.samples.dim);
-        for ((out, weights), offset) in out.iter_mut().zip(rows).zip(offsets) {
-            *out = dot(row, weights) + offset;
+    /// Minus the logarithm of the probability of the class of each row from `first` on, by their
+    /// weights, summed. `out`, `[rows, classes]`, becomes the probabilities, less 1 for that class, by the
+    /// weights.
+    fn losses(&self, first: usize, weights: &[f64], offsets: &[f64], out: &mut [f64]) -> f64 {
+        let Samples {
+            rows, dim, classes, ..
+        } = *self.samples;
+        let count = out.len() / classes;
+        run(Logits {
+            rows: &rows[first * dim..][..count * dim],
+            dim,
+            weights,
+            out,
+        });
+        let each = out.chunks_exact_mut(classes).enumerate();
+        each.map(|(i, out)| self.loss(first + i, offsets, out))
+            .sum()
+    }
+
+    /// The same of one row, from its logits without offsets.
+    fn loss(&self, i: usize, offsets: &[f64], out: &mut [f64]) -> f64 {
+        for (out, offset) in out.iter_mut().zip(offsets) {
+            *out += offset;
+        }
+        if let Some(base) = self.samples.base_of(i) {
+            for (out, base) in out.iter_mut().zip(base) {
+                *out += base;
+            }
         }
         let label = self.samples.labels[i];
+        let weight = self.samples.weight_of(i);
         let most = out.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let own = out[label] - most;
         let mut sum = 0.0;
@@ -125,10 +164,111 @@ impl<'a> Objective<'a> {
             sum += *out;
         }
         for out in &mut *out {
-            *out /= sum;
+            *out *= weight / sum;
         }
-        out[label] -= 1.0;
-        sum.ln() - own
+        out[label] -= weight;
+        weight * (sum.ln() - own)
+    }
+}
+
+/// Logits of a few rows: `out` is `[rows, classes]`.
+struct Logits<'a> {
+    rows: &'a [f32],
+    dim: usize,
+    weights: &'a [f64],
+    out: &'a mut [f64],
+}
+
+impl Task for Logits<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<K: Kernel>(self, _: K) {
+        let classes = self.weights.len() / self.dim;
+        let rows: [&[f32]; TOGETHER] = std::array::from_fn(|i| {
+            // Past the last row the first one stands in, and what comes out is not used.
+            let row = self.rows.get(i * self.dim..(i + 1) * self.dim);
+            row.unwrap_or(&self.rows[..self.dim])
+        });
+        for (class, weights) in self.weights.chunks_exact(self.dim).enumerate() {
+            let sums = dots(rows, weights);
+            for (out, sum) in self.out.chunks_exact_mut(classes).zip(sums) {
+                out[class] = sum;
+            }
+        }
+    }
+}
+
+/// Adds to each of a few classes, `to` is `[classes, dim]`, all rows by their residuals for it.
+struct Outer<'a> {
+    residuals: &'a [f64],
+    /// Of the residuals; `first` is the first one of `to`.
+    classes: usize,
+    first: usize,
+    rows: &'a [f32],
+    dim: usize,
+    to: &'a mut [f64],
+}
+
+impl Task for Outer<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<K: Kernel>(self, _: K) {
+        let mut start = 0;
+        while start < self.dim {
+            let end = self.dim.min(start + TILE);
+            let groups = self.rows.chunks(TOGETHER * self.dim);
+            let residuals = self.residuals.chunks(TOGETHER * self.classes);
+            for (rows, residuals) in groups.zip(residuals) {
+                let tile: [&[f32]; TOGETHER] = std::array::from_fn(|i| {
+                    let row = rows.get(i * self.dim + start..i * self.dim + end);
+                    row.unwrap_or(&rows[start..end])
+                });
+                for (class, to) in self.to.chunks_exact_mut(self.dim).enumerate() {
+                    // Past the last row nothing is added.
+                    let factors: [f64; TOGETHER] = std::array::from_fn(|i| {
+                        let at = i * self.classes + self.first + class;
+                        residuals.get(at).copied().unwrap_or(0.0)
+                    });
+                    add_all(factors, tile, &mut to[start..end]);
+                }
+            }
+            start = end;
+        }
+    }
+}
+
+/// Sums of the products of some weights with each of a few rows, in a fixed order.
+#[inline(always)]
+fn dots(rows: [&[f32]; TOGETHER], weights: &[f64]) -> [f64; TOGETHER] {
+    let (parts, rest) = weights.as_chunks::<LANES>();
+    let rows = rows.map(|row| row[..weights.len()].as_chunks::<LANES>());
+    let mut sums = [[0.0; LANES]; TOGETHER];
+    for (i, weights) in parts.iter().enumerate() {
+        for (sums, (row, _)) in sums.iter_mut().zip(&rows) {
+            for ((sum, x), w) in sums.iter_mut().zip(&row[i]).zip(weights) {
+                *sum += f64::from(*x) * w;
+            }
+        }
+    }
+    std::array::from_fn(|i| {
+        let rest = rows[i].1.iter().zip(rest);
+        let rest: f64 = rest.map(|(x, w)| f64::from(*x) * w).sum();
+        sums[i].iter().sum::<f64>() + rest
+    })
+}
+
+/// Adds a multiple of each of a few rows.
+#[inline(always)]
+fn add_all(factors: [f64; TOGETHER], rows: [&[f32]; TOGETHER], to: &mut [f64]) {
+    let n = to.len();
+    let [a, b, c, d] = rows.map(|row| &row[..n]);
+    let [e, f, g, h] = factors;
+    for i in 0..n {
+        let first = e * f64::from(a[i]) + f * f64::from(b[i]);
+        let second = g * f64::from(c[i]) + h * f64::from(d[i]);
+        to[i] += first + second;
     }
 }
 

@@ -87,7 +87,10 @@ fn the_gradient_is_the_slope_of_the_value() {
         .map(|_| f64::from(number()))
         .collect();
     let labels: Vec<usize> = (0..n).map(|i| i % classes).collect();
+    let base: Vec<f64> = (0..n * classes).map(|_| f64::from(number())).collect();
+    let weights: Vec<f64> = (0..n).map(|_| 1.5 + f64::from(number())).collect();
     let samples = Samples::new(&rows, dim, &labels, classes).expect("fine");
+    let samples = samples.with_base(Some(&base)).weighted(Some(&weights));
     let objective = Objective::new(&samples, 0.01);
     let mut gradient = vec![0.0; at.len()];
     objective.evaluate(&at, &mut gradient);
@@ -103,6 +106,24 @@ fn the_gradient_is_the_slope_of_the_value() {
             (slope - difference).abs() < 1e-8,
             "{i}: {slope}, not {difference}"
         );
+    }
+}
+
+#[test]
+fn a_row_of_weight_2_is_a_row_that_occurs_twice() {
+    let case = &cases()[0];
+    let rows = case.rows.concat();
+    let twice = [&rows[..], &rows[..case.dim]].concat();
+    let labels = [&case.labels[..], &case.labels[..1]].concat();
+    let mut weights = vec![1.0; case.labels.len()];
+    weights[0] = 2.0;
+    let weighted = Samples::new(&rows, case.dim, &case.labels, case.classes).expect("fine");
+    let weighted = weighted.weighted(Some(&weights));
+    let doubled = Samples::new(&twice, case.dim, &labels, case.classes).expect("fine");
+    let fit = |samples| Logistic::fit(samples, &exact(10.0), None).expect("fits");
+    let (weighted, doubled) = (fit(&weighted), fit(&doubled));
+    for (a, b) in weighted.weights.iter().zip(&doubled.weights) {
+        assert!((a - b).abs() < 1e-6, "{a}, not {b}");
     }
 }
 

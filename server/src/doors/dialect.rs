@@ -69,6 +69,8 @@ fn openai(error: &ApiError) -> Value {
     let (status, code) = error.row();
     let kind = match status {
         StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+        StatusCode::UNAUTHORIZED => "authentication_error",
+        _ if matches!(error, ApiError::Forbidden { .. }) => "permission_error",
         status if status.is_server_error() => "server_error",
         _ => "invalid_request_error",
     };

@@ -35,7 +35,7 @@ pub(crate) enum OneOrMany<T> {
 #[derive(Debug, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum InputIn {
-    /// A text, or with `modality` `image` a picture; never an address that is fetched.
+    /// A text, or with `modality` `image` a picture. A text is never an address that is fetched.
     Plain(String),
     /// `{"text": ...}` or `{"image": ...}`, as Jina's clients send them.
     Named(NamedIn),
@@ -46,7 +46,7 @@ pub(crate) enum InputIn {
 #[serde(deny_unknown_fields)]
 pub(crate) struct NamedIn {
     text: Option<String>,
-    /// base64 or a data URI.
+    /// base64, a data URI or an address.
     image: Option<String>,
 }
 
@@ -119,7 +119,7 @@ impl Inputs {
         let all = self.names.iter().zip(&self.contents);
         all.filter_map(|(name, content)| match content {
             Content::Text(text) => Some((name.as_str(), text.as_str())),
-            Content::Picture(_) => None,
+            Content::Picture(_) | Content::Url(_) => None,
         })
     }
 
@@ -140,12 +140,12 @@ impl InputIn {
         match (self, plain) {
             (Self::Plain(text), ModalityIn::Text) => plain_text(text, limits),
             (Self::Plain(image), ModalityIn::Image) => {
-                let image = Content::picture_from_base64(&image, limits);
+                let image = Content::picture_or_url(image, limits);
                 Ok((image.map_err(|error| error.at(""))?, ""))
             }
             (Self::Named(named), _) => match (named.text, named.image) {
                 (Some(text), None) => Ok((Content::text(text, limits)?, "text")),
-                (None, Some(image)) => Ok((Content::picture_from_base64(&image, limits)?, "image")),
+                (None, Some(image)) => Ok((Content::picture_or_url(image, limits)?, "image")),
                 (text, _) => {
                     let got = if text.is_some() { "both" } else { "neither" };
                     let message = format!("an input has `text` or `image`, got {got}");

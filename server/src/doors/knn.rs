@@ -8,6 +8,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::{
+    access::Grant,
     openapi::twins,
     query::{self, in_range},
     reply::ApiError,
@@ -76,12 +77,8 @@ pub(crate) struct Found {
 
 impl KnnIn {
     /// Searches.
-    pub(crate) async fn run(self, caller: Caller<'_>) -> Result<Found, ApiError> {
+    pub(crate) async fn run(self, caller: Caller<'_>, grant: &Grant) -> Result<Found, ApiError> {
         let state = caller.state;
-        if self.image_url.is_some() {
-            let message = "pictures are not fetched from URLs: send base64 as `image`";
-            return Err(ApiError::invalid("image_url", message));
-        }
         if self.use_mclip {
             let message = "this server runs one model: leave `use_mclip` out";
             return Err(ApiError::invalid("use_mclip", message));
@@ -90,11 +87,12 @@ impl KnnIn {
         let whole = in_range("num_images", self.num_images, most)?.get();
         let k = self.num_result_ids.unwrap_or(whole);
         let k = in_range("num_result_ids", k, most)?.get();
-        let collection = collection(state, self.indice_name)?;
+        let collection = collection(state, grant, self.indice_name)?;
         let name = collection.name().to_owned();
         let asked = SearchIn {
             text: self.text.filter(|text| !text.is_empty()),
             image: self.image,
+            image_url: self.image_url,
             embedding: self.embedding_input.map(RowIn::Numbers),
             target: Some(self.modality),
             k: Some(k),
@@ -133,11 +131,16 @@ pub(crate) struct KnnHitOut {
 }
 
 /// The collection that is meant.
-fn collection(state: &AppState, name: Option<String>) -> Result<Arc<Collection>, ApiError> {
+fn collection(
+    state: &AppState,
+    grant: &Grant,
+    name: Option<String>,
+) -> Result<Arc<Collection>, ApiError> {
     if let Some(name) = name {
+        grant.check(&name)?;
         return state.collection_of_model(&name);
     }
-    match &state.engine.collections()[..] {
+    match &state.seen_by(grant)[..] {
         [only] => state.collection_of_model(only.name()),
         all => {
             let message = format!("there are {} collections: name one", all.len());

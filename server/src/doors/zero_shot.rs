@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use crate::{
     classify::classify,
+    content::is_url,
     reply::ApiError,
     state::Caller,
     wire::{ClassifyIn, Object},
@@ -18,7 +19,7 @@ const DEFAULT_TEMPLATE: &str = "This is a photo of {}.";
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ZeroShotIn {
-    /// base64 or a data URI of a picture.
+    /// base64, a data URI or the address of a picture.
     inputs: String,
     #[schema(value_type = ParametersIn)]
     parameters: Object<ParametersIn>,
@@ -41,9 +42,15 @@ impl ZeroShotIn {
     pub(crate) async fn run(self, caller: Caller<'_>) -> Result<Vec<Prediction>, ApiError> {
         let Object(parameters) = self.parameters;
         let template = parameters.hypothesis_template;
+        let (image, image_url) = if is_url(&self.inputs) {
+            (None, Some(self.inputs))
+        } else {
+            (Some(self.inputs), None)
+        };
         let asked = ClassifyIn {
             text: None,
-            image: Some(self.inputs),
+            image,
+            image_url,
             labels: parameters.candidate_labels,
             templates: Some(vec![template.unwrap_or_else(|| DEFAULT_TEMPLATE.into())]),
         };
@@ -54,7 +61,7 @@ impl ZeroShotIn {
 /// Names fields as this request does.
 fn rename(error: ApiError) -> ApiError {
     let field = error.field().unwrap_or_default();
-    let name = if field == "image" {
+    let name = if field.starts_with("image") {
         "inputs".to_owned()
     } else if let Some(rest) = field.strip_prefix("labels") {
         format!("parameters.candidate_labels{rest}")

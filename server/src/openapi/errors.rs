@@ -11,7 +11,15 @@ use crate::doors::Dialect;
 pub(crate) type Codes = &'static [&'static str];
 
 /// Of every route.
-pub(super) const ANY: Codes = &["foreign_host", "internal", "unavailable"];
+pub(super) const ANY: Codes = &[
+    "foreign_host",
+    "unauthorized",
+    "forbidden",
+    "rate_limited",
+    "internal",
+    "request_timeout",
+    "unavailable",
+];
 /// Of every route that changes something, or could.
 pub(super) const UNSAFE: Codes = &["cross_origin"];
 /// Of every route with braces in its path.
@@ -27,6 +35,7 @@ pub(crate) const QUERY: Codes = &["invalid_field"];
 /// Something goes through the model.
 pub(crate) const ENCODE: Codes = &[
     "undecodable_picture",
+    "not_fetched",
     "unusable_input",
     "too_large",
     "queue_full",
@@ -46,6 +55,21 @@ pub(crate) const WRITE: Codes = &["version_conflict", "too_large"];
 pub(crate) const MODEL: Codes = &["model_not_found"];
 /// Only some files are served.
 pub(crate) const FILE: Codes = &["route_not_found"];
+/// A head is named.
+pub(crate) const HEAD: Codes = &["head_not_found", "another_space"];
+/// A head is made.
+pub(crate) const MAKE_HEAD: Codes = &["head_not_found", "too_many_heads", "another_space"];
+/// There must be jobs.
+pub(crate) const JOBS: Codes = &["no_jobs_kept"];
+/// A job is named.
+pub(crate) const JOB: Codes = &["invalid_field", "job_not_found"];
+/// A job is begun.
+pub(crate) const MAKE_JOB: Codes = &[
+    "too_many_jobs",
+    "too_large",
+    "same_model",
+    "collection_exists",
+];
 /// There must be snapshots.
 pub(crate) const SNAPSHOTS: Codes = &["no_snapshots_kept"];
 /// A snapshot is named.
@@ -61,12 +85,17 @@ const ALL: &[(&str, u16, &str)] = &[
     ("invalid_field", 400, "a value is not what it may be; `field` names it"),
     ("invalid_json", 400, "the body is not JSON"),
     ("invalid_form", 400, "the body broke off, or is no form"),
+    ("unauthorized", 401, "no key was sent, or one that is not known"),
+    ("forbidden", 403, "the key has another role, or may not see the collection"),
     ("cross_origin", 403, "a web page of another origin sent the request"),
     ("foreign_host", 403, "`Host` is neither `localhost` nor an IP address"),
     ("route_not_found", 404, "nothing is served at this path"),
     ("model_not_found", 404, "the server runs another model"),
     ("collection_not_found", 404, "there is no such collection"),
     ("item_not_found", 404, "the collection has no such item"),
+    ("head_not_found", 404, "the collection has no such head, or no such version of it"),
+    ("job_not_found", 404, "there is no such job, or it ended long ago"),
+    ("no_jobs_kept", 404, "this server keeps no jobs"),
     ("picture_not_found", 404, "no picture is kept for the item"),
     ("snapshot_not_found", 404, "the collection has no such snapshot"),
     ("no_snapshots_kept", 404, "this server keeps no snapshots"),
@@ -75,18 +104,25 @@ const ALL: &[(&str, u16, &str)] = &[
     ("results_unread", 408, "the results of a stream were not read; stands in its last line"),
     ("version_conflict", 409, "the item has another version than `if_version`; `found` is the one it has"),
     ("another_model", 409, "another model made the collection"),
+    ("same_model", 409, "the collection is of the server's model already"),
+    ("too_many_heads", 409, "the collection has as many heads as it may"),
+    ("another_space", 409, "the head reads embeddings of another space"),
     ("collection_exists", 409, "there is a collection of this name"),
     ("snapshot_exists", 409, "there is a snapshot of this name"),
     ("snapshot_busy", 409, "a snapshot of the collection is being made: try again after it"),
     ("too_large", 413, "a part of the request is over its limit; `field` names it, unless it is the body"),
     ("unsupported_media_type", 415, "the content type or encoding is not one that is read"),
     ("undecodable_picture", 422, "the picture cannot be decoded; `field` names it"),
+    ("not_fetched", 422, "the picture cannot be had from its address; `field` names it"),
     ("unusable_input", 422, "the model can make nothing of an input; `field` names it"),
     ("damaged_item", 422, "an item is damaged on disk"),
     ("damaged_snapshot", 422, "the snapshot is damaged on disk"),
     ("queue_full", 429, "too much waits for the model, or too many bodies arrive at once: try again after `Retry-After`"),
+    ("rate_limited", 429, "this key, or this address, asks too often: try again after `Retry-After`"),
+    ("too_many_jobs", 429, "too many jobs wait"),
     ("internal", 500, "the server failed; its log says why"),
     ("deadline_passed", 503, "not encoded in time: try again after `Retry-After`"),
+    ("request_timeout", 503, "the request took longer than it may"),
     ("unavailable", 503, "the server stops, or a tower is stuck"),
 ];
 

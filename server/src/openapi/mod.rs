@@ -6,6 +6,7 @@
 
 pub(crate) mod errors;
 pub(crate) mod examples;
+pub(crate) mod learning;
 pub(crate) mod params;
 pub(crate) mod twins;
 
@@ -176,8 +177,13 @@ fn bound_choices(schemas: &mut Map<String, Value>, most: usize) {
     }
 }
 
-const TAGS: [(&str, &str); 7] = [
+const TAGS: [(&str, &str); 9] = [
     ("Search", "Find and classify."),
+    (
+        "Heads",
+        "Classifiers learned from a few examples, or made of words: docs/heads.md.",
+    ),
+    ("Jobs", "Long work in the background: docs/jobs.md."),
     ("Items", "What a collection holds."),
     ("Collections", "Make, look at and remove collections."),
     (

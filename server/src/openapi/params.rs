@@ -58,3 +58,33 @@ pub(crate) struct MySnapshot {
     #[param(pattern = "^[a-z0-9][a-z0-9_-]{0,63}$", example = "monday")]
     snapshot: String,
 }
+
+/// A head.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(crate) struct MyHead {
+    /// Name of a collection.
+    #[param(pattern = "^[a-z0-9][a-z0-9_-]{0,63}$", example = "demo")]
+    collection: String,
+    /// Name of the head.
+    #[param(pattern = "^[a-z0-9][a-z0-9_-]{0,63}$", example = "kinds")]
+    head: String,
+}
+
+/// Which version of a head.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct OfVersion {
+    /// The current one where it is left out.
+    #[param(minimum = 1)]
+    version: Option<u32>,
+}
+
+/// A job.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(crate) struct MyJob {
+    /// Its id.
+    #[param(minimum = 0)]
+    id: u64,
+}

@@ -9,6 +9,7 @@ use actix_web::{
 use engine::{Collection, ItemId};
 
 use crate::{
+    access::Grant,
     answers::{CalibrationOut, CollectionOut, CollectionsOut},
     body,
     openapi::params::{Demo, Mine},
@@ -25,8 +26,9 @@ use crate::{
     tag = "Collections",
     responses((status = 200, description = "All collections.", body = CollectionsOut)),
 )]
-pub(crate) async fn list(state: Data<AppState>) -> HttpResponse {
-    let collections = state.engine.collections().iter().map(describe).collect();
+pub(crate) async fn list(state: Data<AppState>, request: HttpRequest) -> HttpResponse {
+    let collections = state.seen_by(&Grant::of(&request));
+    let collections = collections.iter().map(describe).collect();
     HttpResponse::Ok().json(CollectionsOut { collections })
 }
 

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::picture;
 use crate::{
+    access::Grant,
     body,
     doors::knn::{KnnHitOut, KnnIn},
     openapi::examples::PICTURE,
@@ -53,7 +54,7 @@ pub(crate) async fn search(
         state: &state,
         client: Client::of(&request),
     };
-    let found = asked.run(caller).await?;
+    let found = asked.run(caller, &Grant::of(&request)).await?;
     drop(room);
     let base = {
         let connection = request.connection_info();

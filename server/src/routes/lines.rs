@@ -11,9 +11,9 @@ use crate::{
 };
 
 /// A line and its number, from 1.
-pub(super) struct Line {
-    pub(super) number: usize,
-    pub(super) bytes: Result<Bytes, ApiError>,
+pub(crate) struct Line {
+    pub(crate) number: usize,
+    pub(crate) bytes: Result<Bytes, ApiError>,
 }
 
 /// Splits a body into lines of bounded length.

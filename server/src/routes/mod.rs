@@ -4,10 +4,14 @@ mod classify;
 mod collections;
 mod docs;
 mod doors;
+mod explain;
 mod form;
+mod heads;
 mod items;
+mod jobs;
 mod knn;
 mod lines;
+mod map;
 mod page;
 mod picture;
 mod search;
@@ -22,6 +26,11 @@ use actix_web::{
     web::{self, ServiceConfig},
 };
 
+pub(crate) use self::{
+    lines::Line,
+    picture::file as picture_file,
+    stream::{Destination, answer},
+};
 use crate::{
     openapi::{self, Entry, errors},
     reply::ApiError,
@@ -61,6 +70,27 @@ pub(crate) fn all() -> Vec<Entry> {
         collections::delete [COLLECTION]
         collections::calibrate [BODY KIND JSON COLLECTION]
 
+        map::map [QUERY COLLECTION ENCODE]
+        explain::explain [BODY KIND JSON ENCODE COLLECTION OF_MODEL ITEM PICTURE]
+
+        heads::list [COLLECTION]
+        heads::put [BODY KIND JSON ENCODE COLLECTION OF_MODEL MAKE_HEAD]
+        heads::get [QUERY COLLECTION HEAD]
+        heads::delete [COLLECTION HEAD]
+        heads::versions [COLLECTION HEAD]
+        heads::roll_back [BODY KIND JSON COLLECTION HEAD]
+        heads::predict [BODY KIND JSON ENCODE COLLECTION OF_MODEL HEAD]
+        heads::suggest [BODY KIND JSON COLLECTION HEAD]
+        heads::export [QUERY COLLECTION HEAD]
+        heads::import [BODY KIND JSON COLLECTION MAKE_HEAD]
+
+        jobs::list [JOBS]
+        jobs::get [JOBS JOB]
+        jobs::delete [JOBS JOB]
+        jobs::apply [BODY KIND JSON COLLECTION HEAD JOBS MAKE_JOB]
+        jobs::import [BODY KIND COLLECTION OF_MODEL JOBS MAKE_JOB]
+        jobs::reencode [BODY KIND JSON COLLECTION JOBS MAKE_JOB]
+
         snapshots::list [COLLECTION SNAPSHOTS]
         snapshots::create [BODY KIND JSON COLLECTION SNAPSHOTS MAKE_SNAPSHOT]
         snapshots::get [COLLECTION SNAPSHOTS SNAPSHOT]
@@ -83,8 +113,7 @@ pub(crate) fn all() -> Vec<Entry> {
         docs::openapi []
 
         page::index []
-        page::script []
-        page::style []
+        page::part [FILE]
         docs::page []
         docs::file [FILE]
     }

@@ -110,7 +110,7 @@ pub(super) fn url(collection: &str, id: &ItemId) -> String {
 
 /// The file whose picture stands for an item: where it came from, when that lies inside a media
 /// root, links resolved; otherwise the thumbnail of what was uploaded.
-pub(super) fn file(
+pub(crate) fn file(
     state: &AppState,
     collection: &str,
     id: &ItemId,
@@ -138,7 +138,7 @@ pub(super) fn file(
 }
 
 /// A whole file and its media type; `None` where it is gone, too large or no picture.
-fn read(path: &FilePath, max_bytes: usize) -> Option<(&'static str, Vec<u8>)> {
+pub(super) fn read(path: &FilePath, max_bytes: usize) -> Option<(&'static str, Vec<u8>)> {
     let mut bytes = Vec::new();
     fs::File::open(path)
         .ok()?

@@ -1,13 +1,7 @@
 //! Snapshots: made, listed, sent, removed, restored. A request names them; where they are is the
 //! operator's choice. Those of a collection lie side by side, and outlive it.
 
-use std::{
-    io,
-    ops::ControlFlow,
-    path::PathBuf,
-    sync::atomic::Ordering,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{io, ops::ControlFlow, path::PathBuf, sync::atomic::Ordering, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -25,8 +19,10 @@ use tokio::{
 
 use super::collections::describe;
 use crate::{
+    access::Grant,
     answers::{CollectionOut, SnapshotOut, SnapshotsOut},
     body,
+    clock::now_ms,
     openapi::{
         params::{Mine, MySnapshot},
         twins,
@@ -222,6 +218,7 @@ pub(crate) async fn restore(
 ) -> Result<HttpResponse, ApiError> {
     let sent = body::read_json(&request, payload, &state).await?.bytes;
     let RestoreIn { into } = parse(&sent)?;
+    Grant::of(&request).check(&into)?;
     let (collection, name) = names.into_inner();
     let path = path(&state, &collection, &name)?;
     let restored = block("restoring a snapshot", move || {
@@ -302,12 +299,6 @@ fn failed(doing: &'static str, names: (&str, &str), error: SnapshotError) -> Api
         SnapshotError::Stopped { collection } => ApiError::NoCollection { name: collection },
         error => ApiError::internal(doing, error),
     }
-}
-
-/// Milliseconds since 1970; a clock before that says nothing.
-fn now_ms() -> Option<u64> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-    u64::try_from(now.as_millis()).ok()
 }
 
 /// Sends what is written to a client, and gives up one that does not read.

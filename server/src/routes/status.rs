@@ -2,10 +2,11 @@
 
 use std::sync::atomic::Ordering;
 
-use actix_web::{HttpResponse, web::Data};
+use actix_web::{HttpRequest, HttpResponse, web::Data};
 
 use crate::{
-    answers::HealthOut, body::BodyRoom, openapi::twins::ModelInfo, reply::ApiError, state::AppState,
+    access::Grant, answers::HealthOut, body::BodyRoom, openapi::twins::ModelInfo, reply::ApiError,
+    state::AppState,
 };
 
 /// Says that the process answers.
@@ -22,7 +23,7 @@ pub(crate) async fn alive() -> HttpResponse {
 
 /// Says whether requests can be sent.
 ///
-/// 503 while the server stops or a tower is stuck.
+/// 503 while the server stops, while a tower is stuck, or when the store has stopped.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -31,14 +32,20 @@ pub(crate) async fn alive() -> HttpResponse {
     responses((status = 200, description = "They can.", body = HealthOut)),
 )]
 pub(crate) async fn ready(state: Data<AppState>) -> Result<HttpResponse, ApiError> {
-    let stopping = state
-        .stopping
-        .load(Ordering::Acquire)
-        .then_some("the server is stopping");
-    match stopping.or_else(|| state.stuck_tower()) {
+    match not_ready(&state) {
         Some(reason) => Err(ApiError::Unavailable { reason }),
         None => Ok(HttpResponse::Ok().json(HealthOut { status: "ready" })),
     }
+}
+
+/// Why no requests can be sent here.
+fn not_ready(state: &AppState) -> Option<&'static str> {
+    let stopping = state.stopping.load(Ordering::Acquire);
+    let stopping = stopping.then_some("the server is stopping");
+    let store = "the store takes no more writes: see the log, and start the server again";
+    stopping
+        .or_else(|| state.stuck_tower())
+        .or_else(|| state.engine.check_store().is_err().then_some(store))
 }
 
 /// Tells the figures that Prometheus collects.
@@ -50,11 +57,15 @@ pub(crate) async fn ready(state: Data<AppState>) -> Result<HttpResponse, ApiErro
     responses((status = 200, description = "The text format of Prometheus.", body = String,
         content_type = "text/plain; version=0.0.4; charset=utf-8")),
 )]
-pub(crate) async fn metrics(state: Data<AppState>) -> Result<HttpResponse, ApiError> {
+pub(crate) async fn metrics(
+    state: Data<AppState>,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
     state.metrics.set_waiting("text", state.texts.waiting());
     state.metrics.set_waiting("image", state.images.waiting());
     state.metrics.set_body_bytes(BodyRoom::held_by_all(&state));
-    let text = state.metrics.text(&state.engine.collections())?;
+    state.metrics.set_ready(not_ready(&state).is_none());
+    let text = state.metrics.text(&state.seen_by(&Grant::of(&request)))?;
     Ok(HttpResponse::Ok()
         .content_type("text/plain; version=0.0.4; charset=utf-8")
         .body(text))

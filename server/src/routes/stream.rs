@@ -36,10 +36,10 @@ use crate::{
 const RESULTS: usize = 4_096;
 
 /// Where the items of a stream go, when they are acknowledged, and who sends them.
-pub(super) struct Destination {
-    pub(super) collection: Arc<Collection>,
-    pub(super) durability: Durability,
-    pub(super) client: Client,
+pub(crate) struct Destination {
+    pub(crate) collection: Arc<Collection>,
+    pub(crate) durability: Durability,
+    pub(crate) client: Client,
 }
 
 /// Answers at once and goes on in the background; ends with the body, or when the client is gone
@@ -103,7 +103,7 @@ async fn slot<'a>(
 }
 
 /// Results in the order of the lines.
-async fn answer(
+pub(crate) async fn answer(
     state: &Data<AppState>,
     into: &Destination,
     lines: Vec<Line>,

@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 pub(crate) use self::{
-    client::Client,
+    client::{Client, network},
     room::{Room, most_of_one},
 };
 use self::{

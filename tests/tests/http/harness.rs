@@ -1,6 +1,7 @@
 //! A server on a port of its own, and a client.
 
 use std::{
+    net::TcpStream,
     sync::{Arc, Condvar, Mutex},
     time::Duration,
 };
@@ -54,12 +55,16 @@ impl Service {
 
     /// A server with other settings.
     pub fn with(change: impl FnOnce(&mut ServerConfig)) -> Self {
+        Self::on(Arc::new(Engine::in_memory(EngineConfig::default())), change)
+    }
+
+    /// A server of this engine.
+    pub fn on(engine: Arc<Engine>, change: impl FnOnce(&mut ServerConfig)) -> Self {
         let mut config = ServerConfig {
             bind: ([127, 0, 0, 1], 0).into(),
             ..ServerConfig::default()
         };
         change(&mut config);
-        let engine = Arc::new(Engine::in_memory(EngineConfig::default()));
         let gates: [Gate; 3] = Default::default();
         let model = model(&gates);
         let [gate, held_gate, prepare_gate] = gates;
@@ -122,6 +127,10 @@ impl Service {
         Reply::of(request.send(json.to_string()))
     }
 
+    pub fn put_bytes(&self, path: &str, bytes: &[u8]) -> Reply {
+        Reply::of(self.agent.put(self.url(path)).send(bytes))
+    }
+
     pub fn patch(&self, path: &str, json: &Value) -> Reply {
         let request = self.agent.patch(self.url(path));
         let request = request.header("content-type", "application/json");
@@ -146,6 +155,29 @@ impl Service {
             request = request.header(*name, *value);
         }
         Reply::of(request.send(body))
+    }
+
+    /// Any request, with an empty object of JSON where a body is usual.
+    pub fn call(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
+        let mut request = ureq::http::Request::builder()
+            .method(method)
+            .uri(self.url(path))
+            .header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let has_body = matches!(method, "POST" | "PUT" | "PATCH");
+        Reply::of(if has_body {
+            self.agent.run(request.body("{}").expect("is fine"))
+        } else {
+            self.agent.run(request.body(()).expect("is fine"))
+        })
+    }
+
+    /// A connection of its own, on which anything can be sent.
+    pub fn connect(&self) -> TcpStream {
+        let address = self.running.as_ref().expect("runs").addr();
+        TcpStream::connect(address).expect("connects")
     }
 
     /// Any request.

@@ -13,8 +13,9 @@ fn the_page_and_its_files_are_served_and_load_nothing_from_elsewhere() {
     let service = Service::start();
     let files = [
         ("/", "text/html"),
-        ("/app.js", "text/javascript"),
-        ("/style.css", "text/css"),
+        ("/page/app.js", "text/javascript"),
+        ("/page/query.js", "text/javascript"),
+        ("/page/style.css", "text/css"),
     ];
     for (path, kind) in files {
         let reply = service.get(path);
@@ -29,6 +30,9 @@ fn the_page_and_its_files_are_served_and_load_nothing_from_elsewhere() {
         for elsewhere in ["http://", "https://", "//cdn", "innerHTML"] {
             assert!(!reply.text().contains(elsewhere), "{path} has {elsewhere}");
         }
+    }
+    for none in ["/page/none.js", "/page/..%2findex.html"] {
+        service.get(none).refused(404, "route_not_found");
     }
 }
 

@@ -4,7 +4,7 @@
 # stopped.
 #
 #   training/recipes/study/run.sh [--budget VIEWS] [--seeds 20,21,22] [--only "NAME;NAME"]
-#                                 [--cifar FOLDER] [--json FILE] [--markdown FILE]
+#                                 [--jobs N] [--cifar FOLDER] [--json FILE] [--markdown FILE]
 #
 # The training pictures are those of recipes/mini: `mini/fetch.sh` and `diptych-train prepare` must have
 # filled target/mini. FOLDER has a folder of pictures for each class of CIFAR-10. Needs Rust, npm,
@@ -31,5 +31,5 @@ if [ ! -f "$work/emojibase/package/en/data.json" ]; then
     (cd "$work/emojibase" && npm pack --silent emojibase-data@17.0.0 >/dev/null \
         && tar -xzf emojibase-data-17.0.0.tgz)
 fi
-cargo build --release -p training -p cli
+cargo build --release -p training -p diptych
 exec "$venv/bin/python" "$here/study.py" --work "$work" --bin target/release "$@"

@@ -3,8 +3,10 @@
 //! 60 classes lie in a content space of 10 dimensions; a view of an item is its content and 12 larger
 //! nuisance dimensions, mixed by two layers into 64 numbers. Both views of an item share the content only.
 //! A linear head on a few labels per class then tells what the encoder's 96 features hold.
+//!
+//! The control are handwritten digits, ten easy classes: there a bank should not gain as much.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, path::Path};
 
 use candle_core::{DType, Device, Tensor};
 use encoders::nn::{Init, Source as _};
@@ -12,7 +14,12 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::{Outcome, claim, ridge::Ridge, spread};
+use super::{
+    Outcome, claim,
+    digits::{self, Digits},
+    ridge::Ridge,
+    spread,
+};
 use crate::{
     TrainingError,
     config::{Factors, OptimizerConfig},
@@ -27,7 +34,7 @@ use crate::{
 const CLASSES: usize = 60;
 const CONTENT: usize = 10;
 const NUISANCE: usize = 12;
-const INPUTS: usize = 64;
+const INPUTS: usize = digits::PIXELS;
 /// Deviation of items from their class, and of nuisance. Chosen so that the head on the views themselves
 /// is about as good as in the reference.
 const NOISE: [f32; 2] = [0.3, 1.75];
@@ -37,7 +44,8 @@ const TEMPERATURE: f64 = 0.15;
 const LEARNING_RATE: f64 = 1e-3;
 const KEYS: usize = 1024;
 /// Labels per class of the head.
-const SHOTS: [usize; 3] = [1, 5, 20];
+const SHOTS: [usize; 3] = [1, 5, MOST_SHOTS];
+pub(super) const MOST_SHOTS: usize = 20;
 /// Index of the shots that the claims are about.
 const FIVE: usize = 1;
 /// Sets of labels per run, and items per class to test on.
@@ -95,7 +103,12 @@ const METHODS: [(&str, Method); 9] = [
     ("in-batch, B=128", Method::InBatch { batch: 128 }),
 ];
 
-pub fn run(reduced: bool) -> Result<Outcome, TrainingError> {
+/// Methods without and with a bank that are compared on digits.
+const CONTROLS: [[usize; 2]; 2] = [[IN_BATCH_OF_4, BANK_OF_4], [IN_BATCH_OF_16, BANK_OF_16]];
+
+/// `digits` names the file of [`Digits`]; without it the control is left out.
+pub fn run(reduced: bool, digits: Option<&Path>) -> Result<Outcome, TrainingError> {
+    let digits = digits.map(Digits::read).transpose()?;
     let (methods, seeds, steps, gain, failed) = if reduced {
         (
             &METHODS[..=NO_MOMENTUM],
@@ -107,18 +120,29 @@ pub fn run(reduced: bool) -> Result<Outcome, TrainingError> {
     } else {
         (&METHODS[..], 2, 2000, GAIN, FAILED)
     };
-    let jobs: Vec<(Method, u64)> = methods
+    // Each with its name, the data and the way to make features.
+    let mut rows: Vec<(String, Option<&Digits>, Method)> = methods
         .iter()
-        .flat_map(|(_, method)| (0..seeds).map(|seed| (*method, seed)))
+        .map(|(name, method)| ((*name).to_owned(), None, *method))
+        .collect();
+    if let Some(digits) = &digits {
+        for control in CONTROLS.into_iter().flatten() {
+            let (name, method) = METHODS[control];
+            rows.push((format!("digits: {name}"), Some(digits), method));
+        }
+    }
+    let jobs: Vec<(Option<&Digits>, Method, u64)> = rows
+        .iter()
+        .flat_map(|(_, digits, method)| (0..seeds).map(|seed| (*digits, *method, seed)))
         .collect();
     let accuracies: Vec<[f64; SHOTS.len()]> = jobs
         .par_iter()
-        .map(|(method, seed)| accuracy(*method, *seed, steps))
+        .map(|(digits, method, seed)| accuracy(*digits, *method, *seed, steps))
         .collect::<Result<_, _>>()?;
 
     let mut table = String::from("| | 1-shot | 5-shot | 20-shot |\n|---|---|---|---|\n");
     let mut at_five = Vec::new();
-    for ((name, _), runs) in methods.iter().zip(accuracies.chunks(seeds as usize)) {
+    for ((name, ..), runs) in rows.iter().zip(accuracies.chunks(seeds as usize)) {
         let _ = write!(table, "| {name} |");
         for shots in 0..SHOTS.len() {
             let values: Vec<f64> = runs.iter().map(|run| run[shots]).collect();
@@ -130,6 +154,7 @@ pub fn run(reduced: bool) -> Result<Outcome, TrainingError> {
         }
         table.push('\n');
     }
+    let of_digits = at_five.split_off(methods.len());
     let mut claims = Vec::new();
     for (better, worse) in [
         (BANK_OF_4, IN_BATCH_OF_4),
@@ -151,13 +176,28 @@ pub fn run(reduced: bool) -> Result<Outcome, TrainingError> {
             "without momentum the bank is less than {failed} times as good as no bank, even at B=4"
         ),
     ));
+    for ([without, with], figures) in CONTROLS.iter().zip(of_digits.chunks_exact(2)) {
+        let text = format!(
+            "digits, the control: {} is not {GAIN} better than {}",
+            METHODS[*with].0, METHODS[*without].0
+        );
+        claims.push(claim(figures[1] - figures[0] < GAIN, text));
+    }
     Ok(Outcome { table, claims })
 }
 
-/// Accuracy of the head by number of labels.
-fn accuracy(method: Method, seed: u64, steps: usize) -> Result<[f64; SHOTS.len()], TrainingError> {
+/// Accuracy of the head by number of labels; on digits, where they are given.
+fn accuracy(
+    digits: Option<&Digits>,
+    method: Method,
+    seed: u64,
+    steps: usize,
+) -> Result<[f64; SHOTS.len()], TrainingError> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let world = World::new(&mut random);
+    let world = match digits {
+        Some(digits) => Views::OfDigits(digits),
+        None => Views::MadeUp(World::new(&mut random)),
+    };
     let mut encoder = Encoder(Parameters::seeded(seed, Device::Cpu));
     match method {
         Method::Raw | Method::Untrained => {}
@@ -198,27 +238,24 @@ fn accuracy(method: Method, seed: u64, steps: usize) -> Result<[f64; SHOTS.len()
             }
         }
     }
-    let mut features = |per_class: usize, random: &mut ChaCha8Rng| {
-        let labels: Vec<usize> = (0..CLASSES * per_class).map(|i| i % CLASSES).collect();
-        let views = labels.iter().map(|class| {
-            let content = world.content(*class, random);
-            world.view(&content, random)
-        });
-        let views = Tensor::new(views.collect::<Vec<_>>(), &Device::Cpu)?;
+    let mut features = |(views, labels): (Vec<Vec<f32>>, Vec<usize>)| {
         let rows = match method {
-            Method::Raw => views.to_vec2()?,
-            _ => encoder.features(&views)?.to_vec2()?,
+            Method::Raw => views,
+            _ => {
+                let views = Tensor::new(views, &Device::Cpu)?;
+                encoder.features(&views)?.to_vec2()?
+            }
         };
         Ok::<(Vec<Vec<f32>>, Vec<usize>), TrainingError>((rows, labels))
     };
     // Drawn apart from training, so that all methods of a seed see the same labels.
     let mut random = ChaCha8Rng::seed_from_u64(seed ^ (1 << 32));
-    let (tested, truth) = features(TESTED, &mut random)?;
+    let (tested, truth) = features(world.tested(&mut random))?;
     let mut accuracies = [0.0; SHOTS.len()];
     for (accuracy, shots) in accuracies.iter_mut().zip(SHOTS) {
         for _ in 0..DRAWS {
-            let (rows, labels) = features(shots, &mut random)?;
-            let head = Ridge::fit(&rows, &labels, CLASSES, shots as f64);
+            let (rows, labels) = features(world.labeled(shots, &mut random))?;
+            let head = Ridge::fit(&rows, &labels, world.classes(), shots as f64);
             *accuracy += head.accuracy(&tested, &truth) / DRAWS as f64;
         }
     }
@@ -270,6 +307,53 @@ impl Encoder {
 }
 
 /// Where views come from.
+enum Views<'a> {
+    MadeUp(World),
+    OfDigits(&'a Digits),
+}
+
+impl Views<'_> {
+    fn classes(&self) -> usize {
+        match self {
+            Self::MadeUp(_) => CLASSES,
+            Self::OfDigits(_) => digits::CLASSES,
+        }
+    }
+
+    /// Two views of each of `n` new items, `[n, INPUTS]` each.
+    fn pairs(&self, n: usize, random: &mut ChaCha8Rng) -> Result<[Tensor; 2], TrainingError> {
+        let mut views = [Vec::with_capacity(n), Vec::with_capacity(n)];
+        for _ in 0..n {
+            let pair = match self {
+                Self::MadeUp(world) => world.pair(random),
+                Self::OfDigits(digits) => digits.pair(random),
+            };
+            for (views, view) in views.iter_mut().zip(pair) {
+                views.push(view);
+            }
+        }
+        let [a, b] = views;
+        Ok([Tensor::new(a, &Device::Cpu)?, Tensor::new(b, &Device::Cpu)?])
+    }
+
+    /// So many new items of each class, and their classes.
+    fn labeled(&self, per_class: usize, random: &mut ChaCha8Rng) -> (Vec<Vec<f32>>, Vec<usize>) {
+        match self {
+            Self::MadeUp(world) => world.labeled(per_class, random),
+            Self::OfDigits(digits) => digits.labeled(per_class, random),
+        }
+    }
+
+    /// What heads are tested on.
+    fn tested(&self, random: &mut ChaCha8Rng) -> (Vec<Vec<f32>>, Vec<usize>) {
+        match self {
+            Self::MadeUp(world) => world.labeled(TESTED, random),
+            Self::OfDigits(digits) => digits.tested(),
+        }
+    }
+}
+
+/// The made-up data.
 struct World {
     /// Middles of the classes `[CLASSES][CONTENT]`.
     classes: Vec<Vec<f32>>,
@@ -313,16 +397,18 @@ impl World {
         times(&self.mixture[1], &hidden)
     }
 
-    /// Two views of each of `n` new items, `[n, INPUTS]` each.
-    fn pairs(&self, n: usize, random: &mut ChaCha8Rng) -> Result<[Tensor; 2], TrainingError> {
-        let mut views = [Vec::with_capacity(n), Vec::with_capacity(n)];
-        for _ in 0..n {
-            let content = self.content(random.random_range(0..CLASSES), random);
-            for views in &mut views {
-                views.push(self.view(&content, random));
-            }
-        }
-        let [a, b] = views;
-        Ok([Tensor::new(a, &Device::Cpu)?, Tensor::new(b, &Device::Cpu)?])
+    /// Two views of a new item.
+    fn pair(&self, random: &mut ChaCha8Rng) -> [Vec<f32>; 2] {
+        let content = self.content(random.random_range(0..CLASSES), random);
+        [self.view(&content, random), self.view(&content, random)]
+    }
+
+    fn labeled(&self, per_class: usize, random: &mut ChaCha8Rng) -> (Vec<Vec<f32>>, Vec<usize>) {
+        let labels: Vec<usize> = (0..CLASSES * per_class).map(|i| i % CLASSES).collect();
+        let views = labels.iter().map(|class| {
+            let content = self.content(*class, random);
+            self.view(&content, random)
+        });
+        (views.collect(), labels)
     }
 }

@@ -3,6 +3,7 @@
 //! Each has claims that can fail. docs/training.md holds what was measured.
 
 mod amad;
+mod digits;
 mod gamma_bias;
 mod gamma_noise;
 mod latent_structures;
@@ -69,16 +70,22 @@ impl fmt::Display for Outcome {
 }
 
 /// Runs an experiment; `reduced` takes seconds in place of minutes and has wider bounds. The figures, and a
-/// plot where there is one, are left in the folder `out`, under the experiment's name.
+/// plot where there is one, are left in the folder `out`, under the experiment's name. `digits` is a file of
+/// handwritten digits, the control of [`Name::MemoryBank`].
 ///
 /// # Errors
-/// When the folder cannot be written, or the network fails.
-pub fn run(name: Name, reduced: bool, out: &Path) -> Result<Outcome, TrainingError> {
+/// When the folder cannot be written, the digits cannot be read, or the network fails.
+pub fn run(
+    name: Name,
+    reduced: bool,
+    digits: Option<&Path>,
+    out: &Path,
+) -> Result<Outcome, TrainingError> {
     fs::create_dir_all(out)?;
     let outcome = match name {
         Name::GammaBias => gamma_bias::run(reduced)?,
         Name::GammaNoise => gamma_noise::run(reduced, &out.join("gamma-noise.svg"))?,
-        Name::MemoryBank => memory_bank::run(reduced)?,
+        Name::MemoryBank => memory_bank::run(reduced, digits)?,
         Name::LatentStructures => latent_structures::run(reduced)?,
         Name::Amad => amad::run(reduced)?,
     };
@@ -108,7 +115,7 @@ mod tests {
     /// Runs the reduced form, which must show what is claimed.
     fn shows_what_it_claims(name: Name) -> Result<tempfile::TempDir, TrainingError> {
         let folder = tempfile::tempdir()?;
-        let outcome = run(name, true, folder.path())?;
+        let outcome = run(name, true, None, folder.path())?;
         assert!(outcome.passed(), "{name:?}\n{outcome}");
         assert!(!outcome.claims.is_empty());
         Ok(folder)

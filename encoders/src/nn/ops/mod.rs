@@ -15,7 +15,7 @@ mod relu;
 
 use std::cell::Cell;
 
-use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
+use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, bail};
 use parking_lot::RwLockReadGuard;
 
 pub use attention::attention;
@@ -37,9 +37,10 @@ thread_local! {
     static NARROW: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `f`, in which convolutions and linear maps that are trained on a CPU round the factors of their
-/// products to bfloat16 where `narrow` is set; sums and weights stay f32. Backward passes do as their
-/// forward passes did, wherever they run.
+/// Runs `f`, in which convolutions and linear maps that are trained round the factors of their products
+/// to bfloat16 where `narrow` is set; weights, what is kept between layers and optimizers stay f32
+/// (Micikevicius et al. 2018, section 3.1). Sums are f32 on a CPU; on a GPU they are rounded at the end,
+/// too. Backward passes do as their forward passes did, wherever they run.
 pub fn with_narrow_factors<R>(narrow: bool, f: impl FnOnce() -> R) -> R {
     struct Restore(bool);
     impl Drop for Restore {
@@ -57,6 +58,17 @@ fn factors() -> Precision {
         Precision::Bf16
     } else {
         Precision::F32
+    }
+}
+
+/// `a b`, `[n, i]` and `[i, m]`, with the factors and the result rounded as [`with_narrow_factors`] says.
+pub fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    match factors() {
+        Precision::Bf16 => {
+            let narrow = |x: &Tensor| x.to_dtype(DType::BF16);
+            narrow(a)?.matmul(&narrow(b)?)?.to_dtype(DType::F32)
+        }
+        _ => a.matmul(b),
     }
 }
 
@@ -140,5 +152,51 @@ impl<'a> Elements<'a> {
             Storage::Cpu(storage) => elements(storage, self.layout),
             _ => bail!("these elements are not in the memory of the CPU"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Var};
+
+    use super::*;
+
+    #[test]
+    fn narrow_factors_round_a_product_and_its_gradient_and_nothing_else() -> Result<()> {
+        let numbers =
+            |n: usize, step: f32| (0..n).map(|i| 1.0 + step * i as f32).collect::<Vec<_>>();
+        let a = Var::from_vec(numbers(6, 1e-3), (2, 3), &Device::Cpu)?;
+        let b = Var::from_vec(numbers(12, 2e-3), (3, 4), &Device::Cpu)?;
+        let pass = |narrow: bool| {
+            with_narrow_factors(narrow, || {
+                let product = matmul(&a, &b)?;
+                let gradient = product.sqr()?.sum_all()?.backward()?;
+                let gradient = gradient.get(&a).map(Tensor::to_vec2::<f32>);
+                Ok((
+                    product.to_vec2::<f32>()?,
+                    gradient.transpose()?.unwrap_or_default(),
+                ))
+            })
+        };
+        let (exact, exact_gradient): (Vec<Vec<f32>>, Vec<Vec<f32>>) = pass(false)?;
+        let (near, near_gradient) = pass(true)?;
+        for (exact, near) in [(exact, near), (exact_gradient, near_gradient)] {
+            let (exact, near) = (exact.concat(), near.concat());
+            assert_eq!(exact.len(), near.len());
+            // bfloat16 has 8 bits.
+            assert!(
+                exact
+                    .iter()
+                    .zip(&near)
+                    .all(|(e, n)| (e - n).abs() <= e.abs() / 64.0),
+                "{exact:?} {near:?}"
+            );
+            assert_ne!(exact, near);
+        }
+        assert_eq!(
+            matmul(&a, &b)?.to_vec2::<f32>()?,
+            a.matmul(&b)?.to_vec2::<f32>()?
+        );
+        Ok(())
     }
 }

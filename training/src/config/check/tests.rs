@@ -1,6 +1,6 @@
 use super::*;
 
-const MINI: &str = include_str!("../../../recipes/mini/mini.toml");
+const PLAIN: &str = include_str!("../../testing/plain.toml");
 const VIT: &str = "kind = \"vit\"\nimage_size = 64\npatch_size = 8\nwidth = 192\nlayers = 3\n\
                    heads = 3\n\n[model.text]";
 
@@ -10,17 +10,17 @@ fn parsed(toml: &str) -> RunConfig {
 
 /// The recipe with a vision transformer.
 fn vit() -> String {
-    let from = MINI.find("kind =").expect("an image tower");
-    let to = MINI.find("[model.text]").expect("a text tower");
-    MINI.replace(&MINI[from..to + "[model.text]".len()], VIT)
+    let from = PLAIN.find("kind =").expect("an image tower");
+    let to = PLAIN.find("[model.text]").expect("a text tower");
+    PLAIN.replace(&PLAIN[from..to + "[model.text]".len()], VIT)
 }
 
 #[test]
 fn the_recipes_will_do() {
-    check(&parsed(MINI)).expect("the recipe of the built-in model");
+    check(&parsed(PLAIN)).expect("the plain run");
     check(&parsed(include_str!("../../../recipes/mini/tune.toml"))).expect("its short form");
-    let second = include_str!("../../../recipes/mini/mini-2.toml");
-    check(&parsed(second)).expect("the recipe of the second version");
+    let builtin = include_str!("../../../recipes/mini/mini.toml");
+    check(&parsed(builtin)).expect("the recipe of the built-in model");
     check(&parsed(&vit())).expect("the other tower");
 }
 
@@ -111,7 +111,7 @@ fn a_value_that_would_stop_or_spoil_the_run_is_refused_by_its_key() {
             "0.3\ncrop = [0.0, 1.0]",
         ),
     ] {
-        is_refused(MINI, key, line, bad);
+        is_refused(PLAIN, key, line, bad);
     }
     let vit = vit();
     for (key, line, bad) in [
@@ -152,18 +152,18 @@ fn a_run_on_drawings_takes_nothing_that_is_for_pairs() {
             "0.3\nunreadable_share = 2.0",
         ),
     ] {
-        is_refused(MINI, key, line, bad);
+        is_refused(PLAIN, key, line, bad);
     }
 }
 
 #[test]
 fn a_run_on_pairs_takes_nothing_that_is_for_drawings() {
-    let from = MINI.find("[data]").expect("a section");
-    let to = MINI.find("[model]").expect("a section");
-    let until = MINI.find("[captions]").expect("a section");
+    let from = PLAIN.find("[data]").expect("a section");
+    let to = PLAIN.find("[model]").expect("a section");
+    let until = PLAIN.find("[captions]").expect("a section");
     let data = "[data]\npairs = [\"a.csv\"]\nvalidation = 0.1\n";
     let augment = "[augment]\ncrop = [0.5, 1.0]\n";
-    let good = [&MINI[..from], data, &MINI[to..until], augment].concat();
+    let good = [&PLAIN[..from], data, &PLAIN[to..until], augment].concat();
     check(&parsed(&good)).expect("all that pairs need");
     for (key, line, bad) in [
         ("data.validation", "validation = 0.1", "1.0"),
@@ -198,11 +198,11 @@ fn a_run_on_pairs_takes_nothing_that_is_for_drawings() {
 
 #[test]
 fn a_run_that_begins_with_a_folder_takes_no_sizes_and_one_from_nothing_no_tuning() {
-    let from = MINI.find("[model]").expect("a section");
-    let to = MINI.find("[optimizer]").expect("a section");
+    let from = PLAIN.find("[model]").expect("a section");
+    let to = PLAIN.find("[optimizer]").expect("a section");
     let model = "[model]\nname = \"x\"\nfrom = \"clip\"\nfreeze = [\"image\"]\nlayer_decay = 0.8\n\
                  lora = { rank = 4, alpha = 8.0, targets = [\"q_proj\"] }\n";
-    let good = [&MINI[..from], model, &MINI[to..]].concat();
+    let good = [&PLAIN[..from], model, &PLAIN[to..]].concat();
     check(&parsed(&good)).expect("a model that is tuned");
     let lora = "lora = { rank = 4, alpha = 8.0, targets = [\"q_proj\"] }";
     for (key, line, bad) in [
@@ -221,7 +221,7 @@ fn a_run_that_begins_with_a_folder_takes_no_sizes_and_one_from_nothing_no_tuning
     }
     for bad in ["0.5", "1.0\nfreeze = [\"text\"]"] {
         let bad = format!("128\nlayer_decay = {bad}");
-        is_refused(MINI, "model.from", "dim = 128", &bad);
+        is_refused(PLAIN, "model.from", "dim = 128", &bad);
     }
 }
 
@@ -229,7 +229,7 @@ fn a_run_that_begins_with_a_folder_takes_no_sizes_and_one_from_nothing_no_tuning
 fn a_run_stops_by_a_figure_that_it_measures() {
     let with = |metric: &str, patience: usize| {
         let stop = format!("\n[stop]\nmetric = {metric:?}\npatience = {patience}\n");
-        let refused = check(&parsed(&format!("{MINI}{stop}"))).err();
+        let refused = check(&parsed(&format!("{PLAIN}{stop}"))).err();
         refused.map(|e| e.to_string())
     };
     assert_eq!(with("fxemoji.recall_at_10", 3), None);

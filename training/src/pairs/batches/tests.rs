@@ -28,7 +28,7 @@ fn world(folder: &Path, captions: &[&[&str]], broken: &[usize]) -> Vec<Captioned
 }
 
 fn source(pairs: Vec<Captioned>, batch: usize, seed: u64, change: &str) -> PairBatches {
-    let recipe = include_str!("../../../recipes/mini/mini.toml");
+    let recipe = include_str!("../../testing/plain.toml");
     let from = recipe.find("[augment]").expect("a section");
     let mut config: RunConfig =
         toml::from_str(&format!("{}{change}", &recipe[..from])).expect("parses");

@@ -9,7 +9,7 @@ use self::{
     launch::{Launch, blocks, count},
     op::{Input, Op},
 };
-use super::{BatchStatistics, ConvShape};
+use super::{BatchStatistics, ConvShape, matmul};
 
 /// Columns and rows of a block of the column sums, as in the source.
 const COLUMNS: usize = 32;
@@ -42,9 +42,7 @@ pub(super) fn conv2d(input: &Tensor, weight: &Tensor, shape: ConvShape) -> Resul
         }
         .of1(input)?
     };
-    patches
-        .matmul(&weight.reshape((out, patch))?.t()?)?
-        .reshape((n, out_h, out_w, out))
+    matmul(&patches, &weight.reshape((out, patch))?.t()?)?.reshape((n, out_h, out_w, out))
 }
 
 /// See [`super::batch_norm`].

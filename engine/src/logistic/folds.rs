@@ -1,0 +1,176 @@
+//! Rows predicted from the others, in parts.
+
+use super::{Candidate, Logistic, Options, Samples};
+use crate::{Draws, EngineError, metrics::verdict};
+
+/// The precision of fits that are only compared. Gradients of unit embeddings are small: at 1e-4,
+/// which is scikit-learn's own, fits with a large `C` end where they begin.
+const TOLERANCE: f64 = 1e-5;
+/// Their steps, at most.
+const MAX_STEPS: usize = 1000;
+
+/// What is compared.
+pub(crate) struct Plan {
+    /// Values of `C`, ascending.
+    pub(crate) grid: Vec<f64>,
+    /// Part of each row.
+    pub(crate) fold_of: Vec<usize>,
+    /// How many of the parts are predicted from the others.
+    pub(crate) compared_folds: usize,
+    /// So many values in a row that are no better than the best before end the comparison.
+    pub(crate) patience: usize,
+}
+
+/// What a `C` says of rows that it did not learn from.
+#[derive(Debug, Clone)]
+pub(crate) struct Compared {
+    pub(crate) c: f64,
+    /// Of each row that was predicted: its number, and what was said.
+    pub(crate) told: Vec<(usize, Told)>,
+}
+
+/// What was said of a row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Told {
+    /// The most probable class; where its own has no higher probability than another, the other.
+    pub(crate) predicted: usize,
+    /// Its probability.
+    pub(crate) probability: f64,
+    /// The probability of the row's own class.
+    pub(crate) own: f64,
+    /// Whether its own class is the most probable one.
+    pub(crate) is_right: bool,
+}
+
+impl Compared {
+    /// Its figures.
+    pub(crate) fn candidate(&self) -> Candidate {
+        Candidate::of(self.c, self.told.iter().map(|(_, told)| told))
+    }
+}
+
+impl Candidate {
+    /// Figures of some predictions.
+    pub(crate) fn of<'a>(c: f64, told: impl Iterator<Item = &'a Told>) -> Self {
+        let (mut n, mut right, mut loss) = (0_usize, 0_usize, 0.0);
+        for told in told {
+            n += 1;
+            right += usize::from(told.is_right);
+            loss -= told.own.max(f64::MIN_POSITIVE).ln();
+        }
+        let n = n.max(1) as f64;
+        Self {
+            c,
+            accuracy: right as f64 / n,
+            log_loss: loss / n,
+        }
+    }
+}
+
+/// Predicts rows from those of other parts, with each `C` in turn. `judge` makes probabilities of a fit
+/// and the number of a row.
+///
+/// # Errors
+/// As for [`Logistic::fit`]; also when the other parts lack a class.
+pub(crate) fn compare(
+    samples: &Samples<'_>,
+    plan: &Plan,
+    judge: &dyn Fn(&Logistic, usize) -> Vec<f64>,
+) -> Result<Vec<Compared>, EngineError> {
+    let parts: Vec<Part> = (0..plan.compared_folds)
+        .map(|fold| Part::without(samples, &plan.fold_of, fold))
+        .collect();
+    let mut near: Vec<Option<Logistic>> = vec![None; parts.len()];
+    let mut compared: Vec<Compared> = Vec::with_capacity(plan.grid.len());
+    let (mut best, mut since) = (f64::NEG_INFINITY, 0);
+    for c in &plan.grid {
+        let options = Options {
+            c: *c,
+            tolerance: TOLERANCE,
+            max_steps: MAX_STEPS,
+        };
+        let mut told = Vec::new();
+        for (part, near) in parts.iter().zip(&mut near) {
+            let fit = Logistic::fit(&part.samples(samples)?, &options, near.as_ref())?;
+            for i in &part.held_out {
+                let probabilities = judge(&fit, *i);
+                let label = samples.labels[*i];
+                let verdict = verdict(&probabilities, label);
+                let said = Told {
+                    predicted: verdict.predicted,
+                    probability: probabilities[verdict.predicted],
+                    own: probabilities[label],
+                    is_right: verdict.rank == 0,
+                };
+                told.push((*i, said));
+            }
+            *near = Some(fit);
+        }
+        let one = Compared { c: *c, told };
+        let accuracy = one.candidate().accuracy;
+        compared.push(one);
+        since = if accuracy > best { 0 } else { since + 1 };
+        best = best.max(accuracy);
+        if since >= plan.patience {
+            break;
+        }
+    }
+    Ok(compared)
+}
+
+/// What is learned from while one part is held out.
+struct Part {
+    rows: Vec<f32>,
+    labels: Vec<usize>,
+    base: Option<Vec<f64>>,
+    weights: Option<Vec<f64>>,
+    held_out: Vec<usize>,
+}
+
+impl Part {
+    fn without(samples: &Samples<'_>, fold_of: &[usize], fold: usize) -> Self {
+        let mut part = Self {
+            rows: Vec::new(),
+            labels: Vec::new(),
+            base: samples.base.map(|_| Vec::new()),
+            weights: samples.weights.map(|_| Vec::new()),
+            held_out: Vec::new(),
+        };
+        for (i, of) in fold_of.iter().enumerate() {
+            if *of == fold {
+                part.held_out.push(i);
+                continue;
+            }
+            part.rows.extend_from_slice(samples.row(i));
+            part.labels.push(samples.labels[i]);
+            if let (Some(to), Some(base)) = (&mut part.base, samples.base_of(i)) {
+                to.extend_from_slice(base);
+            }
+            if let Some(to) = &mut part.weights {
+                to.push(samples.weight_of(i));
+            }
+        }
+        part
+    }
+
+    fn samples(&self, of: &Samples<'_>) -> Result<Samples<'_>, EngineError> {
+        let samples = Samples::new(&self.rows, of.dim, &self.labels, of.classes)?;
+        Ok(samples
+            .with_base(self.base.as_deref())
+            .weighted(self.weights.as_deref()))
+    }
+}
+
+/// Which of `folds` parts each row is of. Each class is spread over all of them as evenly as can
+/// be.
+pub fn stratified_folds(labels: &[usize], folds: usize, seed: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..labels.len()).collect();
+    Draws::new(&[seed]).shuffle(&mut order);
+    // Stable: within a class the order stays random.
+    order.sort_by_key(|i| labels[*i]);
+    let mut fold_of = vec![0; labels.len()];
+    for (place, i) in order.into_iter().enumerate() {
+        fold_of[i] = place % folds.max(1);
+    }
+    fold_of
+}

@@ -1,0 +1,91 @@
+// Filters of the declared fields of a collection: what each kind can be asked, as docs/filters.md
+// says.
+import { at, element } from "./dom.js";
+
+// Values of keywords that are suggested, of one field.
+const MOST_SEEN = 60;
+
+const FORMS = {
+  keyword: (field) => [input(field, "contains", "contains", "text", `seen-${field}`)],
+  integer: (field) => [input(field, "gte", "from", "number"), input(field, "lte", "to", "number")],
+  float: (field) => [input(field, "gte", "from", "number"), input(field, "lte", "to", "number")],
+  datetime: (field) => [input(field, "gte", "from", "date"), input(field, "lte", "to", "date")],
+  bool: (field) => [choice(field)],
+};
+
+const seen = new Map();
+
+// Shows a form for each field; `changed()` is called when one changes.
+export function showFilters(fields, changed) {
+  const box = at("filter-fields");
+  at("filters").hidden = !Object.keys(fields).length;
+  seen.clear();
+  box.replaceChildren();
+  for (const [field, kind] of Object.entries(fields)) {
+    const row = element("div", "filter");
+    row.setAttribute("role", "group");
+    row.setAttribute("aria-label", field);
+    row.append(element("span", "filter-name", field), ...FORMS[kind](field));
+    if (kind === "keyword") {
+      const list = element("datalist");
+      list.id = `seen-${field}`;
+      row.append(list);
+      seen.set(field, new Set());
+    }
+    box.append(row);
+  }
+  box.oninput = changed;
+}
+
+function labeled(field, say, made) {
+  const label = element("label", "filter-part");
+  made.setAttribute("aria-label", `${field} ${say}`);
+  label.append(element("span", "", say), made);
+  return label;
+}
+
+function input(field, op, say, type, list) {
+  const made = element("input");
+  made.type = type;
+  if (type === "number") made.step = "any";
+  if (list) made.setAttribute("list", list);
+  made.autocomplete = "off";
+  Object.assign(made.dataset, { field, op });
+  return labeled(field, say, made);
+}
+
+function choice(field) {
+  const made = element("select");
+  made.append(new Option("any", ""), new Option("yes", "true"), new Option("no", "false"));
+  Object.assign(made.dataset, { field, op: "eq" });
+  return labeled(field, "is", made);
+}
+
+const inputs = () => [...at("filter-fields").querySelectorAll("[data-field]")];
+
+export function readFilters() {
+  const given = inputs().filter((one) => one.value.trim() !== "" && one.validity.valid);
+  return given.map((one) => ({ op: one.dataset.op, field: one.dataset.field, value: one.value.trim() }));
+}
+
+export function writeFilters(filters) {
+  for (const one of inputs()) {
+    const given = filters.find((f) => f.field === one.dataset.field && f.op === one.dataset.op);
+    one.value = given ? given.value : "";
+  }
+}
+
+// Suggests values that hits have.
+export function learnValues(hits) {
+  for (const [field, values] of seen) {
+    const before = values.size;
+    for (const hit of hits) {
+      for (const value of [hit.payload?.[field] ?? []].flat()) {
+        if (values.size < MOST_SEEN && typeof value === "string") values.add(value);
+      }
+    }
+    if (values.size === before) continue;
+    const options = [...values].sort().map((value) => new Option(value));
+    at(`seen-${field}`).replaceChildren(...options);
+  }
+}
