@@ -204,6 +204,7 @@ fn guard(state: &AppState, request: &ServiceRequest) -> Result<Admitted, ApiErro
     if !state.any_host {
         check_host(request.headers(), &state.hosts)?;
     }
+    check_path(request.uri().path())?;
     // A page of another site may send forms here without being allowed to; its browser says where
     // it comes from.
     let text = |name| {
@@ -250,6 +251,29 @@ fn check_host(headers: &HeaderMap, ours: &[String]) -> Result<(), ApiError> {
         }
     }
     Ok(())
+}
+
+/// Refuses paths that do not stand for text. What is no UTF-8 would be read as if it were, and the
+/// request would be about another item than the one that was meant.
+fn check_path(path: &str) -> Result<(), ApiError> {
+    let refused = || {
+        let message = "in the path, % stands before two hexadecimal digits of a byte of UTF-8";
+        ApiError::invalid("path", message)
+    };
+    let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut bytes = path.bytes();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'%' => {
+                let high = digit(bytes.next()).ok_or_else(refused)?;
+                let low = digit(bytes.next()).ok_or_else(refused)?;
+                (16 * high + low) as u8
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(decoded).map(drop).map_err(|_| refused())
 }
 
 /// Adds what every answer has.

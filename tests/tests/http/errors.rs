@@ -33,6 +33,25 @@ fn an_unknown_path_and_a_wrong_method_are_told_apart() {
     assert_eq!(wrong.header("allow"), "GET, PUT, DELETE");
 }
 
+/// The router reads what is no UTF-8 as U+FFFD: a request about `%FF` was one about the item with the
+/// id U+FFFD, and could delete it.
+#[test]
+fn a_path_that_is_no_text_is_refused() {
+    let service = Service::with_collection();
+    service.add(&json!({ "id": "\u{fffd}", "text": "a" }));
+    for path in ["%ff", "%FF%fe", "%c3", "a%", "a%4", "%zz", "%+1"] {
+        let item = format!("/v1/collections/c/items/{path}");
+        let refused = service.call("DELETE", &item, &[]);
+        assert_eq!(refused.refused(400, "invalid_field"), "path", "{path}");
+    }
+    assert_eq!(service.count(), 1);
+    service
+        .get("/v1/collections/%ff")
+        .refused(400, "invalid_field");
+    let item = "/v1/collections/c/items/%EF%BF%BD";
+    assert_eq!(service.get(item).status, 200);
+}
+
 #[test]
 fn a_body_of_another_kind_is_refused_with_what_is_read() {
     let service = Service::with_collection();
