@@ -1,8 +1,13 @@
 //! What requests and answers look like as JSON. Unknown fields are refused by name.
 
+use std::{fmt, marker::PhantomData};
+
 use actix_web::HttpRequest;
 use engine::{Durability, Fields, MAX_PARTS, Outcome, Payload, Target};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 use crate::reply::ApiError;
 
@@ -43,6 +48,7 @@ pub(crate) struct SearchIn {
     pub(crate) image_url: Option<String>,
     pub(crate) id: Option<String>,
     pub(crate) embedding: Option<RowIn>,
+    #[serde(default, deserialize_with = "objects")]
     pub(crate) parts: Option<Vec<PartIn>>,
     pub(crate) target: Option<Target>,
     #[serde(skip_serializing)]
@@ -70,6 +76,7 @@ pub(crate) struct SearchIn {
     /// `next` of the page before.
     #[serde(skip_serializing)]
     pub(crate) cursor: Option<String>,
+    #[serde(default, deserialize_with = "object")]
     pub(crate) group_by: Option<GroupByIn>,
     /// Cosine from which items are nearly the same.
     pub(crate) collapse: Option<f32>,
@@ -77,6 +84,48 @@ pub(crate) struct SearchIn {
     /// Whether the answer says how it was found.
     #[serde(default, skip_serializing)]
     pub(crate) explain: bool,
+}
+
+/// A value whose JSON is an object, and nothing else.
+#[derive(Debug)]
+pub(crate) struct Object<T>(pub(crate) T);
+
+/// What is derived for a struct takes an array of its fields in their order, too, which nobody means.
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(Fields(PhantomData))
+    }
+}
+
+/// Reads what may be left out.
+pub(crate) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    d: D,
+) -> Result<Option<T>, D::Error> {
+    Ok(Option::<Object<T>>::deserialize(d)?.map(|Object(value)| value))
+}
+
+/// Reads several of what may be left out.
+pub(crate) fn objects<'de, D, T>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    let all = Option::<Vec<Object<T>>>::deserialize(deserializer)?;
+    Ok(all.map(|all| all.into_iter().map(|Object(value)| value).collect()))
 }
 
 /// One of the things that are looked for: exactly one of `text`, `image`, `id` and `embedding`.
@@ -314,8 +363,13 @@ pub(crate) fn query<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, Api
     Ok(read.into_inner())
 }
 
-/// Reads JSON; an error names the field by its path.
+/// Reads a JSON object; an error names the field by its path.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    parse_value(bytes).map(|Object(value)| value)
+}
+
+/// Reads any JSON; an error names the field by its path.
+pub(crate) fn parse_value<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
@@ -352,7 +406,7 @@ mod tests {
     use super::*;
 
     fn field<T: DeserializeOwned>(json: &str) -> String {
-        match parse::<T>(json.as_bytes()) {
+        match parse_value::<T>(json.as_bytes()) {
             Err(ApiError::Invalid { field, .. }) => field,
             Err(other) => panic!("{json}: {other}"),
             Ok(_) => panic!("{json} is read"),

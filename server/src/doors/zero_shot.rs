@@ -5,7 +5,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    classify::classify, content::is_url, reply::ApiError, state::Caller, wire::ClassifyIn,
+    classify::classify,
+    content::is_url,
+    reply::ApiError,
+    state::Caller,
+    wire::{ClassifyIn, Object},
 };
 
 /// What the pipeline of transformers says where a request has no template.
@@ -17,7 +21,7 @@ const DEFAULT_TEMPLATE: &str = "This is a photo of {}.";
 pub(crate) struct ZeroShotIn {
     /// base64, a data URI or the address of a picture.
     inputs: String,
-    parameters: ParametersIn,
+    parameters: Object<ParametersIn>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -31,7 +35,8 @@ struct ParametersIn {
 impl ZeroShotIn {
     /// Classifies; the best label comes first.
     pub(crate) async fn run(self, caller: Caller<'_>) -> Result<Vec<Prediction>, ApiError> {
-        let template = self.parameters.hypothesis_template;
+        let Object(parameters) = self.parameters;
+        let template = parameters.hypothesis_template;
         let (image, image_url) = if is_url(&self.inputs) {
             (None, Some(self.inputs))
         } else {
@@ -41,7 +46,7 @@ impl ZeroShotIn {
             text: None,
             image,
             image_url,
-            labels: self.parameters.candidate_labels,
+            labels: parameters.candidate_labels,
             templates: Some(vec![template.unwrap_or_else(|| DEFAULT_TEMPLATE.into())]),
         };
         classify(caller, asked).await.map_err(rename)

@@ -12,7 +12,7 @@ use crate::{
     ingest::NewItem,
     reply::ApiError,
     state::AppState,
-    wire::parse,
+    wire::{parse, parse_value},
 };
 
 /// Longest file name that is kept.
@@ -70,7 +70,7 @@ pub(super) async fn read(
                 }
             }
             (None, "if_version") => {
-                let read = parse(&bytes).map_err(|error| error.under("if_version"))?;
+                let read = parse_value(&bytes).map_err(|error| error.under("if_version"))?;
                 if if_version.replace(read).is_some() {
                     return Err(without_file("if_version"));
                 }

@@ -23,7 +23,10 @@ use crate::{
     reply::ApiError,
     state::{AppState, Caller, block},
     tower::Client,
-    wire::{self, DeleteQuery, ItemIn, ItemQuery, PatchIn, Status, StoredOut, WriteQuery, parse},
+    wire::{
+        self, DeleteQuery, ItemIn, ItemQuery, Object, PatchIn, Status, StoredOut, WriteQuery,
+        parse, parse_value,
+    },
 };
 
 /// Says how durable a write is whose answer has no body.
@@ -112,9 +115,9 @@ fn items_from_json(sent: &Bytes, limits: &Limits) -> Result<(Vec<NewItem>, bool)
         let item = parse::<ItemIn>(sent)?;
         return Ok((vec![NewItem::from_wire(item, limits)?], true));
     }
-    let items: Vec<ItemIn> = parse(sent).map_err(|error| error.under("items"))?;
+    let items: Vec<Object<ItemIn>> = parse_value(sent).map_err(|error| error.under("items"))?;
     check_count(items.len(), limits)?;
-    let check = |(i, item)| {
+    let check = |(i, Object(item))| {
         NewItem::from_wire(item, limits).map_err(|error| error.under(&format!("items[{i}]")))
     };
     Ok((

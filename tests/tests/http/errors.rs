@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::json;
 
-use crate::harness::{POISON, Service, base64, png};
+use crate::harness::{POISON, Service, base64, png, png_base64};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
@@ -50,6 +50,52 @@ fn a_path_that_is_no_text_is_refused() {
         .refused(400, "invalid_field");
     let item = "/v1/collections/c/items/%EF%BF%BD";
     assert_eq!(service.get(item).status, 200);
+}
+
+/// What serde derives for a struct reads an array as its fields in their order: `["a", "b"]` was an item
+/// with the id a and the text b, where a client sent something else than it meant.
+#[test]
+fn an_array_in_place_of_an_object_is_refused() {
+    let service = Service::with_collection();
+    let item = json!(["a", "b", null, null, null]);
+    let items = "/v1/collections/c/items";
+    let search = "/v1/collections/c/search";
+    let zero_shot = "/zero-shot-image-classification";
+    for (path, body, field) in [
+        (items, json!([item]), "items[0]"),
+        (
+            search,
+            json!({ "parts": [["a", null, null, null, 1]] }),
+            "parts[0]",
+        ),
+        (
+            search,
+            json!({ "text": "a", "group_by": ["by", 1] }),
+            "group_by",
+        ),
+        ("/v1/classify", json!(["a", null, ["b"], null]), "body"),
+        (
+            "/v1/collections/c/snapshots",
+            json!(["monday", true]),
+            "body",
+        ),
+    ] {
+        let refused = service.post(path, &body);
+        assert_eq!(refused.refused(400, "invalid_field"), field, "{body}");
+    }
+    for (path, body) in [
+        ("/embed", json!(["a", null, null])),
+        (
+            zero_shot,
+            json!({ "inputs": png_base64(1), "parameters": [["a"], null] }),
+        ),
+    ] {
+        assert_eq!(service.post(path, &body).status, 400, "{body}");
+    }
+    let kind = [("content-type", "application/x-ndjson")];
+    let lines = service.send(items, &kind, item.to_string().as_bytes());
+    assert_eq!(lines.json()["error"]["code"], "invalid_field");
+    assert_eq!(service.count(), 0);
 }
 
 #[test]
