@@ -92,7 +92,7 @@ impl Collection {
             .flat_map(|row| [row[0], row.get(1).copied().unwrap_or(0.0)])
             .collect();
         if method == MapMethod::Tsne && ids.len() >= LEAST_ROWS {
-            plane = neighbors(&reduced, kept, plane, told);
+            plane = neighbors(&reduced, kept, &plane, told);
         }
         let (xs, ys) = into_square(&plane);
         Ok(Map { ids, xs, ys, of })
@@ -122,7 +122,7 @@ fn chosen(views: &[View], dim: usize, limit: usize) -> (Vec<String>, Vec<f32>, u
 }
 
 /// t-SNE of rows `[n, dim]`, begun at `plane` `[n, 2]`.
-fn neighbors(rows: &[f32], dim: usize, plane: Vec<f32>, told: &dyn Fn(f32)) -> Vec<f32> {
+fn neighbors(rows: &[f32], dim: usize, plane: &[f32], told: &dyn Fn(f32)) -> Vec<f32> {
     let points: Vec<&[f32]> = rows.chunks_exact(dim).collect();
     let spread = (plane.iter().map(|x| x * x).sum::<f32>() / plane.len() as f32).sqrt();
     let scale = START / spread.max(f32::MIN_POSITIVE);

@@ -154,15 +154,14 @@ fn compute(work: &Work, collection: &Collection, which: Which) {
     let made = catch_unwind(AssertUnwindSafe(|| {
         collection.map(modality, method, limit, &told)
     }));
-    let done = match made {
-        Ok(map) => map.map(Arc::new).map_err(|error| error.to_string()),
-        Err(_) => {
-            tracing::error!(
-                collection = collection.name(),
-                "a map could not be computed"
-            );
-            Err("the map could not be computed: the log says more".to_owned())
-        }
+    let done = if let Ok(map) = made {
+        map.map(Arc::new).map_err(|error| error.to_string())
+    } else {
+        tracing::error!(
+            collection = collection.name(),
+            "a map could not be computed"
+        );
+        Err("the map could not be computed: the log says more".to_owned())
     };
     // It is set once, here.
     let _ = work.done.set(done);

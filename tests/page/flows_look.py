@@ -7,7 +7,7 @@ from PIL import Image
 
 from stage import until
 
-LEFT, RIGHT = ("1f335", "cactus"), ("1f308", "rainbow")
+LEFT, RIGHT = ("1f34e", "red apple"), ("1f308", "rainbow")
 PAIRS = "pairs"
 
 
@@ -115,7 +115,7 @@ def what_was_asked_for_lights_up_in_its_half(at):
 
 def health_tells_recall_latency_sizes_and_jobs(at):
     page = at.page
-    at.open("?collection=demo&q=cactus")
+    at.open("?collection=demo&q=rainbow")
     at.settled()
     page.get_by_role("link", name="Health").click()
     page.get_by_role("heading", name="Collection demo").wait_for()

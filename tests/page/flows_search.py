@@ -6,7 +6,7 @@ import json
 from stage import until
 
 # What is typed, and the code point of the only picture with that name.
-WORD, POINT = "cactus", "1f335"
+WORD, POINT = "rainbow", "1f308"
 SHOP = "shop"
 
 

@@ -203,13 +203,11 @@ impl Run {
             );
             let mut report = report.map_err(|error| out_of_memory(error, self.step))?;
             report.skipped = std::mem::take(&mut batch.skipped);
-            report.memory_estimate = estimate;
             report.samples_per_second =
                 config.optimizer.batch as f64 / started.elapsed().as_secs_f64();
             let last = self.step == config.optimizer.steps;
             let mut space = None;
             if last || self.step.is_multiple_of(config.optimizer.evaluate_every) {
-                report.memory_peak = memory::peak();
                 space = Some(self.evaluate(&mut report)?);
             }
             let is_best = match &mut stopping {
@@ -242,6 +240,9 @@ impl Run {
                 plot::draw_run(folder, config.optimizer.steps)?;
                 plot::draw_space(folder, &space.images, &space.texts)?;
             }
+            // Of this process, and not of the run, whose lines are the same however often it was stopped.
+            report.memory_estimate = estimate;
+            report.memory_peak = space.and_then(|_| memory::peak());
             observe(&report);
         }
         Ok(stopping.and_then(|stopping| stopping.best()))

@@ -43,11 +43,11 @@ pub struct StepReport {
     pub validation: Option<BTreeMap<String, f64>>,
     /// Bytes that such a step is thought to take, with all that is there before it: in the first step of a
     /// kind.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip)]
     pub memory_estimate: Option<u64>,
-    /// Most bytes of memory that the process has had so far, where the step ended with an evaluation (before
-    /// it) and the system tells.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Most bytes of memory that the process has had so far, where the step ended with an evaluation and the
+    /// system tells.
+    #[serde(skip)]
     pub memory_peak: Option<u64>,
     /// Pictures that could not be read: others were seen in their places, or fewer where the step ended
     /// with an evaluation.

@@ -134,10 +134,12 @@ fn run(config: &RunConfig, folder: &Path, until: usize) -> Vec<StepReport> {
     reports
 }
 
-/// All of a report but how fast it was.
+/// All of a report but what is of the process: how fast it was, and its memory.
 fn seen(reports: &[StepReport]) -> Vec<StepReport> {
     let one = |r: &StepReport| StepReport {
         samples_per_second: 0.0,
+        memory_estimate: None,
+        memory_peak: None,
         ..r.clone()
     };
     reports.iter().map(one).collect()

@@ -253,9 +253,10 @@ fn an_anchor_keeps_embeddings_nearer_to_where_they_were() {
     let folder = tempfile::tempdir().expect("a folder");
     let gallery = gallery(folder.path(), 12);
     let cosine = |anchor: f64| {
-        let config = config(folder.path(), &adapting(&gallery, None, anchor));
+        let longer = adapting(&gallery, None, anchor).replace("steps = 6", "steps = 18");
+        let config = config(folder.path(), &longer);
         let run = folder.path().join(format!("run-{anchor}"));
-        let (_, reports) = train(&config, &run, 6);
+        let (_, reports) = train(&config, &run, 18);
         let last = reports.last().and_then(|r| r.measured.clone());
         assert_eq!(reports[0].anchor.is_some(), anchor > 0.0);
         last.and_then(|m| m.cosine_to_original).expect("measured")

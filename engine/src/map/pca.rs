@@ -11,7 +11,7 @@ const ROUNDS: usize = 24;
 const MORE: usize = 6;
 /// Rows that one thread takes at a time.
 const CHUNK: usize = 256;
-const SEED: u64 = 0x6d61_70;
+const SEED: u64 = 0x006d_6170;
 
 /// Coordinates `[n, kept]` of rows `[n, dim]` along the directions in which they differ most, the first
 /// first. `kept` is at most `dim`, otherwise it is that.

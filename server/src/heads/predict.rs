@@ -17,6 +17,7 @@ use crate::{
     reply::ApiError,
     state::{Caller, block},
     tower::Class,
+    wire::Object,
 };
 
 /// Labels of a prediction that does not say how many.
@@ -39,7 +40,8 @@ pub(crate) async fn predict(
         id: Some(id),
         ..InputIn::default()
     });
-    let inputs: Vec<InputIn> = ids.chain(wire.inputs).collect();
+    let sent = wire.inputs.into_iter().map(|Object(input)| input);
+    let inputs: Vec<InputIn> = ids.chain(sent).collect();
     if inputs.is_empty() || inputs.len() > state.limits.items {
         let (got, most) = (inputs.len(), state.limits.items);
         let message = format!("{got} ids and inputs, expected 1 to {most}");

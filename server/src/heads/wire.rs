@@ -6,11 +6,15 @@ use utoipa::ToSchema;
 
 use crate::openapi::learning as twins;
 
+use crate::wire::{Object, object, objects};
+
 /// The body of `PUT .../heads/{h}`: examples, or a field that has labels, or labels alone.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct HeadIn {
+    #[serde(default, deserialize_with = "objects")]
     pub(super) examples: Option<Vec<ExampleIn>>,
+    #[serde(default, deserialize_with = "object")]
     pub(super) labels_from: Option<LabelsFromIn>,
     /// Alone, what a zero-shot head tells; beside examples, all labels that these may have.
     pub(super) labels: Option<Vec<String>>,
@@ -120,7 +124,7 @@ pub(crate) struct PredictIn {
     #[serde(default)]
     pub(super) ids: Vec<String>,
     #[serde(default)]
-    pub(super) inputs: Vec<InputIn>,
+    pub(super) inputs: Vec<Object<InputIn>>,
     /// Labels of each.
     pub(super) k: Option<usize>,
     pub(super) version: Option<u32>,

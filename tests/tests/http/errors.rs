@@ -41,7 +41,7 @@ fn a_path_that_is_no_text_is_refused() {
     service.add(&json!({ "id": "\u{fffd}", "text": "a" }));
     for path in ["%ff", "%FF%fe", "%c3", "a%", "a%4", "%zz", "%+1"] {
         let item = format!("/v1/collections/c/items/{path}");
-        let refused = service.request("DELETE", &item, None, b"");
+        let refused = service.call("DELETE", &item, &[]);
         assert_eq!(refused.refused(400, "invalid_field"), "path", "{path}");
     }
     assert_eq!(service.count(), 1);

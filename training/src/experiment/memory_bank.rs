@@ -239,12 +239,11 @@ fn accuracy(
         }
     }
     let mut features = |(views, labels): (Vec<Vec<f32>>, Vec<usize>)| {
-        let rows = match method {
-            Method::Raw => views,
-            _ => {
-                let views = Tensor::new(views, &Device::Cpu)?;
-                encoder.features(&views)?.to_vec2()?
-            }
+        let rows = if let Method::Raw = method {
+            views
+        } else {
+            let views = Tensor::new(views, &Device::Cpu)?;
+            encoder.features(&views)?.to_vec2()?
         };
         Ok::<(Vec<Vec<f32>>, Vec<usize>), TrainingError>((rows, labels))
     };

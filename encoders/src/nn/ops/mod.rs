@@ -172,7 +172,7 @@ mod tests {
                 let product = matmul(&a, &b)?;
                 let gradient = product.sqr()?.sum_all()?.backward()?;
                 let gradient = gradient.get(&a).map(Tensor::to_vec2::<f32>);
-                Ok((
+                Ok::<_, candle_core::Error>((
                     product.to_vec2::<f32>()?,
                     gradient.transpose()?.unwrap_or_default(),
                 ))
