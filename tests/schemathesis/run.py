@@ -42,7 +42,7 @@ def call(method, url, body=None):
 
 
 def fill(url, description):
-    """What the examples ask for: a collection `demo` with a picture, `mine` with a snapshot."""
+    """What the examples ask for: a collection `demo` with a picture, `mine` with a snapshot, a head and a job."""
     add = description["paths"]["/v1/collections/{collection}/items"]["post"]["requestBody"]
     examples = add["content"]["application/json"]["examples"]
     demo, mine = f"{url}/v1/collections/demo", f"{url}/v1/collections/mine"
@@ -53,6 +53,8 @@ def fill(url, description):
     picture = next(item["image"] for item in examples["many"]["value"] if "image" in item)
     call("POST", f"{demo}/items", {"id": "1f34e", "image": picture, "payload": {"name": "red apple"}})
     call("POST", f"{mine}/snapshots", {"name": "monday"})
+    call("PUT", f"{mine}/heads/kinds", {"labels": ["a cat", "a dog"]})
+    call("POST", f"{mine}/heads/kinds/apply", {"field": "kind"})
 
 
 def close(description):

@@ -30,8 +30,10 @@ pub(crate) enum Strategy {
 pub(crate) struct HeadOut {
     name: String,
     version: u32,
-    /// Those that are kept; in lists alone.
+    /// Those that are kept, where it is listed or read.
     versions: Option<Vec<u32>>,
+    /// The version that answers when none is named, where it is read.
+    current: Option<u32>,
     labels: Vec<String>,
     aspect: HeadAspect,
     /// `few_shot`, `zero_shot` or `imported`.
@@ -61,18 +63,46 @@ pub(crate) struct HeadsOut {
     heads: Vec<HeadOut>,
 }
 
+/// The versions of a head.
+#[derive(ToSchema)]
+pub(crate) struct HeadVersionsOut {
+    name: String,
+    /// The version that answers when none is named.
+    current: u32,
+    versions: Vec<HeadVersionOut>,
+}
+
+/// A version of a head, in short.
+#[derive(ToSchema)]
+pub(crate) struct HeadVersionOut {
+    version: u32,
+    labels: Vec<String>,
+    aspect: HeadAspect,
+    /// `few_shot`, `zero_shot` or `imported`.
+    kind: String,
+    multi_label: bool,
+    #[schema(required)]
+    made_at: Option<String>,
+    examples: usize,
+    #[schema(required)]
+    accuracy: Option<f64>,
+}
+
 /// What a head says of each input, in the order of the ids and then of the inputs.
 #[derive(ToSchema)]
 pub(crate) struct PredictedOut {
     #[schema(value_type = Vec<PredictionsOut>)]
     predictions: Vec<PredictionsOut>,
+    /// The version that said so.
+    version: u32,
+    took_ms: f64,
 }
 
 /// Labels of one input, or why there are none.
 #[derive(ToSchema)]
 pub(crate) struct PredictionsOut {
     id: Option<String>,
-    labels: Option<Vec<LabelOut>>,
+    labels: Option<Vec<HeadLabelOut>>,
     /// Whether it seems to be nothing that the head knows; null where that cannot be told.
     none_of_these: Option<bool>,
     #[schema(value_type = Option<Object>, additional_properties)]
@@ -81,7 +111,7 @@ pub(crate) struct PredictionsOut {
 
 /// A label.
 #[derive(ToSchema)]
-pub(crate) struct LabelOut {
+pub(crate) struct HeadLabelOut {
     label: String,
     #[schema(minimum = 0, maximum = 1)]
     probability: f64,
@@ -98,6 +128,7 @@ pub(crate) struct SuggestedOut {
     looked_at: usize,
     /// Whether there were more than could be.
     cut_short: bool,
+    took_ms: f64,
 }
 
 /// An item to label.
@@ -105,7 +136,7 @@ pub(crate) struct SuggestedOut {
 pub(crate) struct SuggestionOut {
     id: String,
     uncertainty: f64,
-    labels: Vec<LabelOut>,
+    labels: Vec<HeadLabelOut>,
 }
 
 /// Long work.

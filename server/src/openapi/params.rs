@@ -64,7 +64,7 @@ pub(crate) struct MySnapshot {
 #[into_params(parameter_in = Path)]
 pub(crate) struct MyHead {
     /// Name of a collection.
-    #[param(pattern = "^[a-z0-9][a-z0-9_-]{0,63}$", example = "demo")]
+    #[param(pattern = "^[a-z0-9][a-z0-9_-]{0,63}$", example = "mine")]
     collection: String,
     /// Name of the head.
     #[param(pattern = "^[a-z0-9][a-z0-9_-]{0,63}$", example = "kinds")]
@@ -85,6 +85,6 @@ pub(crate) struct OfVersion {
 #[into_params(parameter_in = Path)]
 pub(crate) struct MyJob {
     /// Its id.
-    #[param(minimum = 0)]
+    #[param(minimum = 0, example = 1)]
     id: u64,
 }

@@ -1,5 +1,7 @@
 //! What can be said of the description without a server.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -40,6 +42,17 @@ fn every_route_has_a_name_of_its_own_a_summary_and_an_answer() {
         assert_eq!(params, braces, "{name}");
     }
     assert_eq!(names.len(), entries.len());
+}
+
+#[test]
+fn a_name_stands_for_one_schema() {
+    let mut known = BTreeMap::new();
+    for (name, schema) in routes::all().into_iter().flat_map(|entry| entry.schemas) {
+        let schema = json!(schema);
+        let before = known.entry(name.clone()).or_insert_with(|| schema.clone());
+        assert_eq!(*before, schema, "{name}");
+    }
+    assert!(known.len() > 60, "{} schemas", known.len());
 }
 
 #[test]

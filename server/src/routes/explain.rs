@@ -23,7 +23,7 @@ use super::{items::item_id, picture, took_ms};
 use crate::{
     body,
     content::{Content, encode_one},
-    openapi::{learning::ExplainedOut, params::Mine},
+    openapi::{learning::ExplainedOut, params::Demo},
     query,
     reply::ApiError,
     state::{AppState, Caller, block},
@@ -54,8 +54,11 @@ struct ExplainIn {
     path = "/v1/collections/{collection}/explain",
     operation_id = "explain",
     tag = "Search",
-    params(Mine),
-    request_body(content = ExplainIn),
+    params(Demo),
+    request_body(content = ExplainIn, examples(
+        ("text" = (summary = "Like words", value = json!({"id": "1f34e", "text": "a red apple"}))),
+        ("like" = (summary = "Like another item", value = json!({"id": "1f34e", "like": "1f34e"}))),
+    )),
     responses((status = 200, description = "A grid of cosines over the picture.", body = ExplainedOut)),
 )]
 pub(crate) async fn explain(

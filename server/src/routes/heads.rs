@@ -15,7 +15,8 @@ use crate::{
     body,
     heads::{self, HeadIn, PredictIn, SuggestIn},
     openapi::{
-        learning::{HeadOut, HeadsOut, PredictedOut, SuggestedOut},
+        examples::PICTURE,
+        learning::{HeadOut, HeadVersionsOut, HeadsOut, PredictedOut, SuggestedOut},
         params::{Mine, MyHead, OfVersion},
     },
     reply::ApiError,
@@ -61,7 +62,18 @@ pub(crate) async fn list(
     operation_id = "put_head",
     tag = "Heads",
     params(MyHead),
-    request_body(content = HeadIn),
+    request_body(content = HeadIn, examples(
+        ("examples" = (summary = "Learned from labeled texts, pulled towards what the labels say", value = json!({
+            "examples": [
+                {"label": "fruit", "text": "a red apple"}, {"label": "fruit", "text": "a banana"},
+                {"label": "vehicle", "text": "a fire engine"}, {"label": "vehicle", "text": "a bicycle"},
+            ],
+            "start": "zero_shot",
+        }))),
+        ("labels" = (summary = "Made of words alone", value = json!({
+            "labels": ["happy face", "sad face"], "templates": ["{}", "a picture of a {}"],
+        }))),
+    )),
     responses((status = 201, description = "The first version.", body = HeadOut), (status = 200, description = "A new version.", body = HeadOut)),
 )]
 pub(crate) async fn put(
@@ -148,7 +160,7 @@ pub(crate) async fn delete(state: Data<AppState>, names: Names) -> Result<HttpRe
     operation_id = "list_head_versions",
     tag = "Heads",
     params(MyHead),
-    responses((status = 200, description = "Its versions.", body = Object)),
+    responses((status = 200, description = "Its versions.", body = HeadVersionsOut)),
 )]
 pub(crate) async fn versions(
     state: Data<AppState>,
@@ -181,8 +193,10 @@ pub(crate) async fn versions(
     operation_id = "roll_back_head",
     tag = "Heads",
     params(MyHead),
-    request_body(content = RollBackIn),
-    responses((status = 200, description = "The head.", body = Object)),
+    request_body(content = RollBackIn, examples(
+        ("first" = (summary = "Back to the first version", value = json!({"version": 1}))),
+    )),
+    responses((status = 200, description = "The head.", body = HeadOut)),
 )]
 pub(crate) async fn roll_back(
     state: Data<AppState>,
@@ -212,7 +226,12 @@ pub(crate) async fn roll_back(
     operation_id = "predict",
     tag = "Heads",
     params(MyHead),
-    request_body(content = PredictIn),
+    request_body(content = PredictIn, examples(
+        ("both" = (summary = "An item and a text", value = json!({
+            "ids": ["a"], "inputs": [{"text": "a pear"}], "k": 2,
+        }))),
+        ("picture" = (summary = "A picture", value = json!({"inputs": [{"image": PICTURE}]}))),
+    )),
     responses((status = 200, description = "Labels of each.", body = PredictedOut)),
 )]
 pub(crate) async fn predict(
@@ -246,7 +265,9 @@ pub(crate) async fn predict(
     operation_id = "suggest",
     tag = "Heads",
     params(MyHead),
-    request_body(content = Option<SuggestIn>),
+    request_body(content = Option<SuggestIn>, examples(
+        ("few" = (summary = "Five that differ", value = json!({"k": 5, "strategy": "diverse"}))),
+    )),
     responses((status = 200, description = "Items to label.", body = SuggestedOut)),
 )]
 pub(crate) async fn suggest(

@@ -104,7 +104,9 @@ pub(crate) async fn delete(
     operation_id = "apply_head",
     tag = "Jobs",
     params(MyHead),
-    request_body(content = ApplyIn),
+    request_body(content = ApplyIn, examples(
+        ("sure" = (summary = "Where it is fairly sure", value = json!({"field": "kind", "min_probability": 0.6}))),
+    )),
     responses((status = 202, description = "The job.", body = AcceptedOut)),
 )]
 pub(crate) async fn apply(
@@ -130,7 +132,11 @@ pub(crate) async fn apply(
     operation_id = "import_items",
     tag = "Jobs",
     params(Mine),
-    request_body(content = String, content_type = "application/x-ndjson"),
+    request_body(content((String = "application/x-ndjson", examples(
+        ("lines" = (summary = "Two lines", value = json!(
+            "{\"id\": \"e\", \"text\": \"a boat\"}\n{\"id\": \"f\", \"text\": \"a lamp\"}\n"
+        ))),
+    )))),
     responses((status = 202, description = "The job.", body = AcceptedOut)),
 )]
 pub(crate) async fn import(
@@ -159,7 +165,9 @@ pub(crate) async fn import(
     operation_id = "reencode",
     tag = "Jobs",
     params(Mine),
-    request_body(content = Option<ReencodeIn>),
+    request_body(content = Option<ReencodeIn>, examples(
+        ("some" = (summary = "Even where some items have no content", value = json!({"allow_missing": true}))),
+    )),
     responses((status = 202, description = "The job.", body = AcceptedOut)),
 )]
 pub(crate) async fn reencode(

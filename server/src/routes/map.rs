@@ -15,7 +15,7 @@ use crate::{
     maps::{State, Which},
     openapi::{
         learning::{MapOut, ProgressOut},
-        params::Mine,
+        params::Demo,
     },
     query::in_range,
     reply::ApiError,
@@ -69,7 +69,7 @@ enum How {
     path = "/v1/collections/{collection}/map",
     operation_id = "map",
     tag = "Search",
-    params(Mine, MapQuery),
+    params(Demo, MapQuery),
     responses((status = 200, description = "The map.", body = MapOut), (status = 202, description = "It is being computed: ask again after `Retry-After`.", body = ProgressOut)),
 )]
 pub(crate) async fn map(
