@@ -34,10 +34,11 @@ const RETRY_AFTER_S: u64 = 1;
 #[into_params(parameter_in = Query)]
 struct MapQuery {
     /// Pictures or texts; pictures where there are any.
+    #[param(inline)]
     target: Option<Of>,
     /// Principal components, or t-SNE.
     #[serde(default)]
-    #[param(required = false)]
+    #[param(required = false, inline)]
     method: How,
     /// Points, at most 10,000.
     #[param(minimum = 1, maximum = 10000)]
