@@ -34,6 +34,8 @@ SEED = 7
 CROWD, PATIENCE_S = 10_000, 5
 SLOW, SLOW_S = 200, 20
 BROKEN = 1500
+# Far above what any takes: disks of busy machines pause.
+PICTURE_S = 30
 KILLS = 12
 DISK_MIB = 48
 PICTURES = HERE.parent / "reference" / "data" / "pictures"
@@ -68,7 +70,7 @@ class Server:
         return reply.status, contents
 
     def count(self):
-        return self.ask("GET", "/v1/collections/c")[1]["items"]
+        return self.ask("GET", "/v1/collections/c")[1]["stats"]["items"]
 
     def mib(self):
         status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
@@ -203,7 +205,8 @@ def broken(binary):
             started = time.monotonic()
             status, said = one.ask("POST", "/v1/collections/c/items", item)
             expect(status in (200, 400, 413, 422), f"a broken picture was answered with {status}: {said}")
-            expect(time.monotonic() - started < PATIENCE_S, "a broken picture took too long")
+            took = time.monotonic() - started
+            expect(took < PICTURE_S, f"a broken picture took {took:.1f} s")
             statuses[status] = statuses.get(status, 0) + 1
         expect(one.count() == 2 + statuses.get(200, 0), f"{one.count()} items, {statuses}")
         expect(len(statuses) > 1, f"all were answered alike: {statuses}")
