@@ -16,10 +16,10 @@ use embedding::{Scoring, Space};
 pub(crate) use choice::WITHOUT_COMPARISON;
 pub use choice::{Candidate, Choice, GRID, choose};
 pub use folds::stratified_folds;
-pub(crate) use folds::{Compared, Plan, Told, compare};
+pub(crate) use folds::{Compared, Comparison, Plan, Told, compare};
 
 use self::objective::Objective;
-use crate::{EngineError, Head, Inputs};
+use crate::{EngineError, Head, Inputs, index::sum_of_products};
 
 /// Logits are what the weights make them.
 const SCORING: Scoring = Scoring::Softmax { logit_scale: 1.0 };
@@ -221,7 +221,7 @@ impl Logistic {
         let weights = self.weights.chunks_exact(self.dim);
         weights
             .zip(&self.intercepts)
-            .map(|(weights, intercept)| objective::dot(row, weights) + intercept)
+            .map(|(weights, intercept)| sum_of_products(row, weights) + intercept)
             .collect()
     }
 

@@ -108,7 +108,7 @@ impl Teacher<'_> {
             let logits = self.blended(logits, zero.map(|zero| &zero[2 * i..][..2]));
             Scoring::Softmax { logit_scale: 1.0 }.probabilities(&logits)
         };
-        compare(&self.samples(problem)?, &plan, &judge)
+        Ok(compare(&self.samples(problem)?, &plan, &judge)?.compared)
     }
 
     fn samples<'s>(&'s self, problem: &'s Problem) -> Result<Samples<'s>, EngineError> {

@@ -15,8 +15,8 @@ use super::{
 use crate::{
     EngineError, Head,
     logistic::{
-        Candidate, Compared, GRID, Logistic, Options, Plan, Samples, Told, WITHOUT_COMPARISON,
-        compare,
+        Candidate, Compared, Comparison, GRID, Logistic, Options, Plan, Samples, Told,
+        WITHOUT_COMPARISON, compare,
     },
 };
 
@@ -215,8 +215,10 @@ impl Teacher<'_> {
             Scoring::Softmax { logit_scale: 1.0 }.probabilities(&logits)
         };
         let (mut c, mut held_out) = (self.given().unwrap_or(WITHOUT_COMPARISON), None);
+        let mut begin = None;
         if let Some(held) = &held {
-            let compared = compare(&samples, &self.plan(held), &judge)?;
+            let Comparison { compared, near } = compare(&samples, &self.plan(held), &judge)?;
+            begin = near;
             c = self.given().unwrap_or_else(|| choose(&compared));
             let told = told(&compared, held);
             held_out = Some(held_out::of_one_label(
@@ -226,7 +228,7 @@ impl Teacher<'_> {
                 held.method(of.len()),
             ));
         }
-        let fit = Logistic::fit(&samples, &options(c), None)?;
+        let fit = Logistic::fit(&samples, &options(c), begin.as_ref())?;
         Ok(Learned {
             weights: self.blended(fit.weights, zero.map(|zero| &*zero.weights)),
             bias: self.blended(fit.intercepts, zero.map(|zero| &*zero.bias)),

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Compared, Logistic, Plan, Samples, compare, stratified_folds};
+use super::{Compared, Comparison, Logistic, Plan, Samples, compare, stratified_folds};
 use crate::EngineError;
 
 /// Values of `C` that are compared.
@@ -68,7 +68,7 @@ pub fn choose(samples: &Samples<'_>, seed: u64) -> Result<Choice, EngineError> {
         patience: GRID.len(),
     };
     let judge = |fit: &Logistic, i: usize| fit.probabilities(samples.row(i));
-    let compared = compare(samples, &plan, &judge)?;
+    let Comparison { compared, .. } = compare(samples, &plan, &judge)?;
     let candidates: Vec<Candidate> = compared.iter().map(Compared::candidate).collect();
     Ok(Choice {
         c: best(&candidates).map_or(WITHOUT_COMPARISON, |best| best.c),

@@ -67,6 +67,14 @@ impl Candidate {
     }
 }
 
+/// What comes of a comparison.
+pub(crate) struct Comparison {
+    /// What each `C` says, ascending.
+    pub(crate) compared: Vec<Compared>,
+    /// What the `C` with the least loss learned without the first part: near to what it makes of all rows.
+    pub(crate) near: Option<Logistic>,
+}
+
 /// Predicts rows from those of other parts, with each `C` in turn. `judge` makes probabilities of a fit
 /// and the number of a row.
 ///
@@ -76,13 +84,14 @@ pub(crate) fn compare(
     samples: &Samples<'_>,
     plan: &Plan,
     judge: &dyn Fn(&Logistic, usize) -> Vec<f64>,
-) -> Result<Vec<Compared>, EngineError> {
+) -> Result<Comparison, EngineError> {
     let parts: Vec<Part> = (0..plan.compared_folds)
         .map(|fold| Part::without(samples, &plan.fold_of, fold))
         .collect();
     let mut near: Vec<Option<Logistic>> = vec![None; parts.len()];
     let mut compared: Vec<Compared> = Vec::with_capacity(plan.grid.len());
     let (mut best, mut since) = (f64::NEG_INFINITY, 0);
+    let (mut least, mut nearest) = (f64::INFINITY, None);
     for c in &plan.grid {
         let options = Options {
             c: *c,
@@ -107,15 +116,24 @@ pub(crate) fn compare(
             *near = Some(fit);
         }
         let one = Compared { c: *c, told };
-        let accuracy = one.candidate().accuracy;
+        let Candidate {
+            accuracy, log_loss, ..
+        } = one.candidate();
         compared.push(one);
+        if log_loss < least {
+            least = log_loss;
+            nearest = near.first().cloned().flatten();
+        }
         since = if accuracy > best { 0 } else { since + 1 };
         best = best.max(accuracy);
         if since >= plan.patience {
             break;
         }
     }
-    Ok(compared)
+    Ok(Comparison {
+        compared,
+        near: nearest,
+    })
 }
 
 /// What is learned from while one part is held out.

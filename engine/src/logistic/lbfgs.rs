@@ -11,6 +11,12 @@ const MEMORY: usize = 10;
 const GAIN: f64 = 1e-4;
 /// A step must leave at most this part of the slope (Wolfe's second condition).
 const SLOPE_LEFT: f64 = 0.9;
+/// How much longer, at least and at most, a step is tried after one that was too short. The first step of
+/// all may be too short by far: nothing is known of the curvature.
+const LEAST_GROWTH: f64 = 2.0;
+const MOST_GROWTH: f64 = 1000.0;
+/// How far from both ends of what is left the next length is, at least, as a part of it.
+const MARGIN: f64 = 0.1;
 /// Lengths that are tried for a step.
 const MOST_LENGTHS: usize = 40;
 /// Difference of two values, relative to them, that may be rounding.
@@ -139,9 +145,9 @@ struct Next {
 }
 
 impl From<'_> {
-    /// A step whose length meets Wolfe's conditions, found by bisection; near the minimum, where
-    /// values no longer differ by more than rounding, by the slopes alone (Hager and Zhang 2005,
-    /// equation 4.1).
+    /// A step whose length meets Wolfe's conditions. Where it does not, the next one is where a parabola
+    /// has its minimum; near the minimum of the function, where values no longer differ by more than
+    /// rounding, slopes decide alone (Hager and Zhang 2005, equation 4.1).
     fn walk(
         &self,
         first: f64,
@@ -150,7 +156,11 @@ impl From<'_> {
         if self.slope >= 0.0 {
             return None;
         }
-        let (mut low, mut high, mut length) = (0.0, f64::INFINITY, first);
+        let mut low = Tried {
+            length: 0.0,
+            slope: self.slope,
+        };
+        let (mut high, mut length) = (f64::INFINITY, first);
         let mut gradient = vec![0.0; self.at.len()];
         for _ in 0..MOST_LENGTHS {
             let mut at = self.at.to_vec();
@@ -160,24 +170,58 @@ impl From<'_> {
             let gains = value <= self.value + GAIN * length * self.slope;
             let is_level = value <= self.value + ROUNDING * self.value.abs();
             let gains = gains || (is_level && slope <= (2.0 * GAIN - 1.0) * self.slope);
-            if !gains {
-                high = length;
-            } else if slope < SLOPE_LEFT * self.slope {
-                low = length;
-            } else {
+            if gains && slope >= SLOPE_LEFT * self.slope {
                 return Some(Next {
                     at,
                     gradient,
                     value,
                 });
             }
-            length = if high.is_finite() {
-                f64::midpoint(low, high)
+            let there = Tried { length, slope };
+            let level = low.level_with(&there);
+            if gains {
+                low = there;
             } else {
-                2.0 * low
-            };
+                high = length;
+            }
+            length = low.next(level, high);
         }
         None
+    }
+}
+
+/// A length that was tried, or where it began.
+struct Tried {
+    length: f64,
+    slope: f64,
+}
+
+impl Tried {
+    /// The length where the slope is nothing, if it changes evenly from here to there.
+    fn level_with(&self, there: &Self) -> f64 {
+        let by = (there.length - self.length) / (there.slope - self.slope);
+        self.length - self.slope * by
+    }
+
+    /// The next length to try above this one and below `high`: `level`, unless that is outside or hardly
+    /// nearer to the middle.
+    fn next(&self, level: f64, high: f64) -> f64 {
+        if high.is_finite() {
+            let margin = MARGIN * (high - self.length);
+            let inside = self.length + margin..=high - margin;
+            return if inside.contains(&level) {
+                level
+            } else {
+                f64::midpoint(self.length, high)
+            };
+        }
+        // Not a number where slopes do not change.
+        let least = LEAST_GROWTH * self.length;
+        if level >= least {
+            level.min(MOST_GROWTH * self.length)
+        } else {
+            least
+        }
     }
 }
 

@@ -6,13 +6,11 @@
 use rayon::prelude::*;
 
 use super::Samples;
-use crate::index::{Kernel, Task, run};
+use crate::index::{Kernel, ROWS, Task, run};
 
 /// Rows whose residuals are held at a time.
 const PANEL: usize = 1024;
-/// Sums of a dot product that run side by side.
-const LANES: usize = 8;
-/// Rows, or classes, that one pass over the others serves: what it reads stays in registers.
+/// Classes that one pass over the rows serves.
 const TOGETHER: usize = 4;
 /// Numbers of a row that are worked on before the next, so that the gradients of some classes stay in the
 /// nearest cache.
@@ -88,9 +86,9 @@ impl<'a> Objective<'a> {
             let rows = PANEL.min(n - start);
             let panel = &mut residuals[..rows * classes];
             let losses: Vec<f64> = panel
-                .par_chunks_mut(TOGETHER * classes)
+                .par_chunks_mut(ROWS * classes)
                 .enumerate()
-                .map(|(i, out)| self.losses(start + TOGETHER * i, &at[..split], &offsets, out))
+                .map(|(i, out)| self.losses(start + ROWS * i, &at[..split], &offsets, out))
                 .collect();
             loss += losses.iter().sum::<f64>();
             of_weights
@@ -183,17 +181,24 @@ impl Task for Logits<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<K: Kernel>(self, _: K) {
+    fn run<K: Kernel>(self, kernel: K) {
         let classes = self.weights.len() / self.dim;
-        let rows: [&[f32]; TOGETHER] = std::array::from_fn(|i| {
+        let rows: [&[f32]; ROWS] = std::array::from_fn(|i| {
             // Past the last row the first one stands in, and what comes out is not used.
             let row = self.rows.get(i * self.dim..(i + 1) * self.dim);
             row.unwrap_or(&self.rows[..self.dim])
         });
-        for (class, weights) in self.weights.chunks_exact(self.dim).enumerate() {
-            let sums = dots(rows, weights);
-            for (out, sum) in self.out.chunks_exact_mut(classes).zip(sums) {
-                out[class] = sum;
+        for (pair, weights) in self.weights.chunks(2 * self.dim).enumerate() {
+            let (first, second) = weights.split_at(self.dim);
+            // The last of an odd number stands in for the one that is missing.
+            let is_alone = second.is_empty();
+            let [of_first, of_second] =
+                kernel.dots(rows, [first, if is_alone { first } else { second }]);
+            for (i, out) in self.out.chunks_exact_mut(classes).enumerate() {
+                out[2 * pair] = of_first[i];
+                if !is_alone {
+                    out[2 * pair + 1] = of_second[i];
+                }
             }
         }
     }
@@ -214,24 +219,33 @@ impl Task for Outer<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<K: Kernel>(self, _: K) {
+    fn run<K: Kernel>(self, kernel: K) {
         let mut start = 0;
         while start < self.dim {
             let end = self.dim.min(start + TILE);
-            let groups = self.rows.chunks(TOGETHER * self.dim);
-            let residuals = self.residuals.chunks(TOGETHER * self.classes);
+            let groups = self.rows.chunks(ROWS * self.dim);
+            let residuals = self.residuals.chunks(ROWS * self.classes);
             for (rows, residuals) in groups.zip(residuals) {
-                let tile: [&[f32]; TOGETHER] = std::array::from_fn(|i| {
+                let tile: [&[f32]; ROWS] = std::array::from_fn(|i| {
                     let row = rows.get(i * self.dim + start..i * self.dim + end);
                     row.unwrap_or(&rows[start..end])
                 });
-                for (class, to) in self.to.chunks_exact_mut(self.dim).enumerate() {
-                    // Past the last row nothing is added.
-                    let factors: [f64; TOGETHER] = std::array::from_fn(|i| {
+                // Past the last row nothing is added.
+                let factors = |class: usize| -> [f64; ROWS] {
+                    std::array::from_fn(|i| {
                         let at = i * self.classes + self.first + class;
                         residuals.get(at).copied().unwrap_or(0.0)
-                    });
-                    add_all(factors, tile, &mut to[start..end]);
+                    })
+                };
+                for (pair, to) in self.to.chunks_mut(2 * self.dim).enumerate() {
+                    let (one, other) = to.split_at_mut(self.dim);
+                    let one = &mut one[start..end];
+                    let factors = [factors(2 * pair), factors(2 * pair + 1)];
+                    if other.is_empty() {
+                        add_all(kernel, factors[0], tile, one);
+                    } else {
+                        add_to_both(kernel, factors, tile, [one, &mut other[start..end]]);
+                    }
                 }
             }
             start = end;
@@ -239,51 +253,39 @@ impl Task for Outer<'_> {
     }
 }
 
-/// Sums of the products of some weights with each of a few rows, in a fixed order.
-#[inline(always)]
-fn dots(rows: [&[f32]; TOGETHER], weights: &[f64]) -> [f64; TOGETHER] {
-    let (parts, rest) = weights.as_chunks::<LANES>();
-    let rows = rows.map(|row| row[..weights.len()].as_chunks::<LANES>());
-    let mut sums = [[0.0; LANES]; TOGETHER];
-    for (i, weights) in parts.iter().enumerate() {
-        for (sums, (row, _)) in sums.iter_mut().zip(&rows) {
-            for ((sum, x), w) in sums.iter_mut().zip(&row[i]).zip(weights) {
-                *sum += f64::from(*x) * w;
-            }
-        }
-    }
-    std::array::from_fn(|i| {
-        let rest = rows[i].1.iter().zip(rest);
-        let rest: f64 = rest.map(|(x, w)| f64::from(*x) * w).sum();
-        sums[i].iter().sum::<f64>() + rest
-    })
-}
-
 /// Adds a multiple of each of a few rows.
 #[inline(always)]
-fn add_all(factors: [f64; TOGETHER], rows: [&[f32]; TOGETHER], to: &mut [f64]) {
+fn add_all<K: Kernel>(kernel: K, factors: [f64; ROWS], rows: [&[f32]; ROWS], to: &mut [f64]) {
     let n = to.len();
-    let [a, b, c, d] = rows.map(|row| &row[..n]);
-    let [e, f, g, h] = factors;
+    let rows = rows.map(|row| &row[..n]);
     for i in 0..n {
-        let first = e * f64::from(a[i]) + f * f64::from(b[i]);
-        let second = g * f64::from(c[i]) + h * f64::from(d[i]);
-        to[i] += first + second;
+        for (factor, row) in factors.iter().zip(&rows) {
+            to[i] = kernel.multiply_add(*factor, f64::from(row[i]), to[i]);
+        }
     }
 }
 
-/// Sum of products, in double precision and in a fixed order.
-pub(super) fn dot(row: &[f32], weights: &[f64]) -> f64 {
-    let (rows, weights) = (row.chunks_exact(LANES), weights.chunks_exact(LANES));
-    let rest = rows.remainder().iter().zip(weights.remainder());
-    let rest: f64 = rest.map(|(x, w)| f64::from(*x) * w).sum();
-    let mut sums = [0.0; LANES];
-    for (row, weights) in rows.zip(weights) {
-        for ((sum, x), w) in sums.iter_mut().zip(row).zip(weights) {
-            *sum += f64::from(*x) * w;
+/// The same for two, so that each number of a row is widened once.
+#[inline(always)]
+fn add_to_both<K: Kernel>(
+    kernel: K,
+    [factors, others]: [[f64; ROWS]; 2],
+    rows: [&[f32]; ROWS],
+    [to, other]: [&mut [f64]; 2],
+) {
+    let n = to.len();
+    let other = &mut other[..n];
+    let rows = rows.map(|row| &row[..n]);
+    for i in 0..n {
+        let mut x = [0.0; ROWS];
+        for r in 0..ROWS {
+            x[r] = f64::from(rows[r][i]);
+        }
+        for r in 0..ROWS {
+            to[i] = kernel.multiply_add(factors[r], x[r], to[i]);
+            other[i] = kernel.multiply_add(others[r], x[r], other[i]);
         }
     }
-    sums.iter().sum::<f64>() + rest
 }
 
 /// Adds a multiple of a row.
