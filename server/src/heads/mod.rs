@@ -10,8 +10,10 @@ mod wire;
 
 pub(crate) use self::{
     describe::{brief, entry, kept, made_at},
-    make::make,
+    examples::modality,
+    make::{Words, make, of_words},
     predict::predict,
+    predict::{DEFAULT_K, Said, Teller, tell},
     suggest::suggest,
-    wire::{HeadIn, PredictIn, SuggestIn},
+    wire::{HeadIn, InputIn, PredictIn, SuggestIn, TemplatesIn},
 };
