@@ -40,10 +40,7 @@ fn jobs_go_on_after_the_server_was_killed_in_the_middle_of_them() {
     let world = World::new();
     let serve = || Serving::start(&world.path("data"), &["serve", "--port", "0"]);
     let mut serving = serve();
-    assert_eq!(
-        serving.ask("PUT", "/v1/collections/c", &json!({})).0,
-        201
-    );
+    assert_eq!(serving.ask("PUT", "/v1/collections/c", &json!({})).0, 201);
     let lines: Vec<String> = (0..LINES)
         .map(|i| format!("{{\"id\":\"i{i}\",\"text\":\"a drawing of {i} things\"}}\n"))
         .collect();

@@ -85,6 +85,7 @@ async fn zero_shot(
         labels: wire.labels.unwrap_or_default(),
         templates: wire.templates,
         multi_label: wire.multi_label,
+        of: Modality::Image,
     };
     of_words(caller, Some(collection), words).await
 }
@@ -94,6 +95,8 @@ pub(crate) struct Words {
     pub(crate) labels: Vec<String>,
     pub(crate) templates: Option<TemplatesIn>,
     pub(crate) multi_label: bool,
+    /// What is told by itself is compared with items like this, where there are enough.
+    pub(crate) of: Modality,
 }
 
 /// A head of words alone. The items of a collection of this model say what a label by itself is worth.
@@ -106,10 +109,11 @@ pub(crate) async fn of_words(
         labels,
         templates,
         multi_label,
+        of,
     } = words;
     let (head, templates) = compared(caller, labels, templates).await?;
     let head = if multi_label && is_relative(&head) {
-        for_itself(collection, head).await?
+        for_itself(collection, head, of).await?
     } else {
         head
     };
@@ -140,7 +144,11 @@ fn is_relative(head: &Head) -> bool {
 }
 
 /// Labels told by themselves, as the collection's own items let them be.
-async fn for_itself(collection: Option<&Arc<Collection>>, head: Head) -> Result<Head, ApiError> {
+async fn for_itself(
+    collection: Option<&Arc<Collection>>,
+    head: Head,
+    of: Modality,
+) -> Result<Head, ApiError> {
     let says = "the model says how labels compare, not whether one fits: that takes at least 16 items to \
                 compare with";
     let Some(collection) = collection.cloned() else {
@@ -149,7 +157,7 @@ async fn for_itself(collection: Option<&Arc<Collection>>, head: Head) -> Result<
     };
     block("calibrating labels", move || {
         let failed = |e| ApiError::engine("calibrating labels", e);
-        for of in [Modality::Image, Modality::Text] {
+        for of in [of, of.other()] {
             if let Some(head) = collection.each_for_itself(&head, of).map_err(failed)? {
                 return Ok(head);
             }

@@ -12,8 +12,7 @@ pub(crate) use self::{
     describe::{brief, entry, kept, made_at},
     examples::modality,
     make::{Words, make, of_words},
-    predict::predict,
-    predict::{DEFAULT_K, Said, Teller, tell},
+    predict::{DEFAULT_K, Said, Teller, predict, tell},
     suggest::suggest,
     wire::{HeadIn, InputIn, PredictIn, SuggestIn, TemplatesIn},
 };

@@ -52,14 +52,13 @@ pub(crate) async fn predict(
         kept.map_err(|e| ApiError::engine("reading a head", e))
     })
     .await?;
-    Ok((version, tell(caller, collection, kept, inputs, k).await?))
+    Ok((version, tell(caller, (collection, kept), inputs, k).await?))
 }
 
 /// What a head says of each input.
 pub(crate) async fn tell(
     caller: Caller<'_>,
-    collection: Arc<Collection>,
-    kept: Arc<KeptHead>,
+    (collection, kept): (Arc<Collection>, Arc<KeptHead>),
     inputs: Vec<InputIn>,
     k: usize,
 ) -> Result<Vec<Value>, ApiError> {

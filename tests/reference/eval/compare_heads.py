@@ -23,7 +23,6 @@ from sklearn.linear_model import LogisticRegression
 
 # Ids in one question.
 AT_ONCE = 500
-STRENGTHS = [0.1, 1.0, 10.0, 100.0, 1000.0]
 # Points of accuracy, of a hundred.
 ALLOWED = 0.5
 
@@ -52,12 +51,11 @@ class Server:
         examples = [{"label": label, "id": id} for id, label in zip(train, labels)]
         body = {"examples": examples, "regularization": 1 / c}
         used = self.ask("PUT", "/heads/compare", body)["used"]
-        assert used["converged"], used
         said = []
         for at in range(0, len(test), AT_ONCE):
             body = {"ids": test[at:at + AT_ONCE], "k": 1}
             said += self.ask("POST", "/heads/compare/predict", body)["predictions"]
-        return np.array([one["labels"][0]["label"] for one in said])
+        return np.array([one["labels"][0]["label"] for one in said]), used["converged"]
 
 
 def split(folder, each, random):
@@ -78,6 +76,7 @@ def main():
     parser.add_argument("--url", default="http://127.0.0.1:7700")
     parser.add_argument("--each", type=int, default=400, help="pictures of each class")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--c", type=float, nargs="+", default=[0.1, 1, 10, 100, 1000])
     args = parser.parse_args()
     server = Server(args.url, args.collection)
     (train, labels), (test, truth) = split(args.folder, args.each, np.random.default_rng(args.seed))
@@ -85,15 +84,15 @@ def main():
     rows, held_out = (server.rows(ids).astype(np.float64) for ids in (train, test))
     worst = 0.0
     try:
-        print("|    C | head | scikit-learn | same label |\n|---|---|---|---|")
-        for c in STRENGTHS:
-            told = server.told(c, train, labels, test)
+        print("| C | head | scikit-learn | same label | the head converged |\n|---|---|---|---|---|")
+        for c in args.c:
+            told, converged = server.told(c, train, labels, test)
             fit = LogisticRegression(C=c, tol=1e-8, max_iter=100_000)
             theirs = fit.fit(rows, labels).predict(held_out)
             ours, peers = 100 * (told == truth).mean(), 100 * (theirs == truth).mean()
             worst = max(worst, abs(ours - peers))
             same = 100 * (told == theirs).mean()
-            print(f"| {c:4g} | {ours:.2f} | {peers:.2f} | {same:.2f} |", flush=True)
+            print(f"| {c:g} | {ours:.2f} | {peers:.2f} | {same:.2f} | {converged} |", flush=True)
     finally:
         server.ask("DELETE", "/heads/compare")
     print(f"at most {worst:.2f} points apart, less than {ALLOWED} are allowed")
