@@ -157,7 +157,8 @@ async fn for_itself(
     };
     block("calibrating labels", move || {
         let failed = |e| ApiError::engine("calibrating labels", e);
-        for of in [of, of.other()] {
+        let others = Modality::ALL.into_iter().filter(|other| *other != of);
+        for of in std::iter::once(of).chain(others) {
             if let Some(head) = collection.each_for_itself(&head, of).map_err(failed)? {
                 return Ok(head);
             }
