@@ -377,7 +377,7 @@ pub(crate) struct SnapshotIn {
     /// 1 to 64 of a-z, 0-9, _ and -, starting with a letter or a digit.
     #[schema(pattern = "^[a-z0-9][a-z0-9_-]{0,63}$", example = "monday")]
     pub(crate) name: String,
-    /// Whether damaged items are left out and listed; otherwise one makes the request fail.
+    /// Whether damaged items and heads are left out and listed; otherwise one makes the request fail.
     #[serde(default)]
     pub(crate) skip_damaged: bool,
 }
