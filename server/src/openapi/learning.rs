@@ -81,6 +81,7 @@ pub(crate) struct PredictionsOut {
 
 /// A label.
 #[derive(ToSchema)]
+#[schema(as = HeadLabelOut)]
 pub(crate) struct LabelOut {
     label: String,
     #[schema(minimum = 0, maximum = 1)]
