@@ -348,7 +348,7 @@ pub struct SnapshotCreateArgs {
     /// Share what is the same with this snapshot, too; it must be on the same disk
     #[arg(long, value_name = "DIR")]
     pub base: Option<PathBuf>,
-    /// Leave damaged items out, and list them, in place of failing
+    /// Leave damaged items and heads out, and list them, in place of failing
     #[arg(long)]
     pub skip_damaged: bool,
     /// Print the report as JSON

@@ -119,8 +119,13 @@ fn told(bar: &ProgressBar) -> impl Fn(Done) -> ControlFlow<()> + '_ {
 }
 
 fn summary(info: &SnapshotInfo) -> String {
+    let heads = match info.heads {
+        0 => String::new(),
+        1 => ", 1 head".to_owned(),
+        heads => format!(", {heads} heads"),
+    };
     format!(
-        "{}: {} items, {}",
+        "{}: {} items{heads}, {}",
         info.collection,
         output::count(info.items as usize),
         HumanBytes(info.bytes)
@@ -134,6 +139,17 @@ fn note_skipped(info: &SnapshotInfo) {
             "{} damaged items are not in it: {}",
             info.skipped_items,
             first.join(", ")
+        ));
+    }
+    if !info.skipped_heads.is_empty() {
+        let heads: Vec<String> = info
+            .skipped_heads
+            .iter()
+            .map(|of| output::clean(of))
+            .collect();
+        output::note(&format!(
+            "these damaged heads are not in it: {}",
+            heads.join("; ")
         ));
     }
 }

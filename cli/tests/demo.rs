@@ -7,9 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::world::{diptych, run};
+use crate::world::{Serving, diptych, run};
 
 mod world;
 
@@ -90,6 +90,33 @@ fn an_interrupted_demo_is_completed_and_then_starts_at_once() {
         names[0]["text"], "pizza",
         "the name itself is nearest to itself"
     );
+    words_tell_pictures(&data);
+}
+
+/// Demands that words tell the pictures, and that the others say what is none of them.
+fn words_tell_pictures(data: &Path) {
+    let serving = Serving::start(data, &["serve", "--port", "0"]);
+    let labels = ["red apple", "bicycle", "cat", "pizza"];
+    for (templates, multi_label) in [
+        (json!(null), false),
+        (json!(null), true),
+        (json!("clip"), false),
+    ] {
+        let asked = json!({
+            "collection": "demo", "ids": ["1f34e", "1f6b2", "1f355", "1f4bb", "nothing"],
+            "labels": labels, "templates": templates, "multi_label": multi_label, "k": 1,
+        });
+        let (status, reply) = serving.ask("POST", "/v1/classify", &asked);
+        assert_eq!(status, 200, "{reply}");
+        for (i, label) in [labels[0], labels[1], labels[3]].into_iter().enumerate() {
+            let item = &reply["items"][i];
+            assert_eq!(item["labels"][0]["label"], label, "{asked}: {item}");
+            assert_eq!(item["none_of_these"], false, "{asked}: {item}");
+        }
+        let computer = &reply["items"][3];
+        assert_eq!(computer["none_of_these"], true, "{asked}: {computer}");
+        assert_eq!(reply["items"][4]["error"]["code"], "item_not_found");
+    }
 }
 
 /// Items of one kind in the store; 0 where there is no store yet.

@@ -1,8 +1,6 @@
 //! Jobs of the real server, which is killed in the middle of them.
 
 use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
     thread,
     time::{Duration, Instant},
 };
@@ -18,46 +16,11 @@ const LINES: usize = 3_000;
 /// So long may a job take on a slow machine.
 const MOST: Duration = Duration::from_mins(5);
 
-/// The status and the body of an answer.
-fn ask(serving: &Serving, method: &str, path: &str, (kind, body): (&str, &str)) -> (u16, Value) {
-    let address = serving.url.trim_start_matches("http://");
-    let mut stream = TcpStream::connect(address).expect("connects");
-    let length = body.len();
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
-         content-type: {kind}\r\ncontent-length: {length}\r\n\r\n"
-    );
-    stream.write_all(head.as_bytes()).expect("sends");
-    stream.write_all(body.as_bytes()).expect("sends");
-    let mut reply = String::new();
-    stream.read_to_string(&mut reply).expect("answers");
-    let status = reply
-        .split(' ')
-        .nth(1)
-        .and_then(|status| status.parse().ok());
-    let start = reply.find("\r\n\r\n").expect("an end of the head") + 4;
-    let body = serde_json::from_str(&reply[start..]).unwrap_or_default();
-    (status.expect("a status"), body)
-}
-
-fn json_of(serving: &Serving, method: &str, path: &str, body: &Value) -> (u16, Value) {
-    ask(
-        serving,
-        method,
-        path,
-        ("application/json", &body.to_string()),
-    )
-}
-
-fn get(serving: &Serving, path: &str) -> Value {
-    ask(serving, "GET", path, ("application/json", "")).1
-}
-
 /// Looks at a job until something is so.
 fn until(serving: &Serving, job: &Value, is: impl Fn(&Value) -> bool) -> Value {
     let since = Instant::now();
     loop {
-        let now = get(serving, &format!("/v1/jobs/{job}"));
+        let now = serving.get(&format!("/v1/jobs/{job}"));
         if is(&now) {
             return now;
         }
@@ -77,16 +40,12 @@ fn jobs_go_on_after_the_server_was_killed_in_the_middle_of_them() {
     let world = World::new();
     let serve = || Serving::start(&world.path("data"), &["serve", "--port", "0"]);
     let mut serving = serve();
-    assert_eq!(
-        json_of(&serving, "PUT", "/v1/collections/c", &json!({})).0,
-        201
-    );
+    assert_eq!(serving.ask("PUT", "/v1/collections/c", &json!({})).0, 201);
     let lines: Vec<String> = (0..LINES)
         .map(|i| format!("{{\"id\":\"i{i}\",\"text\":\"a drawing of {i} things\"}}\n"))
         .collect();
     let lines = lines.concat();
-    let (status, reply) = ask(
-        &serving,
+    let (status, reply) = serving.send(
         "POST",
         "/v1/collections/c/import",
         ("application/x-ndjson", &lines),
@@ -102,7 +61,7 @@ fn jobs_go_on_after_the_server_was_killed_in_the_middle_of_them() {
         // SIGKILL.
         drop(serving);
         serving = serve();
-        let after = get(&serving, &format!("/v1/jobs/{import}"));
+        let after = serving.get(&format!("/v1/jobs/{import}"));
         assert!(
             after["done"].as_u64() >= now["done"].as_u64(),
             "{now}, then {after}"
@@ -114,17 +73,17 @@ fn jobs_go_on_after_the_server_was_killed_in_the_middle_of_them() {
         (&json!("done"), &json!(LINES), &json!(0)),
         "{ended}"
     );
-    let items = get(&serving, "/v1/collections/c")["stats"]["items"].clone();
+    let items = serving.get("/v1/collections/c")["stats"]["items"].clone();
     assert_eq!(items, json!(LINES));
 
     let examples: Vec<Value> = (0..20)
         .map(|i| json!({ "id": format!("i{i}"), "label": if i < 10 { "few" } else { "some" } }))
         .collect();
     let head = json!({ "examples": examples, "regularization": 0.1 });
-    let (status, reply) = json_of(&serving, "PUT", "/v1/collections/c/heads/h", &head);
+    let (status, reply) = serving.ask("PUT", "/v1/collections/c/heads/h", &head);
     assert_eq!(status, 201, "{reply}");
     let field = json!({ "field": "many" });
-    let (status, reply) = json_of(&serving, "POST", "/v1/collections/c/heads/h/apply", &field);
+    let (status, reply) = serving.ask("POST", "/v1/collections/c/heads/h/apply", &field);
     assert_eq!(status, 202, "{reply}");
     let apply = reply["job"].clone();
     until(&serving, &apply, |job| job["state"] != "queued");
@@ -137,7 +96,7 @@ fn jobs_go_on_after_the_server_was_killed_in_the_middle_of_them() {
         "{ended}"
     );
     for i in (0..LINES).step_by(97) {
-        let item = get(&serving, &format!("/v1/collections/c/items/i{i}"));
+        let item = serving.get(&format!("/v1/collections/c/items/i{i}"));
         assert!(
             ["few", "some"]
                 .iter()

@@ -1,8 +1,8 @@
 //! `diptych snapshot`, from outside, and what is said when a store is damaged.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::world::{World, json, run, text};
+use crate::world::{Serving, World, json, run, text};
 
 mod world;
 
@@ -42,11 +42,16 @@ fn found(world: &World, data: &str, collection: &str) -> Value {
 fn a_snapshot_is_made_checked_and_restored_into_a_new_data_folder() {
     let world = filled();
     let expected = found(&world, "data", "photos");
+    let serving = Serving::start(&world.path("data"), &["serve", "--port", "0"]);
+    let words = json!({ "labels": ["red", "blue"] });
+    let (status, made) = serving.ask("PUT", "/v1/collections/photos/heads/color", &words);
+    assert_eq!(status, 201, "{made}");
+    drop(serving);
     let [folder, second, tar] = ["a/first", "a/second", "one.tar"].map(|name| world.path(name));
     let made = world.json(&["snapshot", "create", "photos", text(&folder)]);
     assert_eq!(
-        (&made["items"], &made["skipped_items"]),
-        (&3.into(), &0.into())
+        [&made["items"], &made["skipped_items"], &made["heads"]],
+        [&json!(3), &json!(0), &json!(1)]
     );
     assert_eq!(made["bytes"], made["new_bytes"]);
     assert!(made["made_at_ms"].is_u64(), "{made}");
@@ -55,7 +60,11 @@ fn a_snapshot_is_made_checked_and_restored_into_a_new_data_folder() {
     world.json(&["snapshot", "create", "photos", text(&tar)]);
     for snapshot in [&folder, &second, &tar] {
         let checked = world.json(&["snapshot", "verify", text(snapshot)]);
-        assert_eq!(checked["items"], 3, "{checked}");
+        assert_eq!(
+            (&checked["items"], &checked["heads"]),
+            (&json!(3), &json!(1)),
+            "{checked}"
+        );
     }
     for (from, name) in [(&folder, "new"), (&tar, "tar")] {
         let restore = ["snapshot", "restore", text(from), name];

@@ -21,7 +21,7 @@ mod tests;
 mod words;
 mod zero;
 
-pub(crate) use keeping::{Recent, head_prefix};
+pub(crate) use keeping::{Index, Recent, brief, head_prefix, put_index, put_version};
 
 pub use file::{About, HeadKind, KeptHead, MAX_HEAD_BYTES};
 pub use held_out::{HeldOut, LabelRecall};

@@ -1,8 +1,8 @@
 //! Snapshots: the state of a collection at one moment, in files of their own.
 //!
-//! A snapshot is a folder, or one `.tar` of the same: a [`manifest`] and [`chunks`] of records in
-//! the order of their ids. Chunks are named by their hash and cut where the ids say, so that most
-//! of them are the same from one snapshot to the next: those are hard links ([`out`]). Others may
+//! A snapshot is a folder, or one `.tar` of the same: a [`manifest`], [`chunks`] of records in
+//! the order of their ids, and [`heads`]. Chunks are named by their hash and cut where the ids say, so
+//! that most of them are the same from one snapshot to the next: those are hard links ([`out`]). Others may
 //! write while one is made ([`frozen`]); everything is checked when one is read ([`source`]). What
 //! is derived from records is left out, and made again after a restore. docs/snapshots.md has the
 //! form.
@@ -12,6 +12,7 @@ mod error;
 pub(crate) mod frozen;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod heads;
 mod manifest;
 mod out;
 mod partial;
@@ -28,6 +29,7 @@ use std::{
 use chunks::Cutter;
 pub use error::SnapshotError;
 use fs_err as fs;
+use heads::HEADS;
 use manifest::{CHUNKS, Chunk, MANIFEST, Manifest};
 use out::Out;
 use partial::is_partial;
@@ -50,7 +52,7 @@ pub struct SnapshotOptions {
     /// Another snapshot with which chunks are shared, besides those in the folder that the new one
     /// will be in.
     pub base: Option<PathBuf>,
-    /// Leave damaged items out, and say so, in place of failing.
+    /// Leave damaged items and heads out, and say so, in place of failing.
     pub skip_damaged: bool,
     /// When it was made, in milliseconds since 1970, for the manifest. The engine reads no clock.
     pub made_at_ms: Option<u64>,
@@ -67,14 +69,18 @@ pub struct SnapshotInfo {
     pub made_at_ms: Option<u64>,
     /// Number of items.
     pub items: u64,
-    /// Bytes of all its chunks, shared or not.
+    /// Bytes of all its chunks and heads, shared or not.
     pub bytes: u64,
     /// Number of chunks.
     pub chunks: usize,
+    /// Number of heads.
+    pub heads: usize,
     /// Items that were left out because their records were damaged.
     pub skipped_items: u64,
     /// The first of them.
     pub skipped: Vec<String>,
+    /// Heads, and versions of heads, that were left out because they were damaged.
+    pub skipped_heads: Vec<String>,
 }
 
 /// What making a snapshot did.
@@ -83,7 +89,7 @@ pub struct SnapshotReport {
     /// What the snapshot says of itself.
     #[serde(flatten)]
     pub info: SnapshotInfo,
-    /// Bytes of the chunks that are not shared with an earlier snapshot.
+    /// Bytes of the files that are not shared with an earlier snapshot.
     pub new_bytes: u64,
 }
 
@@ -127,7 +133,16 @@ impl Collection {
         told: &dyn Fn(Done) -> ControlFlow<()>,
     ) -> Result<SnapshotReport, EngineError> {
         let mut out = Out::start(to, options.base.as_deref())?;
-        let frozen = self.freeze(out.parent())?;
+        let of = self.stats().items as u64;
+        let (frozen, saved) = {
+            // Whoever changes heads waits until they are written.
+            let _turn = self.declaring.take(&[()]).ok_or_else(|| self.gone())?;
+            let frozen = self.freeze(out.parent())?;
+            let saved = heads::save(self, &mut out, options.skip_damaged, || {
+                tell(told, Done { items: 0, of })
+            })?;
+            (frozen, saved)
+        };
         let mut manifest = Manifest {
             made_at_ms: options.made_at_ms,
             fields: frozen.fields.clone(),
@@ -135,11 +150,11 @@ impl Collection {
             versions_below: frozen.versions_below,
             ..Manifest::new(self.name.clone(), self.spaces().clone())
         };
-        let of = self.stats().items as u64;
-        let mut new_bytes = 0;
+        manifest.set_heads(saved.heads, saved.skipped);
+        let mut new_bytes = saved.new_bytes;
         let mut cutter = Cutter::default();
         let mut put = |bytes: Vec<u8>, chunk: Chunk, manifest: &mut Manifest| {
-            if out.chunk(&chunk, &bytes)? {
+            if out.put(&chunk.path(), &bytes)? {
                 new_bytes += chunk.bytes;
             }
             manifest.add(chunk);
@@ -192,9 +207,7 @@ pub fn verify_snapshot(
     told: &dyn Fn(Done) -> ControlFlow<()>,
 ) -> Result<SnapshotInfo, SnapshotError> {
     let (mut source, manifest) = Source::open(path)?;
-    restore::each(&mut source, &manifest, told, |_, _| {
-        Ok::<_, SnapshotError>(())
-    })?;
+    restore::verify(&mut source, &manifest, told)?;
     Ok(manifest.info())
 }
 
@@ -263,6 +276,10 @@ pub fn pack_snapshot(path: &Path, to: &mut dyn Write) -> Result<(), SnapshotErro
     tarball::put(to, MANIFEST, &manifest.to_bytes())?;
     for chunk in &manifest.chunks {
         tarball::put(to, &chunk.path(), &source.chunk(chunk)?)?;
+    }
+    for (hash, bytes) in heads::files(&manifest.heads) {
+        let name = format!("{HEADS}/{hash}");
+        tarball::put(to, &name, &source.file(&name, (hash, bytes))?)?;
     }
     Ok(tarball::end(to)?)
 }

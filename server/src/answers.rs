@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::openapi::twins;
+use crate::openapi::{learning, twins};
 
 /// What is said of a collection.
 #[derive(Serialize, ToSchema)]
@@ -236,11 +236,35 @@ impl ChangedOut {
     }
 }
 
+/// How well labels fit one thing, or each of several items.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum ClassifiedOut {
+    One(ClassifiedOneOut),
+    Items(ClassifiedItemsOut),
+}
+
 /// How well labels fit.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct ClassifiedOut {
+pub(crate) struct ClassifiedOneOut {
     /// One for each label, the best first.
     pub(crate) predictions: Vec<PredictionOut>,
+    /// Whether no label seems to fit; null where that cannot be told, as without a collection.
+    #[schema(required)]
+    pub(crate) none_of_these: Option<bool>,
+    #[schema(value_type = ChosenSpace)]
+    pub(crate) space: &'static str,
+    /// Milliseconds that the request took.
+    #[schema(minimum = 0)]
+    pub(crate) took_ms: f64,
+}
+
+/// How well labels fit items.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ClassifiedItemsOut {
+    /// In the order of the ids.
+    #[schema(value_type = Vec<learning::PredictionsOut>)]
+    pub(crate) items: Vec<Value>,
     #[schema(value_type = ChosenSpace)]
     pub(crate) space: &'static str,
     /// Milliseconds that the request took.
@@ -281,15 +305,19 @@ pub(crate) struct SnapshotOut {
     made_at_ms: Option<u64>,
     /// Number of items.
     items: u64,
-    /// Bytes of all its chunks, shared with other snapshots or not.
+    /// Bytes of all its chunks and heads, shared with other snapshots or not.
     bytes: u64,
     /// Number of chunks.
     chunks: usize,
+    /// Number of heads.
+    heads: usize,
     /// Items that were left out because their records were damaged.
     skipped_items: u64,
     /// The first 100 of them.
     skipped: Vec<String>,
-    /// Bytes of the chunks that are not shared with an earlier snapshot; told when it is made.
+    /// Heads, and versions of heads, that were left out because they were damaged.
+    skipped_heads: Vec<String>,
+    /// Bytes of the files that are not shared with an earlier snapshot; told when it is made.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     new_bytes: Option<u64>,
@@ -305,8 +333,10 @@ impl SnapshotOut {
             items: info.items,
             bytes: info.bytes,
             chunks: info.chunks,
+            heads: info.heads,
             skipped_items: info.skipped_items,
             skipped: info.skipped,
+            skipped_heads: info.skipped_heads,
             new_bytes,
         }
     }

@@ -1,11 +1,16 @@
-//! Zero-shot classification: prompts made of labels, encoded once and remembered.
+//! Zero-shot classification: a head is made of words, put to one thing or to items, and not kept. Prompts
+//! are encoded once and remembered.
 
-use embedding::Embedding;
-use engine::{Prediction, Prompts, Query};
+use std::sync::Arc;
+
+use embedding::{Embedding, Modality};
+use engine::{Collection, KeptHead, Prompts};
+use serde_json::Value;
 
 use crate::{
     config::Limits,
     content::{Content, check_text, encode_asked, encode_one},
+    heads::{DEFAULT_K, InputIn, Said, Teller, Words, modality, of_words, tell},
     query::in_range,
     reply::ApiError,
     state::{Caller, block},
@@ -16,15 +21,12 @@ use crate::{
 /// ones are short.
 const MAX_CACHED_BYTES: usize = 256;
 
-/// Zero-shot classification: the label whose prompts lie nearest.
-pub(crate) async fn classify(
-    caller: Caller<'_>,
-    wire: ClassifyIn,
-) -> Result<Vec<Prediction>, ApiError> {
-    let state = caller.state;
-    let picture = Content::sent_picture(wire.image, wire.image_url, &state.limits)?;
-    let content = match (wire.text, picture) {
-        (Some(text), None) => Content::text(text, &state.limits)?,
+/// How well the labels fit one text or picture.
+pub(crate) async fn classify(caller: Caller<'_>, mut wire: ClassifyIn) -> Result<Said, ApiError> {
+    let limits = &caller.state.limits;
+    let picture = Content::sent_picture(wire.image.take(), wire.image_url.take(), limits)?;
+    let content = match (wire.text.take(), picture) {
+        (Some(text), None) => Content::text(text, limits)?,
         (None, Some(picture)) => picture,
         (Some(_), Some(_)) => {
             return Err(ApiError::invalid(
@@ -32,26 +34,79 @@ pub(crate) async fn classify(
                 "send `text` or `image`, not both",
             ));
         }
-        (None, None) => return Err(ApiError::invalid("text", "send one of `text` and `image`")),
+        (None, None) => {
+            let message = "send one of `text`, `image`, `image_url` and `ids`";
+            return Err(ApiError::invalid("text", message));
+        }
     };
-    check_limits(&wire.labels, wire.templates.as_deref(), &state.limits)?;
-    let prompts = Prompts::new(wire.labels, wire.templates)
-        .map_err(|e| ApiError::engine("making prompts", e))?;
+    let k = wire
+        .k
+        .map(|k| in_range("k", k, limits.labels))
+        .transpose()?;
+    let modality = modality(&content);
+    let (head, collection) = head(caller, modality, wire).await?;
     let encoded = encode_one(caller, content).await?.encoded;
-    let embeddings = encode_prompts(caller, prompts.texts()).await?;
-    let space = state.model.spaces.shared();
-    let scoring = state.model.scoring;
     block("classifying", move || {
-        let failed = |e| ApiError::engine("classifying", e);
-        let head = prompts.head(space.clone(), &embeddings, scoring);
-        head.map_err(failed)?
-            .predict(&Query {
-                embedding: encoded.shared,
-                space,
-            })
-            .map_err(failed)
+        let mut said = Teller::new(collection.as_ref(), &head).one(modality, &encoded)??;
+        said.predictions.truncate(k.map_or(usize::MAX, usize::from));
+        Ok(said)
     })
     .await
+}
+
+/// How well the labels fit each of some items, of which any fails alone.
+pub(crate) async fn classify_items(
+    caller: Caller<'_>,
+    ids: Vec<String>,
+    wire: ClassifyIn,
+) -> Result<Vec<Value>, ApiError> {
+    let limits = &caller.state.limits;
+    for (field, is_sent) in [
+        ("text", wire.text.is_some()),
+        ("image", wire.image.is_some()),
+        ("image_url", wire.image_url.is_some()),
+    ] {
+        if is_sent {
+            let message = format!("send `ids` or `{field}`, not both");
+            return Err(ApiError::invalid(field, message));
+        }
+    }
+    in_range("ids", ids.len(), limits.items).map_err(|_| {
+        let message = format!("{} ids, expected 1 to {}", ids.len(), limits.items);
+        ApiError::invalid("ids", message)
+    })?;
+    let k = in_range("k", wire.k.unwrap_or(DEFAULT_K), limits.labels)?.get();
+    let nowhere = || ApiError::invalid("collection", "ids are those of a collection: name it");
+    if wire.collection.is_none() {
+        return Err(nowhere());
+    }
+    let (head, collection) = head(caller, Modality::Image, wire).await?;
+    let collection = collection.ok_or_else(nowhere)?;
+    let input = |id| InputIn {
+        id: Some(id),
+        ..InputIn::default()
+    };
+    let inputs = ids.into_iter().map(input).collect();
+    tell(caller, (collection, Arc::new(head)), inputs, k).await
+}
+
+/// What the words make, and the collection that they are seen in.
+async fn head(
+    caller: Caller<'_>,
+    of: Modality,
+    wire: ClassifyIn,
+) -> Result<(KeptHead, Option<Arc<Collection>>), ApiError> {
+    let named = wire.collection.as_deref();
+    let collection = named.map(|name| caller.state.collection_of_model(name));
+    let collection = collection.transpose()?;
+    let words = Words {
+        labels: wire.labels,
+        templates: wire.templates,
+        multi_label: wire.multi_label,
+        of,
+    };
+    let head = of_words(caller, collection.as_ref(), words).await?;
+    Ok((head, collection))
 }
 
 /// Refuses what is more than the operator allows.

@@ -10,7 +10,7 @@ use serde::{
 };
 use utoipa::{IntoParams, ToSchema};
 
-use crate::{openapi::twins, reply::ApiError};
+use crate::{heads::TemplatesIn, openapi::twins, reply::ApiError};
 
 /// One item to be kept: exactly one of `text` and `image`.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -327,8 +327,8 @@ impl SpaceIn {
     }
 }
 
-/// What is classified: exactly one of `text` and `image`, among `labels`.
-#[derive(Debug, Deserialize, ToSchema)]
+/// What is classified: exactly one of `text`, `image`, `image_url` and `ids`, among `labels`.
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ClassifyIn {
     /// At most 32 KiB (`limits.text_bytes`).
@@ -339,13 +339,24 @@ pub(crate) struct ClassifyIn {
     pub(crate) image: Option<String>,
     /// The address of a picture, where the operator allows its host.
     pub(crate) image_url: Option<String>,
+    /// Items of `collection`, at most 1,000 (`limits.items`). One that is absent fails alone.
+    #[schema(min_items = 1, max_items = 1000)]
+    pub(crate) ids: Option<Vec<String>>,
     /// All different; at most `limits.labels`.
     #[schema(min_items = 1, max_items = 1000)]
     pub(crate) labels: Vec<String>,
-    /// Sentences with one `{}` each where the label goes; the mean over them stands for the label.
-    /// Labels times templates are at most 10,000 (`limits.prompts`). Left out, the server has some.
-    #[schema(min_items = 1, max_items = 10000)]
-    pub(crate) templates: Option<Vec<String>>,
+    /// Sentences with one `{}` each where the label goes, or `"clip"`; the mean over them stands for the
+    /// label. Labels times templates are at most 10,000 (`limits.prompts`). Left out, the server has some.
+    pub(crate) templates: Option<TemplatesIn>,
+    /// Its items say whether any label fits at all.
+    pub(crate) collection: Option<String>,
+    /// Whether any number of labels may fit. Where the model only tells labels from each other, that takes
+    /// a `collection` of 16 items.
+    #[serde(default)]
+    pub(crate) multi_label: bool,
+    /// Labels of each, the best ones; left out, all of one thing, and five of each of `ids`.
+    #[schema(minimum = 1, maximum = 1000)]
+    pub(crate) k: Option<usize>,
 }
 
 /// What a collection should have.
@@ -366,7 +377,7 @@ pub(crate) struct SnapshotIn {
     /// 1 to 64 of a-z, 0-9, _ and -, starting with a letter or a digit.
     #[schema(pattern = "^[a-z0-9][a-z0-9_-]{0,63}$", example = "monday")]
     pub(crate) name: String,
-    /// Whether damaged items are left out and listed; otherwise one makes the request fail.
+    /// Whether damaged items and heads are left out and listed; otherwise one makes the request fail.
     #[serde(default)]
     pub(crate) skip_damaged: bool,
 }

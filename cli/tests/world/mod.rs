@@ -5,7 +5,8 @@
 #![allow(dead_code)]
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read as _, Write as _},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -150,6 +151,38 @@ impl Serving {
             panic!("{arguments:?} printed no address: {status:?}");
         };
         Self { child, url }
+    }
+
+    /// The status and the body of an answer to JSON.
+    pub fn ask(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        self.send(method, path, ("application/json", &body.to_string()))
+    }
+
+    /// The body of what there is.
+    pub fn get(&self, path: &str) -> Value {
+        self.send("GET", path, ("application/json", "")).1
+    }
+
+    /// The status and the body of an answer to a body of some kind.
+    pub fn send(&self, method: &str, path: &str, (kind, body): (&str, &str)) -> (u16, Value) {
+        let address = self.url.trim_start_matches("http://");
+        let mut stream = TcpStream::connect(address).expect("connects");
+        let length = body.len();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
+             content-type: {kind}\r\ncontent-length: {length}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).expect("sends");
+        stream.write_all(body.as_bytes()).expect("sends");
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).expect("answers");
+        let status = reply
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok());
+        let start = reply.find("\r\n\r\n").expect("an end of the head") + 4;
+        let body = serde_json::from_str(&reply[start..]).unwrap_or_default();
+        (status.expect("a status"), body)
     }
 }
 

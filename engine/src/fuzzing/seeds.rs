@@ -2,11 +2,13 @@
 
 use std::num::NonZeroUsize;
 
+use embedding::Scoring;
 use serde_json::json;
 
 use super::requests::{filled, item};
 use crate::{
-    Engine, EngineConfig, HnswParams, Page, Part, Query, SearchRequest, Target,
+    About, Collection, Engine, EngineConfig, Head, HeadKind, HnswParams, Inputs, KeptHead, Page,
+    Part, Query, SearchRequest, Target,
     catalog::{self, collection_key},
     confidence::calibration::{Calibration, CalibrationKind, DEFAULT, Direction, DirectionReport},
     record::{self, with_checksum},
@@ -18,7 +20,7 @@ const CHECKSUM_BYTES: usize = 16;
 
 /// Whether the values under a key end with a checksum.
 fn has_checksum(key: &[u8]) -> bool {
-    matches!(key.first(), Some(b'c' | b'e' | b'g' | b'k' | b'i'))
+    matches!(key.first(), Some(b'c' | b'e' | b'g' | b'h' | b'k' | b'i'))
 }
 
 /// A value with the checksum that belongs under its key.
@@ -64,6 +66,8 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     };
     let engine = Engine::in_memory(config);
     let collection = filled(&engine);
+    let put = collection.put_head("kind", &head(&collection));
+    put.expect("keeps a head");
     for bytes in snapshot::fuzzing::seeds(&collection) {
         seeds.push(("snapshot", bytes));
     }
@@ -128,6 +132,32 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
             .any(|(key, _)| *key == catalog::digests_key(0))
     );
     seeds
+}
+
+/// A head of two labels.
+fn head(collection: &Collection) -> KeptHead {
+    let space = collection.spaces().shared();
+    let weights = (0..2 * space.dim).map(|i| i as f32).collect();
+    KeptHead {
+        head: Head {
+            inputs: Inputs::one(space),
+            labels: vec!["a".into(), "b".into()],
+            weights,
+            bias: vec![0.0, -1.0],
+            scoring: Scoring::Softmax { logit_scale: 1.0 },
+        },
+        likeness: None,
+        about: About {
+            kind: HeadKind::FewShot,
+            multi_label: false,
+            made_at_ms: None,
+            examples: 2,
+            accuracy: Some(0.5),
+            field: None,
+            example_ids: Vec::new(),
+            report: json!({}),
+        },
+    }
 }
 
 /// Records with all parts and with few.

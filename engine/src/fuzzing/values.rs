@@ -193,6 +193,9 @@ fn open_store(entries: Vec<(Vec<u8>, Vec<u8>)>) {
             let found = collection.get(&item.id).expect("it read before");
             assert!(!written || found.as_ref() == Some(item));
         }
+        for head in collection.heads().unwrap_or_default() {
+            let _ = collection.head(&head.name, None);
+        }
         if let Err(error) = collection.seal() {
             panic!("a seal failed: {error}");
         }

@@ -74,11 +74,14 @@ pub struct HeadEntry {
 /// What lies under the name of a head.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Index {
-    next: u32,
-    current: u32,
-    versions: Vec<VersionEntry>,
+pub(crate) struct Index {
+    pub(crate) next: u32,
+    pub(crate) current: u32,
+    pub(crate) versions: Vec<VersionEntry>,
 }
+
+/// Heads by name, with what lies under it or why that does not read.
+pub(crate) type NamedIndexes = Vec<(String, Result<Index, EngineError>)>;
 
 /// Heads that were used lately, the last one first.
 #[derive(Debug, Default)]
@@ -90,16 +93,25 @@ impl Collection {
     /// # Errors
     /// When the store fails, or what it holds is damaged.
     pub fn heads(&self) -> Result<Vec<HeadEntry>, EngineError> {
+        let indexes = self.head_indexes()?.into_iter();
+        indexes
+            .map(|(name, index)| Ok(entry_of(name, index?)))
+            .collect()
+    }
+
+    /// What lies under the name of each head, by name; an inner error is of this head alone.
+    pub(crate) fn head_indexes(&self) -> Result<NamedIndexes, EngineError> {
         let prefix = head_prefix(self.description.number);
-        let mut heads = Vec::new();
+        let mut indexes = Vec::new();
         // Versions lie among the names; their values are files, and as many as are kept.
         for entry in self.core.store.scan(&prefix) {
             let (key, value) = entry?;
             if let Some((name, [])) = split(&key[prefix.len()..]) {
-                heads.push(entry_of(name.clone(), self.index(&name, &key, &value)?));
+                let index = self.index(&name, &key, &value);
+                indexes.push((name, index));
             }
         }
-        Ok(heads)
+        Ok(indexes)
     }
 
     /// One head.
@@ -158,9 +170,8 @@ impl Collection {
             let oldest = index.versions.remove(0);
             batch.remove(self.head_key(name, Some(oldest.version)));
         }
-        let key = self.head_key(name, Some(version));
-        batch.put(key.clone(), with_checksum(&key, file));
-        self.put_index(&mut batch, name, &index);
+        put_version(&mut batch, (self.description.number, name), version, file);
+        put_index(&mut batch, (self.description.number, name), &index);
         self.core.store.commit(batch)?;
         Ok(version)
     }
@@ -211,7 +222,7 @@ impl Collection {
         }
         index.current = version;
         let mut batch = Batch::default();
-        self.put_index(&mut batch, name, &index);
+        put_index(&mut batch, (self.description.number, name), &index);
         self.core.store.commit(batch)?;
         Ok(entry_of(name.to_owned(), index))
     }
@@ -234,7 +245,7 @@ impl Collection {
         Ok(true)
     }
 
-    fn head_file(&self, name: &str, version: u32) -> Result<Vec<u8>, EngineError> {
+    pub(crate) fn head_file(&self, name: &str, version: u32) -> Result<Vec<u8>, EngineError> {
         let key = self.head_key(name, Some(version));
         let value = self.core.store.get(&key)?;
         let value = value.ok_or_else(|| self.no_head(name, Some(version)))?;
@@ -255,18 +266,8 @@ impl Collection {
         serde_json::from_slice(body).map_err(|error| self.damaged_head(name, &error.to_string()))
     }
 
-    fn put_index(&self, batch: &mut Batch, name: &str, index: &Index) {
-        let key = self.head_key(name, None);
-        let body = serde_json::to_vec(index).expect("an index is plain JSON");
-        batch.put(key.clone(), with_checksum(&key, body));
-    }
-
     fn head_key(&self, name: &str, version: Option<u32>) -> Vec<u8> {
-        let mut key = head_prefix(self.description.number);
-        key.extend(name.as_bytes());
-        key.push(0);
-        key.extend(version.map(u32::to_be_bytes).iter().flatten());
-        key
+        head_key((self.description.number, name), version)
     }
 
     fn no_head(&self, name: &str, version: Option<u32>) -> EngineError {
@@ -277,13 +278,34 @@ impl Collection {
         }
     }
 
-    fn damaged_head(&self, name: &str, reason: &str) -> EngineError {
+    pub(crate) fn damaged_head(&self, name: &str, reason: &str) -> EngineError {
         EngineError::DamagedHead {
             collection: self.name.clone(),
             head: name.to_owned(),
             reason: reason.to_owned(),
         }
     }
+}
+
+fn head_key((number, name): (u32, &str), version: Option<u32>) -> Vec<u8> {
+    let mut key = head_prefix(number);
+    key.extend(name.as_bytes());
+    key.push(0);
+    key.extend(version.map(u32::to_be_bytes).iter().flatten());
+    key
+}
+
+/// Says which versions there are of a head of a collection.
+pub(crate) fn put_index(batch: &mut Batch, of: (u32, &str), index: &Index) {
+    let key = head_key(of, None);
+    let body = serde_json::to_vec(index).expect("an index is plain JSON");
+    batch.put(key.clone(), with_checksum(&key, body));
+}
+
+/// Adds the file of a version of a head.
+pub(crate) fn put_version(batch: &mut Batch, of: (u32, &str), version: u32, file: Vec<u8>) {
+    let key = head_key(of, Some(version));
+    batch.put(key.clone(), with_checksum(&key, file));
 }
 
 fn check_name(name: &str) -> Result<(), EngineError> {
@@ -295,7 +317,8 @@ fn check_name(name: &str) -> Result<(), EngineError> {
     })
 }
 
-fn brief(kept: &KeptHead) -> HeadBrief {
+/// What is said of a head in a list.
+pub(crate) fn brief(kept: &KeptHead) -> HeadBrief {
     let about = &kept.about;
     HeadBrief {
         labels: kept.head.labels.clone(),

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use super::{
     Done, SnapshotOptions, chunks,
+    heads::{self, HEADS},
     manifest::{Chunk, MANIFEST, Manifest},
     tarball, verify_snapshot,
 };
@@ -25,8 +26,8 @@ static ENGINE: LazyLock<Mutex<Engine>> = LazyLock::new(|| {
     }))
 });
 
-/// Takes the bytes for a snapshot in one file; and for a manifest and its only chunk, whose hash,
-/// counts and first id are put right.
+/// Takes the bytes for a snapshot in one file; and for a manifest, its only chunk and its only file of
+/// a head, whose hashes, counts and first id are put right.
 pub(crate) fn run(bytes: &[u8]) {
     use_snapshot(bytes);
     if let Some(repaired) = repaired(bytes) {
@@ -34,11 +35,29 @@ pub(crate) fn run(bytes: &[u8]) {
     }
 }
 
-/// Length of the manifest u16, the manifest without its checksum, the chunk.
-fn repaired(bytes: &[u8]) -> Option<Vec<u8>> {
+/// Some bytes after their length, a u16, and the rest.
+fn sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk()?;
-    let (manifest, chunk) = rest.split_at_checked(u16::from_le_bytes(*length).into())?;
+    rest.split_at_checked(u16::from_le_bytes(*length).into())
+}
+
+/// The manifest without its checksum, of which heads are said the file of a head, the chunk; each but the
+/// last after its length.
+fn repaired(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (manifest, mut chunk) = sized(bytes)?;
     let mut manifest: Manifest = serde_json::from_slice(manifest).ok()?;
+    let mut head: &[u8] = &[];
+    if !manifest.heads.is_empty() {
+        (head, chunk) = sized(chunk)?;
+    }
+    for one in manifest
+        .heads
+        .iter_mut()
+        .flat_map(|head| &mut head.versions)
+    {
+        one.hash = blake3::hash(head).to_hex().to_string();
+        one.bytes = head.len() as u64;
+    }
     (manifest.items, manifest.bytes) = (0, 0);
     manifest.chunks.clear();
     let first = chunks::entries(chunk).next().flatten();
@@ -54,6 +73,10 @@ fn repaired(bytes: &[u8]) -> Option<Vec<u8>> {
     tarball::put(&mut tar, MANIFEST, &manifest.to_bytes()).expect("memory takes it");
     for part in &manifest.chunks {
         tarball::put(&mut tar, &part.path(), chunk).expect("memory takes it");
+    }
+    for (hash, _) in heads::files(&manifest.heads) {
+        let name = format!("{HEADS}/{hash}");
+        tarball::put(&mut tar, &name, head).expect("memory takes it");
     }
     tarball::end(&mut tar).expect("memory takes it");
     Some(tar)
@@ -90,6 +113,14 @@ fn use_snapshot(bytes: &[u8]) {
         return;
     };
     assert_eq!(restored.stats().items as u64, info.items);
+    let heads = restored.heads().expect("they were restored");
+    assert_eq!(heads.len(), info.heads);
+    for head in heads {
+        let versions = head.versions.iter().map(|one| Some(one.version));
+        for version in versions.chain([None]) {
+            restored.head(&head.name, version).expect("it was checked");
+        }
+    }
     check_again(&restored, &dir);
     drop(restored);
     assert!(engine.delete(NAME).expect("it is deleted"));
@@ -127,7 +158,10 @@ pub(crate) fn seeds(collection: &Collection) -> Vec<Vec<u8>> {
     let (mut source, manifest) = super::Source::open(&path).expect("opens");
     let chunk = source.chunk(&manifest.chunks[0]).expect("reads");
     let text = serde_json::to_vec(&manifest).expect("a manifest is plain JSON");
-    let length = (text.len() as u16).to_le_bytes();
-    let parts = [&length[..], &text, &chunk].concat();
+    let version = &manifest.heads[0].versions[0];
+    let head = source.file(&version.path(), (&version.hash, version.bytes));
+    let head = head.expect("reads");
+    let sized = |bytes: &[u8]| [&(bytes.len() as u16).to_le_bytes()[..], bytes].concat();
+    let parts = [sized(&text), sized(&head), chunk].concat();
     vec![fs_err::read(&path).expect("reads"), parts]
 }

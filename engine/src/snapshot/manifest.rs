@@ -7,7 +7,10 @@ use std::path::Path;
 use embedding::Spaces;
 use serde::{Deserialize, Serialize};
 
-use super::{SnapshotError, SnapshotInfo};
+use super::{
+    SnapshotError, SnapshotInfo,
+    heads::{self, SavedHead},
+};
 use crate::{Fields, ItemId, catalog};
 
 /// Name of the file.
@@ -17,7 +20,9 @@ pub(super) const CHUNKS: &str = "chunks";
 /// Longest manifest that is read: that of two million chunks.
 pub(super) const MOST_BYTES: u64 = 512 << 20;
 
+/// Without heads. Versions from before there were heads read it.
 const FORMAT: u32 = 1;
+const FORMAT_WITH_HEADS: u32 = 2;
 const CHECKSUM: &str = "{\"checksum\":\"";
 const END_OF_LINE: &str = "\",\n";
 const BODY: &str = "\"manifest\":";
@@ -40,6 +45,11 @@ pub(super) struct Manifest {
     pub(super) bytes: u64,
     pub(super) skipped_items: u64,
     pub(super) skipped: Vec<String>,
+    /// By name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) heads: Vec<SavedHead>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) skipped_heads: Vec<String>,
     /// In the order of their items.
     pub(super) chunks: Vec<Chunk>,
 }
@@ -84,8 +94,22 @@ impl Manifest {
             bytes: 0,
             skipped_items: 0,
             skipped: Vec::new(),
+            heads: Vec::new(),
+            skipped_heads: Vec::new(),
             chunks: Vec::new(),
         }
+    }
+
+    /// Says which heads there are.
+    pub(super) fn set_heads(&mut self, heads: Vec<SavedHead>, skipped: Vec<String>) {
+        (self.heads, self.skipped_heads) = (heads, skipped);
+        if self.has_heads() {
+            self.format = FORMAT_WITH_HEADS;
+        }
+    }
+
+    fn has_heads(&self) -> bool {
+        !self.heads.is_empty() || !self.skipped_heads.is_empty()
     }
 
     /// Adds the next chunk.
@@ -95,6 +119,16 @@ impl Manifest {
         self.chunks.push(chunk);
     }
 
+    fn head_bytes(&self) -> u64 {
+        let files = heads::files(&self.heads);
+        files.into_iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Number of files beside the manifest.
+    pub(super) fn parts(&self) -> usize {
+        self.chunks.len() + heads::files(&self.heads).len()
+    }
+
     /// What people are told.
     pub(super) fn info(&self) -> SnapshotInfo {
         SnapshotInfo {
@@ -102,10 +136,12 @@ impl Manifest {
             model: self.spaces.model.clone(),
             made_at_ms: self.made_at_ms,
             items: self.items,
-            bytes: self.bytes,
+            bytes: self.bytes + self.head_bytes(),
             chunks: self.chunks.len(),
+            heads: self.heads.len(),
             skipped_items: self.skipped_items,
             skipped: self.skipped.clone(),
+            skipped_heads: self.skipped_heads.clone(),
         }
     }
 
@@ -128,11 +164,11 @@ impl Manifest {
         let body = checked(text).ok_or_else(|| damaged("its checksum does not fit".to_owned()))?;
         let parse = |error: serde_json::Error| damaged(error.to_string());
         let Format { format } = serde_json::from_str(body).map_err(parse)?;
-        if format != FORMAT {
+        if ![FORMAT, FORMAT_WITH_HEADS].contains(&format) {
             return Err(SnapshotError::Format {
                 path: path.to_owned(),
                 format,
-                expected: FORMAT,
+                expected: FORMAT_WITH_HEADS,
             });
         }
         let manifest: Self = serde_json::from_str(body).map_err(parse)?;
@@ -144,10 +180,11 @@ impl Manifest {
     fn check(&self) -> Result<(), String> {
         catalog::check_name(&self.collection).map_err(|error| error.to_string())?;
         catalog::check_spaces(&self.spaces).map_err(|error| error.to_string())?;
-        let is_hash = |chunk: &Chunk| {
-            blake3::Hash::from_hex(&chunk.hash).is_ok_and(|hash| *hash.to_hex() == *chunk.hash)
-        };
-        if let Some(chunk) = self.chunks.iter().find(|chunk| !is_hash(chunk)) {
+        if self.has_heads() != (self.format == FORMAT_WITH_HEADS) {
+            return Err("its format is not that of one with heads".to_owned());
+        }
+        heads::check(&self.heads)?;
+        if let Some(chunk) = self.chunks.iter().find(|chunk| !is_hash(&chunk.hash)) {
             return Err(format!("{:?} is no hash", chunk.hash));
         }
         let sum = |of: fn(&Chunk) -> u64| {
@@ -159,6 +196,11 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+/// Whether this is a BLAKE3 in the digits that we write.
+pub(super) fn is_hash(text: &str) -> bool {
+    blake3::Hash::from_hex(text).is_ok_and(|hash| *hash.to_hex() == *text)
 }
 
 /// The manifest in the text of its file, if the checksum is right.

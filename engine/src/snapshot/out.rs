@@ -9,7 +9,8 @@ use fs_err::{self as fs, File};
 
 use super::{
     SnapshotError,
-    manifest::{CHUNKS, Chunk, MANIFEST},
+    heads::HEADS,
+    manifest::{CHUNKS, MANIFEST},
     partial::{Partial, is_partial},
     tarball,
 };
@@ -21,7 +22,7 @@ pub(super) enum Out {
     /// A folder.
     Folder {
         partial: Partial,
-        /// Snapshots whose chunks may be shared; where the last was found comes first.
+        /// Snapshots whose files may be shared; where the last was found comes first.
         others: Vec<PathBuf>,
     },
     /// One file.
@@ -66,18 +67,21 @@ impl Out {
         }
     }
 
-    /// Adds a chunk. Gives whether it takes room of its own.
-    pub(super) fn chunk(&mut self, chunk: &Chunk, bytes: &[u8]) -> Result<bool, SnapshotError> {
+    /// Adds a file that is named by its content. Gives whether it takes room of its own.
+    pub(super) fn put(&mut self, name: &str, bytes: &[u8]) -> Result<bool, SnapshotError> {
         let (partial, others) = match self {
             Self::Tar(partial) => {
-                tarball::put(partial.opened(), &chunk.path(), bytes)?;
+                tarball::put(partial.opened(), name, bytes)?;
                 return Ok(true);
             }
             Self::Folder { partial, others } => (partial, others),
         };
-        let to = partial.path().join(chunk.path());
+        let to = partial.path().join(name);
+        if let Some(folder) = to.parent() {
+            fs::create_dir_all(folder)?;
+        }
         let linked = others.iter().position(|other| {
-            let from = other.join(chunk.path());
+            let from = other.join(name);
             // One that was damaged since must not get into another snapshot.
             has(&from, bytes) && fs::hard_link(&from, &to).is_ok()
         });
@@ -93,7 +97,11 @@ impl Out {
     pub(super) fn finish(self, manifest: &[u8]) -> Result<(), SnapshotError> {
         match self {
             Self::Folder { partial, .. } => {
-                sync_dir(&partial.path().join(CHUNKS))?;
+                for folder in [CHUNKS, HEADS].map(|name| partial.path().join(name)) {
+                    if folder.is_dir() {
+                        sync_dir(&folder)?;
+                    }
+                }
                 write(&partial.path().join(MANIFEST), manifest)?;
                 partial.finish()
             }

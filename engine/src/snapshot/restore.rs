@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{
-    Done, SnapshotError, Told, chunks,
+    Done, SnapshotError, Told, chunks, heads,
     manifest::{MANIFEST, Manifest},
     source::Source,
     tell,
@@ -78,6 +78,8 @@ impl Restore {
             Ok::<_, EngineError>(())
         })?;
         store.commit(batch)?;
+        let of = (self.manifest.heads.as_slice(), description);
+        heads::restore(&mut self.source, of, store)?;
         if let Some(calibration) = self.manifest.calibration {
             match serde_json::from_value(calibration) {
                 Ok(calibration) => keeping::write(store, number, &calibration)?,
@@ -89,8 +91,19 @@ impl Restore {
     }
 }
 
+/// Checks everything, as a restore does.
+pub(super) fn verify(
+    source: &mut Source,
+    manifest: &Manifest,
+    told: Told<'_>,
+) -> Result<(), SnapshotError> {
+    each(source, manifest, told, |_, _| Ok::<_, SnapshotError>(()))?;
+    let description = Description::new(0, 1, manifest.spaces.clone());
+    heads::each(source, (&manifest.heads, &description), |_, _, _, _| Ok(()))
+}
+
 /// Gives the id and the record, without its checksum, of each item of a snapshot, checked.
-pub(super) fn each<E: From<SnapshotError>>(
+fn each<E: From<SnapshotError>>(
     source: &mut Source,
     manifest: &Manifest,
     told: Told<'_>,

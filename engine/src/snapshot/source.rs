@@ -52,7 +52,7 @@ impl Source {
         }
         let manifest = Manifest::read(path, &read(&mut file, bytes)?)?;
         let parts = source.tar.as_ref().map(|(_, places)| places.len());
-        if parts.is_some_and(|parts| parts != manifest.chunks.len() + 1) {
+        if parts.is_some_and(|parts| parts != manifest.parts() + 1) {
             let reason = "it has other files than its manifest says".to_owned();
             return Err(source.damaged("the tar", reason));
         }
@@ -61,17 +61,25 @@ impl Source {
 
     /// The bytes of a chunk.
     pub(super) fn chunk(&mut self, chunk: &Chunk) -> Result<Vec<u8>, SnapshotError> {
-        let name = chunk.path();
-        let Some((mut file, length)) = self.part(&name)? else {
-            return Err(self.damaged(&name, "it is missing".to_owned()));
+        self.file(&chunk.path(), (&chunk.hash, chunk.bytes))
+    }
+
+    /// The bytes of a file that has this hash, and so many of them.
+    pub(super) fn file(
+        &mut self,
+        name: &str,
+        (hash, expected): (&str, u64),
+    ) -> Result<Vec<u8>, SnapshotError> {
+        let Some((mut file, length)) = self.part(name)? else {
+            return Err(self.damaged(name, "it is missing".to_owned()));
         };
-        if length != chunk.bytes {
-            let reason = format!("it has {length} bytes, expected {}", chunk.bytes);
-            return Err(self.damaged(&name, reason));
+        if length != expected {
+            let reason = format!("it has {length} bytes, expected {expected}");
+            return Err(self.damaged(name, reason));
         }
         let bytes = read(&mut file, length)?;
-        if *blake3::hash(&bytes).to_hex() != *chunk.hash {
-            return Err(self.damaged(&name, "its checksum does not fit".to_owned()));
+        if *blake3::hash(&bytes).to_hex() != *hash {
+            return Err(self.damaged(name, "its checksum does not fit".to_owned()));
         }
         Ok(bytes)
     }

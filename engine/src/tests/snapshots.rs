@@ -1,6 +1,7 @@
 //! Snapshots: of one moment while others write, the same after a restore, and never trusted.
 
 mod files;
+mod heads;
 mod moment;
 
 use std::{
@@ -10,8 +11,8 @@ use std::{
 
 use super::*;
 use crate::{
-    Done, FieldKind, Fields, Filter, ItemMeta, SnapshotError, SnapshotOptions, SnapshotReport,
-    list_snapshots, verify_snapshot,
+    About, Done, FieldKind, Fields, Filter, Head, HeadKind, Inputs, ItemMeta, KeptHead,
+    SnapshotError, SnapshotOptions, SnapshotReport, list_snapshots, verify_snapshot,
 };
 
 fn quiet(_: Done) -> ControlFlow<()> {
@@ -58,6 +59,32 @@ fn varied(engine: &Engine, name: &str) -> std::sync::Arc<Collection> {
     let gone: Vec<ItemId> = (0..50).map(|i| id(&format!("{:03}", i * 4))).collect();
     collection.delete(&gone).expect("deletes");
     collection
+}
+
+/// A head of two labels that others are told from by its number.
+fn head(number: u32) -> KeptHead {
+    let space = spaces().shared();
+    let weights = (0..2 * space.dim).map(|i| i as f32).collect();
+    KeptHead {
+        head: Head {
+            inputs: Inputs::one(space),
+            labels: vec!["up".into(), "down".into()],
+            weights,
+            bias: vec![0.0, number as f32],
+            scoring: embedding::Scoring::Softmax { logit_scale: 1.0 },
+        },
+        likeness: None,
+        about: About {
+            kind: HeadKind::FewShot,
+            multi_label: false,
+            made_at_ms: Some(number.into()),
+            examples: 2,
+            accuracy: Some(0.5),
+            field: None,
+            example_ids: vec![id("a")],
+            report: serde_json::json!({ "used": { "seed": number } }),
+        },
+    }
 }
 
 /// What searches find, with a filter and without.

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use crate::{
     classify::classify,
     content::is_url,
+    heads::TemplatesIn,
     reply::ApiError,
     state::Caller,
     wire::{ClassifyIn, Object},
@@ -47,14 +48,16 @@ impl ZeroShotIn {
         } else {
             (Some(self.inputs), None)
         };
+        let template = template.unwrap_or_else(|| DEFAULT_TEMPLATE.into());
         let asked = ClassifyIn {
-            text: None,
             image,
             image_url,
             labels: parameters.candidate_labels,
-            templates: Some(vec![template.unwrap_or_else(|| DEFAULT_TEMPLATE.into())]),
+            templates: Some(TemplatesIn::Own(vec![template])),
+            ..ClassifyIn::default()
         };
-        classify(caller, asked).await.map_err(rename)
+        let said = classify(caller, asked).await.map_err(rename)?;
+        Ok(said.predictions)
     }
 }
 

@@ -271,7 +271,7 @@ async fn stored(
     .await
 }
 
-pub(super) fn modality(content: &Content) -> Modality {
+pub(crate) fn modality(content: &Content) -> Modality {
     match content {
         Content::Text(_) => Modality::Text,
         Content::Picture(_) | Content::Url(_) => Modality::Image,

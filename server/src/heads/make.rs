@@ -80,24 +80,54 @@ async fn zero_shot(
         );
         return Err(ApiError::invalid(field, message));
     }
-    let labels = wire.labels.unwrap_or_default();
-    let (head, templates) = of_words(caller, collection, labels, wire.templates).await?;
-    let head = if wire.multi_label && is_relative(&head) {
-        for_itself(collection, head).await?
+    caller.state.collection_of_model(collection.name())?;
+    let words = Words {
+        labels: wire.labels.unwrap_or_default(),
+        templates: wire.templates,
+        multi_label: wire.multi_label,
+        of: Modality::Image,
+    };
+    of_words(caller, Some(collection), words).await
+}
+
+/// What a head is made of that was shown no examples.
+pub(crate) struct Words {
+    pub(crate) labels: Vec<String>,
+    pub(crate) templates: Option<TemplatesIn>,
+    pub(crate) multi_label: bool,
+    /// What is told by itself is compared with items like this, where there are enough.
+    pub(crate) of: Modality,
+}
+
+/// A head of words alone. The items of a collection of this model say what a label by itself is worth.
+pub(crate) async fn of_words(
+    caller: Caller<'_>,
+    collection: Option<&Arc<Collection>>,
+    words: Words,
+) -> Result<KeptHead, ApiError> {
+    let Words {
+        labels,
+        templates,
+        multi_label,
+        of,
+    } = words;
+    let (head, templates) = compared(caller, labels, templates).await?;
+    let head = if multi_label && is_relative(&head) {
+        for_itself(collection, head, of).await?
     } else {
         head
     };
     let used = json!({
         "aspect": "shared",
         "templates": templates,
-        "multi_label": wire.multi_label,
+        "multi_label": multi_label,
     });
     Ok(KeptHead {
         head,
         likeness: None,
         about: About {
             kind: HeadKind::ZeroShot,
-            multi_label: wire.multi_label,
+            multi_label,
             made_at_ms: now_ms(),
             examples: 0,
             accuracy: None,
@@ -114,20 +144,27 @@ fn is_relative(head: &Head) -> bool {
 }
 
 /// Labels told by themselves, as the collection's own items let them be.
-async fn for_itself(collection: &Arc<Collection>, head: Head) -> Result<Head, ApiError> {
-    let collection = Arc::clone(collection);
+async fn for_itself(
+    collection: Option<&Arc<Collection>>,
+    head: Head,
+    of: Modality,
+) -> Result<Head, ApiError> {
+    let says = "the model says how labels compare, not whether one fits: that takes at least 16 items to \
+                compare with";
+    let Some(collection) = collection.cloned() else {
+        let message = format!("{says}: name a collection");
+        return Err(ApiError::invalid("multi_label", message));
+    };
     block("calibrating labels", move || {
         let failed = |e| ApiError::engine("calibrating labels", e);
-        for of in [Modality::Image, Modality::Text] {
+        let others = Modality::ALL.into_iter().filter(|other| *other != of);
+        for of in std::iter::once(of).chain(others) {
             if let Some(head) = collection.each_for_itself(&head, of).map_err(failed)? {
                 return Ok(head);
             }
         }
         let items = collection.stats().items;
-        let message = format!(
-            "the model says how labels compare, not whether one fits: that takes at least 16 items to \
-             compare with, and the collection has {items}"
-        );
+        let message = format!("{says}, and the collection has {items}");
         Err(ApiError::invalid("multi_label", message))
     })
     .await
@@ -179,7 +216,8 @@ async fn few_shot(
     let rows = examples.rows(caller, collection, wire.aspect).await?;
     let words = if with_words && wire.aspect != HeadAspect::Specific {
         let labels = examples.labels.clone();
-        Some(of_words(caller, collection, labels, wire.templates).await?)
+        state.collection_of_model(collection.name())?;
+        Some(compared(caller, labels, wire.templates).await?)
     } else {
         None
     };
@@ -260,15 +298,13 @@ fn learn(
     })
 }
 
-/// The zero-shot head of some labels, and its templates.
-async fn of_words(
+/// The zero-shot head of some labels, as the model compares them, and its templates.
+async fn compared(
     caller: Caller<'_>,
-    collection: &Arc<Collection>,
     labels: Vec<String>,
     templates: Option<TemplatesIn>,
 ) -> Result<(Head, Value), ApiError> {
     let state = caller.state;
-    state.collection_of_model(collection.name())?;
     let (templates, named) = match templates {
         None => (None, None),
         Some(TemplatesIn::Named(NamedTemplates::Clip)) => {

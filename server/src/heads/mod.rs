@@ -10,8 +10,9 @@ mod wire;
 
 pub(crate) use self::{
     describe::{brief, entry, kept, made_at},
-    make::make,
-    predict::predict,
+    examples::modality,
+    make::{Words, make, of_words},
+    predict::{DEFAULT_K, Said, Teller, predict, tell},
     suggest::suggest,
-    wire::{HeadIn, PredictIn, SuggestIn},
+    wire::{HeadIn, InputIn, PredictIn, SuggestIn, TemplatesIn},
 };

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Labels of a prediction that does not say how many.
-const DEFAULT_K: usize = 5;
+pub(crate) const DEFAULT_K: usize = 5;
 
 /// What is predicted, or why not.
 type One = Result<(Option<String>, Modality, Encoded), (Option<String>, ApiError)>;
@@ -34,7 +34,6 @@ pub(crate) async fn predict(
     wire: PredictIn,
 ) -> Result<(u32, Vec<Value>), ApiError> {
     let state = caller.state;
-    state.pools.query();
     let k = in_range("k", wire.k.unwrap_or(DEFAULT_K), state.limits.labels)?.get();
     let ids = wire.ids.into_iter().map(|id| InputIn {
         id: Some(id),
@@ -53,6 +52,18 @@ pub(crate) async fn predict(
         kept.map_err(|e| ApiError::engine("reading a head", e))
     })
     .await?;
+    Ok((version, tell(caller, (collection, kept), inputs, k).await?))
+}
+
+/// What a head says of each input.
+pub(crate) async fn tell(
+    caller: Caller<'_>,
+    (collection, kept): (Arc<Collection>, Arc<KeptHead>),
+    inputs: Vec<InputIn>,
+    k: usize,
+) -> Result<Vec<Value>, ApiError> {
+    let state = caller.state;
+    state.pools.query();
     let limits = state.limits.clone();
     let read = inputs.into_iter().map(|input| {
         let id = input.id.clone();
@@ -65,8 +76,7 @@ pub(crate) async fn predict(
     }
     let ready = ready(caller, &collection, read).await?;
     block("predicting", move || {
-        let told = Told::new(&collection, &kept);
-        Ok((version, told.all(ready, k)?))
+        Teller::new(Some(&collection), &kept).all(ready, k)
     })
     .await
 }
@@ -138,14 +148,23 @@ async fn ready(
 }
 
 /// A head that is put to many things.
-struct Told<'a> {
-    collection: &'a Arc<Collection>,
+pub(crate) struct Teller<'a> {
+    /// Whose items say what is usual.
+    collection: Option<&'a Arc<Collection>>,
     kept: &'a KeptHead,
     spreads: HashMap<Modality, Option<LabelSpreads>>,
 }
 
-impl<'a> Told<'a> {
-    fn new(collection: &'a Arc<Collection>, kept: &'a KeptHead) -> Self {
+/// What a head says of one thing.
+pub(crate) struct Said {
+    /// All labels, the most probable first.
+    pub(crate) predictions: Vec<Prediction>,
+    /// Whether none of them fits; `None` where nothing tells.
+    pub(crate) none_of_these: Option<bool>,
+}
+
+impl<'a> Teller<'a> {
+    pub(crate) fn new(collection: Option<&'a Arc<Collection>>, kept: &'a KeptHead) -> Self {
         Self {
             collection,
             kept,
@@ -157,10 +176,16 @@ impl<'a> Told<'a> {
         let mut out = Vec::with_capacity(ready.len());
         for one in ready {
             let (id, told) = match one {
-                Ok((id, modality, encoded)) => (id, self.one(modality, &encoded, k)?),
+                Ok((id, modality, encoded)) => (id, self.one(modality, &encoded)?),
                 Err((id, error)) => (id, Err(error)),
             };
-            let mut told = told.unwrap_or_else(|error| json!({ "error": error.to_json() }));
+            let mut told = match told {
+                Ok(said) => json!({
+                    "labels": predictions(&said.predictions, k),
+                    "none_of_these": said.none_of_these,
+                }),
+                Err(error) => json!({ "error": error.to_json() }),
+            };
             if let Some(id) = id {
                 told["id"] = json!(id);
             }
@@ -169,24 +194,24 @@ impl<'a> Told<'a> {
         Ok(out)
     }
 
-    fn one(
+    /// The inner error is of this thing alone.
+    pub(crate) fn one(
         &mut self,
         modality: Modality,
         encoded: &Encoded,
-        k: usize,
-    ) -> Result<Result<Value, ApiError>, ApiError> {
+    ) -> Result<Result<Said, ApiError>, ApiError> {
         let inputs = &self.kept.head.inputs;
         let row = inputs.row(modality, &encoded.shared, encoded.specific.as_ref());
         let Some(row) = row else {
             let message = format!("this head reads {inputs}, which a {modality} does not have");
             return Ok(Err(ApiError::invalid("id", message)));
         };
-        let all = self.kept.head.predict_row(&row);
-        let none = self.is_none_of_these(modality, &row, &all)?;
-        Ok(Ok(json!({
-            "labels": predictions(&all, k),
-            "none_of_these": none,
-        })))
+        let predictions = self.kept.head.predict_row(&row);
+        let none_of_these = self.is_none_of_these(modality, &row, &predictions)?;
+        Ok(Ok(Said {
+            predictions,
+            none_of_these,
+        }))
     }
 
     /// `None` where nothing tells.
@@ -209,8 +234,11 @@ impl<'a> Told<'a> {
                 .as_ref()
                 .map(|likeness| likeness.is_none_of_these(row)));
         }
+        let Some(collection) = self.collection else {
+            return Ok(None);
+        };
         if !self.spreads.contains_key(&modality) {
-            let spreads = self.collection.label_spreads(head, modality);
+            let spreads = collection.label_spreads(head, modality);
             let spreads = spreads.map_err(|e| ApiError::engine("predicting", e))?;
             self.spreads.insert(modality, spreads);
         }

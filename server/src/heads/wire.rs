@@ -69,11 +69,11 @@ pub(super) enum LabelIn {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = HeadInputIn)]
-pub(super) struct InputIn {
-    pub(super) id: Option<String>,
-    pub(super) text: Option<String>,
+pub(crate) struct InputIn {
+    pub(crate) id: Option<String>,
+    pub(crate) text: Option<String>,
     /// base64 or a data URI.
-    pub(super) image: Option<String>,
+    pub(crate) image: Option<String>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -84,14 +84,14 @@ pub(super) struct LabelsFromIn {
 
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(untagged, expecting = "expected an array of templates, or \"clip\"")]
-pub(super) enum TemplatesIn {
+pub(crate) enum TemplatesIn {
     Named(NamedTemplates),
     Own(Vec<String>),
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum NamedTemplates {
+pub(crate) enum NamedTemplates {
     /// The ensemble that CLIP was measured with.
     Clip,
 }

@@ -56,9 +56,16 @@ pub(crate) const MODEL: Codes = &["model_not_found"];
 /// Only some files are served.
 pub(crate) const FILE: Codes = &["route_not_found"];
 /// A head is named.
-pub(crate) const HEAD: Codes = &["head_not_found", "another_space"];
+pub(crate) const HEAD: Codes = &["head_not_found", "another_space", "damaged_head"];
+/// Heads are looked at.
+pub(crate) const HEADS: Codes = &["damaged_head"];
 /// A head is made.
-pub(crate) const MAKE_HEAD: Codes = &["head_not_found", "too_many_heads", "another_space"];
+pub(crate) const MAKE_HEAD: Codes = &[
+    "head_not_found",
+    "too_many_heads",
+    "another_space",
+    "damaged_head",
+];
 /// There must be jobs.
 pub(crate) const JOBS: Codes = &["no_jobs_kept"];
 /// A job is named.
@@ -75,7 +82,12 @@ pub(crate) const SNAPSHOTS: Codes = &["no_snapshots_kept"];
 /// A snapshot is named.
 pub(crate) const SNAPSHOT: Codes = &["snapshot_not_found", "snapshot_busy", "damaged_snapshot"];
 /// A snapshot is made.
-pub(crate) const MAKE_SNAPSHOT: Codes = &["snapshot_exists", "snapshot_busy", "damaged_item"];
+pub(crate) const MAKE_SNAPSHOT: Codes = &[
+    "snapshot_exists",
+    "snapshot_busy",
+    "damaged_item",
+    "damaged_head",
+];
 /// A collection is made of a snapshot.
 pub(crate) const RESTORE: Codes = &["collection_exists"];
 
@@ -116,6 +128,7 @@ const ALL: &[(&str, u16, &str)] = &[
     ("not_fetched", 422, "the picture cannot be had from its address; `field` names it"),
     ("unusable_input", 422, "the model can make nothing of an input; `field` names it"),
     ("damaged_item", 422, "an item is damaged on disk"),
+    ("damaged_head", 422, "a head is damaged on disk"),
     ("damaged_snapshot", 422, "the snapshot is damaged on disk"),
     ("queue_full", 429, "too much waits for the model, or too many bodies arrive at once: try again after `Retry-After`"),
     ("rate_limited", 429, "this key, or this address, asks too often: try again after `Retry-After`"),

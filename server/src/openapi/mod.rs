@@ -126,7 +126,7 @@ pub(crate) fn describe(entries: &[Entry]) -> Value {
     add::<errors::ErrorOut>(&mut schemas);
     add::<errors::OpenAiErrorOut>(&mut schemas);
     add::<errors::HuggingFaceErrorOut>(&mut schemas);
-    bound_choices(&mut schemas, Limits::default().items);
+    bound_choices(&mut schemas, &Limits::default());
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -160,11 +160,14 @@ fn add<T: ToSchema>(schemas: &mut Map<String, Value>) {
 }
 
 /// Says how many there may be where one or many may come: attributes of a variant cannot.
-fn bound_choices(schemas: &mut Map<String, Value>, most: usize) {
-    let choices = schemas
-        .iter_mut()
-        .filter(|(name, _)| *name == "ItemsIn" || name.starts_with("OneOrMany"));
-    for (_, schema) in choices {
+fn bound_choices(schemas: &mut Map<String, Value>, limits: &Limits) {
+    for (name, schema) in schemas {
+        let most = match name.as_str() {
+            "TemplatesIn" => limits.prompts,
+            "ItemsIn" => limits.items,
+            name if name.starts_with("OneOrMany") => limits.items,
+            _ => continue,
+        };
         let any = schema["oneOf"].as_array_mut();
         for many in any
             .into_iter()

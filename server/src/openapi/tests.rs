@@ -90,10 +90,8 @@ fn the_bounds_that_are_documented_are_the_default_limits() {
     };
     assert_eq!(at("/SearchIn/properties/k/maximum"), limits.k);
     assert_eq!(at("/ClassifyIn/properties/labels/maxItems"), limits.labels);
-    assert_eq!(
-        at("/ClassifyIn/properties/templates/maxItems"),
-        limits.prompts
-    );
+    assert_eq!(at("/ClassifyIn/properties/ids/maxItems"), limits.items);
+    assert_eq!(at("/ClassifyIn/properties/k/maximum"), limits.labels);
     assert_eq!(at("/KnnIn/properties/num_images/maximum"), limits.k);
     assert_eq!(at("/KnnIn/properties/num_result_ids/maximum"), limits.k);
     assert_eq!(at("/SearchIn/properties/parts/maxItems"), engine::MAX_PARTS);
@@ -107,6 +105,7 @@ fn the_bounds_that_are_documented_are_the_default_limits() {
         most.expect("a bound") as usize
     };
     assert_eq!(many("ItemsIn"), limits.items);
+    assert_eq!(many("TemplatesIn"), limits.prompts);
     assert_eq!(
         schemas["Filter"]["properties"]["must"]["maxItems"],
         json!(engine::MAX_CLAUSES)

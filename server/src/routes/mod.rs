@@ -56,7 +56,7 @@ macro_rules! routes {
 pub(crate) fn all() -> Vec<Entry> {
     routes! {
         search::search [BODY KIND JSON ENCODE COLLECTION OF_MODEL ITEM]
-        classify::classify [BODY KIND JSON ENCODE]
+        classify::classify [BODY KIND JSON ENCODE COLLECTION OF_MODEL]
 
         items::post [QUERY BODY KIND JSON ENCODE COLLECTION OF_MODEL WRITE]
         items::get [QUERY COLLECTION ITEM]
@@ -73,7 +73,7 @@ pub(crate) fn all() -> Vec<Entry> {
         map::map [QUERY COLLECTION ENCODE]
         explain::explain [BODY KIND JSON ENCODE COLLECTION OF_MODEL ITEM PICTURE]
 
-        heads::list [COLLECTION]
+        heads::list [COLLECTION HEADS]
         heads::put [BODY KIND JSON ENCODE COLLECTION OF_MODEL MAKE_HEAD]
         heads::get [QUERY COLLECTION HEAD]
         heads::delete [COLLECTION HEAD]

@@ -64,7 +64,25 @@ fn what_is_wrong_with_a_classification_is_named() {
             json!({ "text": "a", "image": "b", "labels": ["b"] }),
             "image",
         ),
-        (json!({ "text": "a", "labels": ["b"], "k": 1 }), "k"),
+        (json!({ "text": "a", "labels": ["b"], "k": 0 }), "k"),
+        (json!({ "text": "a", "labels": ["b"], "n": 1 }), "n"),
+        (
+            json!({ "text": "a", "labels": ["b"], "templates": "cli" }),
+            "templates",
+        ),
+        (
+            json!({ "text": "a", "labels": ["b"], "multi_label": true }),
+            "multi_label",
+        ),
+        (json!({ "ids": ["a"], "labels": ["b"] }), "collection"),
+        (
+            json!({ "ids": [], "labels": ["b"], "collection": "c" }),
+            "ids",
+        ),
+        (
+            json!({ "ids": ["a"], "text": "a", "labels": ["b"], "collection": "c" }),
+            "text",
+        ),
     ];
     for (query, field) in cases {
         let reply = service.post("/v1/classify", &query);
@@ -87,4 +105,82 @@ fn what_is_wrong_with_a_classification_is_named() {
             .refused(422, "unusable_input"),
         "text"
     );
+}
+
+#[test]
+fn the_items_of_a_collection_say_whether_any_label_fits() {
+    let service = Service::with_collection();
+    let few = json!({ "text": "dog", "labels": ["cat", "dog"], "collection": "c" });
+    let reply = service.post("/v1/classify", &few).json();
+    assert_eq!(
+        reply["none_of_these"],
+        json!(null),
+        "nothing to compare with"
+    );
+    let items: Vec<_> = (0..20)
+        .map(|i| json!({ "id": format!("i{i}"), "text": format!("text {i}") }))
+        .collect();
+    service.add(&json!(items));
+    let asked = |text: &str, multi_label: bool| {
+        let query = json!({
+            "text": text, "labels": ["cat", "dog"], "templates": ["{}"], "collection": "c",
+            "multi_label": multi_label, "k": 1,
+        });
+        let reply = service.post("/v1/classify", &query);
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        let reply = reply.json();
+        let labels = reply["predictions"].as_array().expect("labels").clone();
+        assert_eq!(labels.len(), 1, "as many as were asked for");
+        (labels[0].clone(), reply["none_of_these"].clone())
+    };
+    for multi_label in [false, true] {
+        let (best, none) = asked("dog", multi_label);
+        assert_eq!((&best["label"], &none), (&json!("dog"), &json!(false)));
+        assert!(best["probability"].as_f64().is_some_and(|p| p > 0.5));
+        let (best, none) = asked("text 3", multi_label);
+        assert_eq!(none, true, "{best}");
+        let p = best["probability"].as_f64().expect("a number");
+        assert!(multi_label == (p < 0.5), "{best}");
+    }
+    let query = json!({ "text": "a", "labels": ["b"], "collection": "none" });
+    service
+        .post("/v1/classify", &query)
+        .refused(404, "collection_not_found");
+}
+
+#[test]
+fn items_are_classified_together_as_a_head_of_the_same_words_does_it() {
+    let service = Service::with_collection();
+    let mut items: Vec<_> = (0..20)
+        .map(|i| json!({ "id": format!("i{i}"), "text": format!("text {i}") }))
+        .collect();
+    items.push(json!({ "id": "p", "image": png_base64(7) }));
+    items.push(json!({ "id": "d", "text": "dog" }));
+    service.add(&json!(items));
+    let words = json!({ "labels": ["cat", "dog", "bird"], "templates": "clip" });
+    let head = service.put_json("/v1/collections/c/heads/h", &words);
+    assert_eq!(head.status, 201, "{}", head.text());
+    let ids = json!(["d", "absent", "i3", "p", "d"]);
+    let ask = json!({ "ids": ids, "k": 2 });
+    let expected = service
+        .post("/v1/collections/c/heads/h/predict", &ask)
+        .json();
+    let query = json!({
+        "ids": ids, "k": 2, "collection": "c", "labels": words["labels"], "templates": "clip",
+    });
+    let reply = service.post("/v1/classify", &query);
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let reply = reply.json();
+    assert_eq!(reply["items"], expected["predictions"]);
+    assert_eq!(reply["space"], "shared");
+    assert_eq!(reply["items"][1]["error"]["code"], "item_not_found");
+    let labels = reply["items"][0]["labels"].as_array().map(Vec::len);
+    assert_eq!(labels, Some(2));
+    let query = json!({ "ids": ["d"], "collection": "c", "labels": (0..9).map(|i| i.to_string()).collect::<Vec<_>>() });
+    let reply = service.post("/v1/classify", &query).json();
+    let labels = reply["items"][0]["labels"].as_array().map(Vec::len);
+    assert_eq!(labels, Some(5), "unless it is said how many");
+    let query = json!({ "ids": vec!["a"; 1001], "labels": ["b"], "collection": "c" });
+    let reply = service.post("/v1/classify", &query);
+    assert_eq!(reply.refused(400, "invalid_field"), "ids");
 }

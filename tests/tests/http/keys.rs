@@ -230,6 +230,20 @@ fn a_key_of_one_collection_meets_no_other_on_any_way() {
     assert_eq!(knn(Some("mine")).status, 200);
     assert_eq!(knn(None).status, 200, "the only one that the key sees");
 
+    let classify = |name: &str, ids: Option<&[&str]>| {
+        let mut asked = json!({ "labels": ["a"], "collection": name });
+        match ids {
+            Some(ids) => asked["ids"] = json!(ids),
+            None => asked["text"] = json!("a"),
+        }
+        guarded.post("/v1/classify", &key, &asked)
+    };
+    for ids in [None, Some(&["a"][..])] {
+        classify("theirs", ids).refused(403, "forbidden");
+        classify("not-there", ids).refused(403, "forbidden");
+        assert_eq!(classify("mine", ids).status, 200);
+    }
+
     let snapshots = "/v1/collections/mine/snapshots";
     let made = guarded.post(snapshots, &key, &json!({ "name": "s" }));
     assert_eq!(made.status, 201, "{}", made.text());

@@ -118,6 +118,54 @@ fn a_snapshot_is_sent_as_a_tar_and_a_damaged_one_breaks_off() {
 }
 
 #[test]
+fn heads_come_back_with_their_collection_and_a_damaged_one_is_named() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let service = start(&dir);
+    let head = "/v1/collections/c/heads/kind";
+    let made = service.put_json(head, &json!({ "labels": ["bicycle", "boat"] }));
+    assert_eq!(made.status, 201, "{}", made.text());
+    let examples = json!([{ "label": "bicycle", "id": "a" }, { "label": "boat", "id": "b" }]);
+    let made = service.put_json(head, &json!({ "examples": examples }));
+    assert_eq!(made.status, 200, "{}", made.text());
+    let back = service.post(&format!("{head}/rollback"), &json!({ "version": 1 }));
+    assert_eq!(back.status, 200);
+    let made = service.post(OF_C, &json!({ "name": "s" })).json();
+    assert_eq!(
+        (&made["heads"], &made["skipped_heads"]),
+        (&json!(1), &json!([]))
+    );
+    let ask = json!({ "ids": ["a", "b"], "version": 2 });
+    let expected = service.post(&format!("{head}/predict"), &ask).json();
+    let list = service.get("/v1/collections/c/heads").json();
+
+    let restored = service.post(&format!("{OF_C}/s/restore"), &json!({ "into": "e" }));
+    assert_eq!(restored.status, 201, "{}", restored.text());
+    assert_eq!(service.get("/v1/collections/e/heads").json(), list);
+    let again = service.post("/v1/collections/e/heads/kind/predict", &ask);
+    assert_eq!(again.json()["predictions"], expected["predictions"]);
+    let tar = dir.path().join("sent.tar");
+    fs::write(&tar, &service.get(&format!("{OF_C}/s")).body).expect("written");
+    let told = |_| std::ops::ControlFlow::Continue(());
+    let info = engine::verify_snapshot(&tar, &told).expect("is good");
+    assert_eq!(info.heads, 1);
+
+    let files = dir.path().join("snapshots/c/s/heads");
+    let file = fs::read_dir(files).expect("lists").next();
+    let file = file.expect("one").expect("reads").path();
+    let mut bytes = fs::read(&file).expect("read");
+    bytes[20] ^= 1;
+    fs::write(&file, bytes).expect("written");
+    assert!(service.breaks_off(&format!("{OF_C}/s")));
+    let refused = service.post(&format!("{OF_C}/s/restore"), &json!({ "into": "f" }));
+    refused.refused(422, "damaged_snapshot");
+    let said = refused.text();
+    assert!(said.contains("head \\\"kind\\\", version"), "{said}");
+    service
+        .get("/v1/collections/f")
+        .refused(404, "collection_not_found");
+}
+
+#[test]
 fn a_request_cannot_name_a_path_or_what_is_not_there() {
     let dir = tempfile::tempdir().expect("a folder");
     let service = start(&dir);

@@ -8,7 +8,7 @@ use crate::{
     store::{MemoryStore, Store},
 };
 
-/// A small snapshot of two chunks, as a folder.
+/// A small snapshot of two chunks and a head of two versions, as a folder.
 fn two_chunks(dir: &Path) -> PathBuf {
     let engine = Engine::in_memory(small());
     let collection = engine.create("a", &spaces()).expect("creates");
@@ -20,8 +20,11 @@ fn two_chunks(dir: &Path) -> PathBuf {
         item("c", Modality::Text, "c"),
     ];
     collection.upsert(items).expect("upserts");
+    for number in [1, 2] {
+        collection.put_head("kind", &head(number)).expect("keeps");
+    }
     let made = snapshot(&collection, &dir.join("s")).expect("is made");
-    assert_eq!(made.info.chunks, 2);
+    assert_eq!((made.info.chunks, made.info.heads), (2, 1));
     dir.join("s")
 }
 
@@ -34,7 +37,12 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     };
     let mut files = list(&folder.join("chunks"));
     files.push(folder.join("manifest.json"));
-    assert_eq!(list(folder).len(), 2, "a manifest and the chunks");
+    let mut folders = 2;
+    if folder.join("heads").is_dir() {
+        files.extend(list(&folder.join("heads")));
+        folders += 1;
+    }
+    assert_eq!(list(folder).len(), folders, "nothing else");
     files
 }
 
@@ -130,7 +138,7 @@ fn a_manifest_of_a_later_version_says_so() {
     let text = fs::read_to_string(&file).expect("reads");
     serde_json::from_str::<serde_json::Value>(&text).expect("the whole is JSON");
     let (_, rest) = text.split_once('\n').expect("lines");
-    let rest = rest.replacen("\"format\":1", "\"format\":2,\"color\":\"red\"", 1);
+    let rest = rest.replacen("\"format\":2", "\"format\":3,\"color\":\"red\"", 1);
     let hash = blake3::hash(rest.as_bytes()).to_hex();
     fs::write(&file, format!("{{\"checksum\":\"{hash}\",\n{rest}")).expect("writes");
     let later = verify_snapshot(&folder, &quiet).expect_err("is not known");
@@ -138,8 +146,8 @@ fn a_manifest_of_a_later_version_says_so() {
         matches!(
             later,
             SnapshotError::Format {
-                format: 2,
-                expected: 1,
+                format: 3,
+                expected: 2,
                 ..
             }
         ),
@@ -273,9 +281,13 @@ fn a_restore_that_is_stopped_at_any_moment_leaves_all_or_nothing() {
     // More than go into one batch.
     let all = (0..1300).map(|i| item(&format!("{i:04}"), Modality::Text, &i.to_string()));
     collection.upsert(all.collect()).expect("upserts");
+    for number in [1, 2] {
+        collection.put_head("kind", &head(number)).expect("keeps");
+    }
     let to = dir.path().join("s");
     snapshot(&collection, &to).expect("is made");
     let expected = items(&collection);
+    let heads = collection.heads().expect("lists");
     let whole = MemoryStore::stopping_after(usize::MAX);
     let restored = |store: MemoryStore| {
         let store = Arc::new(store);
@@ -294,6 +306,7 @@ fn a_restore_that_is_stopped_at_any_moment_leaves_all_or_nothing() {
         let engine = engine.expect("opens");
         if let Some(there) = engine.collection("b") {
             assert_eq!(items(&there), expected, "stopped at {i}");
+            assert_eq!(there.heads().expect("lists"), heads, "stopped at {i}");
             some += 1;
         } else {
             assert!(!done, "stopped at {i}");
