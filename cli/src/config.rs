@@ -41,6 +41,7 @@ fn check(places: &Places, layers: &Layers) -> Result<()> {
     places.settle(&settings)?;
     tracing_subscriber::EnvFilter::try_new(&settings.log.filter).context("log.filter")?;
     settings.engine().validate()?;
+    settings.telemetry.validate()?;
     serve::config(&Home::new(&places)?, &settings)?.validate()?;
     Ok(())
 }

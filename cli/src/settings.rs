@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use server::{Limits, ServerConfig, TlsFiles, UrlConfig};
 
 use self::layers::Layers;
+use crate::telemetry::TelemetrySettings;
 
 /// Everything that can be set. An empty text stands for a default that depends on the machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,6 +52,8 @@ pub struct Settings {
     pub tls: TlsSettings,
     /// What is logged.
     pub log: LogSettings,
+    /// Where traces go.
+    pub telemetry: TelemetrySettings,
     /// See [`ServerConfig::urls`].
     pub urls: UrlConfig,
     /// How collections are indexed.
@@ -129,6 +132,7 @@ impl Default for Settings {
                 format: LogFormat::default(),
                 filter: String::new(),
             },
+            telemetry: TelemetrySettings::default(),
             urls: server.urls,
             index: IndexSettings {
                 target_recall: engine.target_recall,
