@@ -56,10 +56,11 @@ pub fn run(places: &Places, args: &ServeArgs, settings: &Settings) -> Result<()>
         config.snapshots = Some(std::path::absolute(dir)?);
     }
     config.validate()?;
+    let engine = settings.engine()?;
     server::check_port(config.bind)?;
     // Until the server has ended.
     let _exporting = telemetry::start(&settings.telemetry)?;
-    let engine = home.open_or_create_with(settings.engine())?;
+    let engine = home.open_or_create_with(engine)?;
     let model = home::model(places)?;
     let scheme = if config.tls.is_some() {
         "https"

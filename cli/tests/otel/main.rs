@@ -117,7 +117,8 @@ impl Drop for Server {
 }
 
 fn hex(id: &[u8]) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
+    let bytes: Vec<_> = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    bytes.concat()
 }
 
 /// The span with this name, which must be the only one.
@@ -245,7 +246,8 @@ fn a_request_is_a_span_of_its_clients_trace_and_the_stages_of_its_work_are_below
             head.contains("content-type: application/x-protobuf"),
             "{head}"
         );
-        Some(assert!(head.contains("x-token: a b"), "{head}"))
+        assert!(head.contains("x-token: a b"), "{head}");
+        Some(())
     });
 }
 
@@ -255,12 +257,12 @@ fn a_stream_is_one_span_until_its_end_and_not_every_line_has_spans_of_its_own() 
     let collector = Collector::start(0);
     let mut server = Server::start(&world, &collector.endpoint, &[]);
     server.send("PUT", "/v1/collections/c", &[], &json!({}));
-    let lines: String = (0..400)
+    let lines: Vec<_> = (0..400)
         .map(|i| format!("{{\"text\":\"thing {i}\"}}\n"))
         .collect();
     let request = ureq::http::Request::post(format!("{}/v1/collections/c/items", server.url))
         .header("content-type", "application/x-ndjson")
-        .body(lines)
+        .body(lines.concat())
         .expect("is a request");
     let mut answer = server.agent.run(request).expect("answers");
     let results = answer.body_mut().read_to_string().expect("is text");
@@ -312,11 +314,7 @@ fn without_a_collector_requests_are_answered_and_one_that_comes_later_is_used() 
         assert_eq!(server.send("GET", "/readyz", &[], &json!({})).status(), 200);
         let since = Instant::now();
         while server.said(lost) == 0 {
-            assert!(
-                since.elapsed() < Duration::from_secs(60),
-                "{}",
-                server.log()
-            );
+            assert!(since.elapsed() < Duration::from_mins(1), "{}", server.log());
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -348,14 +346,15 @@ fn a_collector_that_never_answers_costs_spans_and_neither_time_nor_memory() {
     let endpoint = format!("http://{}", listener.local_addr().expect("has one"));
     let mut server = Server::start(&world, &endpoint, &[]);
     let ask = |times: usize| {
-        let since = Instant::now();
-        for _ in 0..times {
-            assert_eq!(
-                server.send("GET", "/v1/model", &[], &json!({})).status(),
-                200
-            );
-        }
-        since.elapsed()
+        let one = |_| {
+            let since = Instant::now();
+            let answer = server.send("GET", "/v1/model", &[], &json!({}));
+            assert_eq!(answer.status(), 200);
+            since.elapsed()
+        };
+        let mut took: Vec<_> = (0..times).map(one).collect();
+        took.sort();
+        took
     };
     let resident = || {
         let metrics = server
@@ -374,10 +373,9 @@ fn a_collector_that_never_answers_costs_spans_and_neither_time_nor_memory() {
     let before = resident();
     let took = ask(4_000);
     let more = resident() - before;
-    assert!(
-        took < Duration::from_secs(40),
-        "10 ms for each would be slow: {took:?}"
-    );
+    // The slowest tell of a machine that has other things to do.
+    let most = took[took.len() * 99 / 100];
+    assert!(most < Duration::from_millis(200), "{most:?}");
     assert!(more < 4e6, "{more} bytes more");
     let took = server.stop();
     assert!(took < Duration::from_secs(15), "{took:?}");
