@@ -2,6 +2,7 @@
 
 #![allow(
     clippy::needless_pass_by_value,
+    clippy::trivially_copy_pass_by_ref,
     clippy::unused_self,
     reason = "they are those of `spans`"
 )]
