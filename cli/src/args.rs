@@ -165,6 +165,10 @@ pub struct ServeArgs {
     /// The form of the log's lines [default: text]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
+    /// Where an OpenTelemetry collector takes traces, as `http://127.0.0.1:4318`; in a build with the
+    /// feature `otel`
+    #[arg(long, value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
     /// Recall that approximate searches are kept above, more than 0 and at most 1
     #[arg(long, value_name = "SHARE")]
     pub target_recall: Option<f64>,

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::{
     args::{ConfigCommand, Places},
     home::Home,
-    output, serve,
+    named, output, serve,
     settings::{self, Settings, layers::Layers},
 };
 
@@ -39,8 +39,10 @@ fn check(places: &Places, layers: &Layers) -> Result<()> {
     let settings: Settings = layers.settle()?;
     let mut places = places.clone();
     places.settle(&settings)?;
+    named::check(&places)?;
     tracing_subscriber::EnvFilter::try_new(&settings.log.filter).context("log.filter")?;
-    settings.engine().validate()?;
+    settings.engine()?;
+    settings.telemetry.validate()?;
     serve::config(&Home::new(&places)?, &settings)?.validate()?;
     Ok(())
 }

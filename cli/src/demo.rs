@@ -24,6 +24,7 @@ use crate::{
     pipeline::{self, BATCH},
     serve,
     settings::Settings,
+    telemetry,
 };
 
 /// The collection that the gallery goes to.
@@ -67,6 +68,8 @@ pub fn run(places: &Places, args: &DemoArgs, settings: &Settings) -> Result<()> 
         tls: None,
         ..serve::config(&home, settings)?
     };
+    // Until the server has ended.
+    let _exporting = telemetry::start(&settings.telemetry)?;
     serve::serve(config, engine, model, |address| {
         output::line(&invitation(&count, address))
     })

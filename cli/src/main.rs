@@ -25,6 +25,7 @@ mod serve;
 mod settings;
 mod shell;
 mod snapshot;
+mod telemetry;
 mod walk;
 
 use std::{

@@ -37,38 +37,58 @@ pub enum Named {
     Hub(Snapshot),
 }
 
+/// What a name means, as far as that is known without a network.
+enum Meant {
+    Here(Named),
+    Hub(RepoName, Option<Revision>),
+}
+
+/// Checks that a model can be meant, without looking for it on a hub.
+///
+/// # Errors
+/// When its name is neither a folder nor that of a model on a hub.
+pub fn check(places: &Places) -> Result<()> {
+    said(places).map(drop)
+}
+
+fn said(places: &Places) -> Result<Meant> {
+    // An empty variable in the environment names nothing.
+    let Some(value) = places.model.as_deref().filter(|value| !value.is_empty()) else {
+        if let Some(revision) = &places.revision {
+            bail!("--revision {revision} is of a model on a hub: name it with --model OWNER/NAME");
+        }
+        return Ok(Meant::Here(Named::Builtin));
+    };
+    let path = Path::new(value);
+    if path.is_dir() {
+        if let Some(revision) = &places.revision {
+            bail!(
+                "--revision {revision} is of a model on a hub, but {} is a folder",
+                path.display()
+            );
+        }
+        return Ok(Meant::Here(Named::Folder(path.to_owned())));
+    }
+    if path.is_file() {
+        bail!(
+            "--model {} is a file, expected a folder or OWNER/NAME of a model on a hub",
+            path.display()
+        );
+    }
+    let (repo, revision) = parse(value, places.revision.as_deref())?;
+    Ok(Meant::Hub(repo, revision))
+}
+
 impl Named {
     /// Finds the model, and downloads it where it is on a hub and not here.
     ///
     /// # Errors
     /// When there is none of this name, or it is not to be had.
     pub fn find(places: &Places) -> Result<Self> {
-        // An empty variable in the environment names nothing.
-        let Some(value) = places.model.as_deref().filter(|value| !value.is_empty()) else {
-            if let Some(revision) = &places.revision {
-                bail!(
-                    "--revision {revision} is of a model on a hub: name it with --model OWNER/NAME"
-                );
-            }
-            return Ok(Self::Builtin);
+        let (repo, revision) = match said(places)? {
+            Meant::Here(named) => return Ok(named),
+            Meant::Hub(repo, revision) => (repo, revision),
         };
-        let path = Path::new(value);
-        if path.is_dir() {
-            if let Some(revision) = &places.revision {
-                bail!(
-                    "--revision {revision} is of a model on a hub, but {} is a folder",
-                    path.display()
-                );
-            }
-            return Ok(Self::Folder(path.to_owned()));
-        }
-        if path.is_file() {
-            bail!(
-                "--model {} is a file, expected a folder or OWNER/NAME of a model on a hub",
-                path.display()
-            );
-        }
-        let (repo, revision) = parse(value, places.revision.as_deref())?;
         let settings = Settings::from_env(places.offline)?;
         let mut show = Show::new(&repo, revision.as_ref(), &settings);
         let found = hub::fetch(&settings, &repo, revision.as_ref(), &mut |event| {

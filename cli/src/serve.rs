@@ -13,6 +13,7 @@ use crate::{
     home::{self, Home},
     output,
     settings::{Settings, layers::Layers},
+    telemetry,
 };
 
 /// Lays the flags of `serve` upon the other settings.
@@ -40,6 +41,7 @@ pub fn flags(layers: &mut Layers, args: &ServeArgs) -> Result<()> {
     layers.flag("index.memory_bytes", bytes.map(i64::try_from).transpose()?)?;
     let format = args.log_format.map(Value::try_from).transpose()?;
     layers.flag("log.format", format)?;
+    layers.flag("telemetry.otlp_endpoint", args.otlp_endpoint.clone())?;
     Ok(())
 }
 
@@ -54,8 +56,11 @@ pub fn run(places: &Places, args: &ServeArgs, settings: &Settings) -> Result<()>
         config.snapshots = Some(std::path::absolute(dir)?);
     }
     config.validate()?;
+    let engine = settings.engine()?;
     server::check_port(config.bind)?;
-    let engine = home.open_or_create_with(settings.engine())?;
+    // Until the server has ended.
+    let _exporting = telemetry::start(&settings.telemetry)?;
+    let engine = home.open_or_create_with(engine)?;
     let model = home::model(places)?;
     let scheme = if config.tls.is_some() {
         "https"

@@ -14,10 +14,11 @@ use anyhow::{Context, Result, anyhow};
 use encoders::{Place, PrecisionChoice};
 use engine::EngineConfig;
 use fs_err as fs;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use server::{Limits, ServerConfig, TlsFiles, UrlConfig};
 
 use self::layers::Layers;
+use crate::telemetry::TelemetrySettings;
 
 /// Everything that can be set. An empty text stands for a default that depends on the machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +33,7 @@ pub struct Settings {
     /// What computes the towers.
     pub device: String,
     /// Where `serve` listens.
+    #[serde(deserialize_with = "address")]
     pub bind: SocketAddr,
     /// See [`ServerConfig::insecure`].
     pub insecure: bool,
@@ -51,6 +53,8 @@ pub struct Settings {
     pub tls: TlsSettings,
     /// What is logged.
     pub log: LogSettings,
+    /// Where traces go.
+    pub telemetry: TelemetrySettings,
     /// See [`ServerConfig::urls`].
     pub urls: UrlConfig,
     /// How collections are indexed.
@@ -129,6 +133,7 @@ impl Default for Settings {
                 format: LogFormat::default(),
                 filter: String::new(),
             },
+            telemetry: TelemetrySettings::default(),
             urls: server.urls,
             index: IndexSettings {
                 target_recall: engine.target_recall,
@@ -175,7 +180,10 @@ impl Settings {
     }
 
     /// The settings of the engine.
-    pub fn engine(&self) -> EngineConfig {
+    ///
+    /// # Errors
+    /// When a value is out of its range.
+    pub fn engine(&self) -> Result<EngineConfig> {
         let IndexSettings {
             target_recall,
             most_ef_search,
@@ -184,7 +192,7 @@ impl Settings {
             memory_bytes,
             store_cache_bytes,
         } = self.index;
-        EngineConfig {
+        let config = EngineConfig {
             target_recall,
             most_ef_search,
             audit_share,
@@ -192,7 +200,9 @@ impl Settings {
             index_memory_bytes: (memory_bytes > 0).then_some(memory_bytes),
             store_cache_bytes,
             ..EngineConfig::default()
-        }
+        };
+        config.validate().context("[index]")?;
+        Ok(config)
     }
 
     /// The settings of the server, but for what lies in the data folder.
@@ -227,6 +237,13 @@ impl Settings {
             ..ServerConfig::default()
         })
     }
+}
+
+/// An address with its port.
+fn address<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(from)?;
+    let expected = "expected an address with its port, as \"127.0.0.1:7700\"";
+    text.parse().map_err(|_| D::Error::custom(expected))
 }
 
 fn choice<T: FromStr<Err: Display>>(key: &str, text: &str) -> Result<T> {
@@ -282,13 +299,15 @@ mod tests {
                     [limits]\nk = 3\n";
         layers.file(Path::new("f"), text).expect("is read");
         let settings: Settings = layers.settle().expect("fits");
-        let (server, engine) = (settings.server().expect("fits"), settings.engine());
+        let server = settings.server().expect("fits");
+        let engine = settings.engine().expect("fits");
         assert_eq!((server.bind.port(), server.limits.k), (1, 3));
         assert_eq!(
             (server.hosts.len(), engine.index_memory_bytes),
             (1, Some(5))
         );
-        assert_eq!(Settings::default().engine().index_memory_bytes, None);
+        let usual = Settings::default().engine().expect("fits");
+        assert_eq!(usual.index_memory_bytes, None);
     }
 
     #[test]

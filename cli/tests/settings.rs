@@ -73,7 +73,11 @@ fn a_check_says_what_is_wrong_and_what_was_meant() {
         ("[index]\ntarget_recall = 3.0", "target_recall"),
         ("precision = 'f64'", "precision"),
         ("bind = '0.0.0.0:7700'", "diptych key add"),
-        ("bind = 'here'", "bind"),
+        ("bind = 'here'", "as \"127.0.0.1:7700\""),
+        ("[tls]\ncert = 'c.pem'", "did you mean tls.certificate?"),
+        ("model = '/not/here'", "/not/here"),
+        ("[telemetry]\nsample = 2", "telemetry.sample is 2"),
+        ("[index]\nseal_share = 7", "[index]: seal_share is 7"),
         ("cors = ['app.example.com']", "app.example.com"),
         ("[tls]\nkey = 'k.pem'", "tls.certificate"),
         ("[tls]\nkey = 'k.pem'\ncertificate = 'no.pem'", "no.pem"),
@@ -95,6 +99,18 @@ fn a_check_says_what_is_wrong_and_what_was_meant() {
         "{}",
         typo.stderr
     );
+    let endpoint = "[telemetry]\notlp_endpoint = 'http://127.0.0.1:4318'";
+    let traced = world.run(&["config", "check", &file(&world, endpoint)]);
+    if cfg!(feature = "otel") {
+        assert_eq!(traced.code, Some(0), "{}", traced.stderr);
+    } else {
+        assert_eq!(traced.code, Some(1), "{}", traced.stdout);
+        assert!(
+            traced.stderr.contains("--features otel"),
+            "{}",
+            traced.stderr
+        );
+    }
     let kubernetes = [
         ("DIPTYCH_SERVICE_HOST", "10.0.0.1"),
         ("DIPTYCH_PORT", "tcp://10.0.0.1:7700"),
@@ -230,7 +246,12 @@ fn shells_and_manuals_know_every_command() {
     );
     let dir = world.path("man");
     assert_eq!(world.run(&["man", "--dir", text(&dir)]).code, Some(0));
-    for name in ["diptych.1", "diptych-serve.1", "diptych-key-add.1"] {
-        assert!(dir.join(name).exists(), "{name}");
+    for name in ["diptych", "diptych-serve", "diptych-key-add"] {
+        let page = fs_err::read_to_string(dir.join(format!("{name}.1"))).unwrap();
+        let title = format!(
+            ".TH {name} 1 \" \" \"diptych {}\"",
+            env!("CARGO_PKG_VERSION")
+        );
+        assert!(page.contains(&title), "{page}");
     }
 }

@@ -21,7 +21,8 @@
 //! `answers` say what JSON looks like, `openapi` describes all of it;
 //! `ingest`, `query` and `classify` turn wire words
 //! into calls of the engine; `heads` makes classifiers and asks them; `jobs` does what takes long; `doors` does the same for the words of other services; `tower` is the bounded queue in
-//! front of a model, `pools` the threads that work; `reply` is the one table of errors.
+//! front of a model, `pools` the threads that work; `reply` is the one table of errors, `trace` what
+//! OpenTelemetry is told.
 
 mod config;
 mod error;
@@ -56,6 +57,7 @@ mod pools;
 mod reply;
 mod state;
 mod tower;
+mod trace;
 mod urls;
 mod watch;
 

@@ -15,7 +15,7 @@ use prometheus::{
 };
 
 use self::figures::Figures;
-use crate::{reply::ApiError, tower::Class};
+use crate::{reply::ApiError, tower::Class, trace::Trace};
 
 /// Upper bounds of the buckets of every duration, in seconds.
 const SECONDS: &[f64] = &[
@@ -166,13 +166,15 @@ impl Metrics {
         all
     }
 
-    /// Does a step of the work, and counts how long that takes.
+    /// Does a step of the work, and counts how long that takes, in the trace, too.
     pub(crate) fn time<T>(&self, stage: Stage, work: impl FnOnce() -> T) -> T {
         let started = Instant::now();
         let done = work();
+        let took = started.elapsed();
         self.stages
             .with_label_values(&[stage.name()])
-            .observe(started.elapsed().as_secs_f64());
+            .observe(took.as_secs_f64());
+        Trace::current().stage(stage.name(), started, took, &[]);
         done
     }
 

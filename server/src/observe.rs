@@ -34,6 +34,7 @@ use crate::{
     doors::Dialect,
     reply::ApiError,
     state::{AppState, block},
+    trace::Trace,
     watch::{Held, Watched},
 };
 
@@ -79,7 +80,9 @@ pub(crate) async fn observe<B: MessageBody + 'static>(
     let id = request_id(request.headers());
     // All that is logged about the request says which it was.
     let span = tracing::info_span!("request", request_id = %id);
-    observe_one(request, next, id).instrument(span).await
+    let trace = Trace::begin(known(request.method()), &id, request.headers());
+    let answer = observe_one(request, next, id).instrument(span);
+    trace.follow(answer).await
 }
 
 async fn observe_one<B: MessageBody + 'static>(
@@ -109,7 +112,8 @@ async fn observe_one<B: MessageBody + 'static>(
         Ok(mut answer) => {
             dress(answer.headers_mut(), &id);
             let answer = dialect.translate(answer);
-            let answer = answer.map_body(|_, body| BoxBody::new(Held::new(body, busy)));
+            let ending = Trace::current().ending();
+            let answer = answer.map_body(|_, body| BoxBody::new(Held::new(body, busy, ending)));
             let route = answer
                 .request()
                 .match_pattern()
@@ -126,10 +130,8 @@ async fn observe_one<B: MessageBody + 'static>(
         }
     };
     let took = started.elapsed();
-    let known = METHODS
-        .iter()
-        .find(|known| **known == method)
-        .map_or("OTHER", Method::as_str);
+    let known = known(&method);
+    Trace::current().answered(known, &route, status);
     if let Some(state) = state {
         state.metrics.request(known, &route, status, took);
         if admitted.is_some_and(|admitted| access::is_administrative(&admitted, method.is_safe())) {
@@ -140,6 +142,14 @@ async fn observe_one<B: MessageBody + 'static>(
     let (key, took_ms) = (grant.name(), took.as_secs_f64() * 1e3);
     tracing::info!(method = %method, path, status, key, took_ms, "request");
     answer
+}
+
+/// The method, if it is one that is named.
+fn known(method: &Method) -> &'static str {
+    let mut known = METHODS.iter();
+    known
+        .find(|known| *known == method)
+        .map_or("OTHER", Method::as_str)
 }
 
 /// What the routes answer, unless that takes too long or ends in a panic.

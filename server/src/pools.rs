@@ -18,7 +18,7 @@ use parking_lot::{Condvar, Mutex};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::oneshot;
 
-use crate::reply::ApiError;
+use crate::{reply::ApiError, trace::carried};
 
 /// So long after a query another one is expected.
 const EXPECTED: Duration = Duration::from_secs(1);
@@ -113,7 +113,7 @@ impl Pools {
         work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let (send, receive) = oneshot::channel();
-        let cores = Arc::clone(&self.cores);
+        let (cores, work) = (Arc::clone(&self.cores), carried(work));
         self.readers.spawn_fifo(move || {
             if !send.is_closed() {
                 // Whoever waited may be gone by now.

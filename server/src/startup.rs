@@ -185,7 +185,14 @@ async fn serve(
 fn cors(origins: &[String]) -> Cors {
     let cors = Cors::default()
         .allowed_methods(["GET", "POST", "PUT", "PATCH", "DELETE"])
-        .allowed_headers(["authorization", "content-type", "x-api-key", "x-request-id"])
+        .allowed_headers([
+            "authorization",
+            "content-type",
+            "traceparent",
+            "tracestate",
+            "x-api-key",
+            "x-request-id",
+        ])
         .expose_headers(["retry-after", "x-durability", "x-request-id"])
         .max_age(CORS_AGE_S);
     origins

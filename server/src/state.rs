@@ -28,6 +28,7 @@ use crate::{
     reply::ApiError,
     thumbnails::Thumbnails,
     tower::{Client, Tower},
+    trace::carried,
     urls::Urls,
 };
 
@@ -194,9 +195,8 @@ pub(crate) async fn block<T: Send + 'static>(
     doing: &'static str,
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    // What is logged meanwhile belongs to the request, too.
-    let span = tracing::Span::current();
-    web::block(move || span.in_scope(work))
+    // What is logged and traced meanwhile belongs to the request, too.
+    web::block(carried(work))
         .await
         .map_err(|source| ApiError::internal(doing, source))?
 }

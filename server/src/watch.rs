@@ -26,6 +26,8 @@ use actix_web::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use crate::trace::Ending;
+
 /// How often connections are looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -137,12 +139,17 @@ fn second_handle(_: &dyn Any) -> Option<TcpStream> {
 pub(crate) struct Held {
     body: BoxBody,
     _busy: Option<Busy>,
+    _ending: Ending,
 }
 
 impl Held {
-    /// The body, whose connection is busy until it has been sent.
-    pub(crate) fn new(body: BoxBody, busy: Option<Busy>) -> Self {
-        Self { body, _busy: busy }
+    /// The body, until which has been sent its connection is busy and its request in the trace.
+    pub(crate) fn new(body: BoxBody, busy: Option<Busy>, ending: Ending) -> Self {
+        Self {
+            body,
+            _busy: busy,
+            _ending: ending,
+        }
     }
 }
 

@@ -99,7 +99,7 @@ const UNREACHABLE: [(&str, &[&str]); 10] = [
 
 /// Crates from outside that only some of ours may name. Tests and benches may name anything but
 /// `training`.
-const ALONE: [(&str, &[&str]); 14] = [
+const ALONE: [(&str, &[&str]); 16] = [
     ("actix-web", &["server"]),
     ("candle-core", &["encoders", "training"]),
     ("candle-nn", &["encoders", "training"]),
@@ -107,13 +107,15 @@ const ALONE: [(&str, &[&str]); 14] = [
     ("hnsw_rs", &["engine"]),
     ("image", &["encoders"]),
     ("indicatif", &["diptych", "training"]),
+    ("opentelemetry", &["diptych", "server"]),
+    ("opentelemetry_sdk", &["diptych"]),
     ("parquet", &["exchange"]),
     ("rayon", &["engine", "encoders", "training", "server"]),
     ("safetensors", &["encoders", "training"]),
     ("sled", &["engine"]),
     ("tokenizers", &["encoders", "training"]),
     ("tokio", &["server"]),
-    ("ureq", &["fetch", "hub"]),
+    ("ureq", &["diptych", "fetch", "hub"]),
 ];
 
 #[test]

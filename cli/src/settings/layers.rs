@@ -16,6 +16,9 @@ pub const CONFIG: &str = "DIPTYCH_CONFIG";
 /// Likeness from which an unknown name is taken for a slip of the pen.
 const ALIKE: f64 = 0.75;
 
+/// Letters from which the beginning of a name is taken for it, as `cert` for `certificate`.
+const BEGUN: usize = 3;
+
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
@@ -141,6 +144,8 @@ impl Layers {
             let Some(default) = self.get(&key) else {
                 let meant = self.meant(&key, key.contains('.'));
                 let meant = meant.map(|key| variable(&key));
+                let is_config = alike(&key, "config") >= ALIKE;
+                let meant = meant.or_else(|| is_config.then(|| CONFIG.to_owned()));
                 // What others call by our name, as Kubernetes does the addresses of services, is no
                 // mistake of the operator's.
                 if meant.is_none() && !key.contains('.') {
@@ -267,14 +272,13 @@ impl Layers {
     fn meant(&self, key: &str, within: bool) -> Option<String> {
         let last = |key: &str| key.rsplit('.').next().unwrap_or(key).to_owned();
         let likeness = |known: &String| {
-            let whole = strsim::normalized_damerau_levenshtein(key, known);
+            let whole = alike(key, known);
+            let is_begun = last(key).len() >= BEGUN && known.starts_with(key);
             // Somebody may have put it into another section, or into none; of what names none, as
             // variables of others do, only the whole is compared.
             if within {
-                whole.max(strsim::normalized_damerau_levenshtein(
-                    &last(key),
-                    &last(known),
-                ))
+                let begun = if is_begun { ALIKE } else { 0.0 };
+                whole.max(alike(&last(key), &last(known))).max(begun)
             } else {
                 whole
             }
@@ -283,6 +287,11 @@ impl Layers {
         let (likeness, best) = all.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
         (likeness >= ALIKE).then(|| best.clone())
     }
+}
+
+/// How alike two names are, 0 to 1.
+fn alike(a: &str, b: &str) -> f64 {
+    strsim::normalized_damerau_levenshtein(a, b)
 }
 
 /// The variable that sets a key.
@@ -421,6 +430,8 @@ mod tests {
             "{outside}"
         );
         assert!(!refused("nothing_alike_at_all = 1").contains("mean"));
+        let begun = refused("[limits]\nbody = 8");
+        assert!(begun.contains("did you mean limits.body_bytes?"), "{begun}");
         assert!(refused("limits = 3").contains("a section [limits]"));
         assert!(refused("[bind]\na = 3").contains("bind.a"));
         assert!(refused("a = = 3").contains("d.toml"));
@@ -435,6 +446,8 @@ mod tests {
             "{typo}"
         );
         assert!(environment(&mut layers, "DIPTYCH_X__Y", "1").is_err());
+        let file = environment(&mut layers, "DIPTYCH_CONFG", "a.toml").expect_err("a typo");
+        assert!(file.to_string().contains("mean DIPTYCH_CONFIG?"), "{file}");
         environment(&mut layers, "DIPTYCH_SERVICE_HOST", "10.0.0.1").expect("is another's");
         assert_eq!(layers.ignored, ["DIPTYCH_SERVICE_HOST"]);
         let word = environment(&mut layers, "DIPTYCH_LIMITS__OPEN", "perhaps").expect_err("a word");

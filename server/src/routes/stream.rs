@@ -29,6 +29,7 @@ use crate::{
     reply::ApiError,
     state::{AppState, Caller},
     tower::Client,
+    trace::Trace,
     wire::parse,
 };
 
@@ -47,7 +48,7 @@ pub(crate) struct Destination {
 pub(super) fn stream(state: Data<AppState>, into: Destination, payload: Payload) -> HttpResponse {
     let (send, receive) = channel::<Bytes>(RESULTS);
     let mut lines = Lines::new(payload, BodyRoom::new(&state));
-    actix_web::rt::spawn(async move {
+    let run = async move {
         if let Err(error) = run(&state, &into, &mut lines, &send).await {
             tracing::warn!(%error, "a stream of items ended early");
             if !matches!(error, ApiError::Form { .. } | ApiError::Slow { .. }) {
@@ -57,7 +58,8 @@ pub(super) fn stream(state: Data<AppState>, into: Destination, payload: Payload)
                 slot.send(line_of(&json!({ "error": error.to_json() })));
             }
         }
-    });
+    };
+    actix_web::rt::spawn(Trace::current().follow(run));
     let results = unfold(receive, |mut receive| async {
         receive
             .recv()

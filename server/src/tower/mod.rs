@@ -33,7 +33,7 @@ use self::{
     queue::{Job, Queue},
     room::Rooms,
 };
-use crate::{metrics::TowerMetrics, pools::Pools, reply::ApiError};
+use crate::{metrics::TowerMetrics, pools::Pools, reply::ApiError, trace::Trace};
 
 /// Tokens of queries that one thread encodes alone. Beside an ingest, each part that is handed to
 /// another thread may wait for a core, and a text has many parts that take microseconds.
@@ -183,6 +183,7 @@ impl<I: Send + Sync + 'static> Tower<I> {
             answer,
             room,
             since: Instant::now(),
+            trace: Trace::current(),
         };
         if !self.queue.push(job) {
             return Err(Failed::Tower);
@@ -219,7 +220,7 @@ impl<I: Send + Sync + 'static> Lane<I> {
             let started = Instant::now();
             let (inputs, waiting): (Vec<_>, Vec<_>) = jobs
                 .into_iter()
-                .map(|(job, cost)| (job.input, (job.answer, job.room, cost)))
+                .map(|(job, cost)| (job.input, (job.answer, job.room, job.trace, cost)))
                 .unzip();
             let run = || encode_each(self.encoder.as_ref(), &inputs);
             if self.class == Class::Ask {
@@ -232,13 +233,23 @@ impl<I: Send + Sync + 'static> Lane<I> {
             };
             let took = started.elapsed();
             self.metrics.pass(inputs.len(), cost, took);
-            for ((answer, room, cost), result) in waiting.into_iter().zip(answers) {
+            let numbers = [("inputs", inputs.len()), ("cost", cost)];
+            for ((answer, room, trace, cost), result) in waiting.into_iter().zip(answers) {
                 drop(room);
                 let done = result.map(|encoded| Done { encoded, cost });
                 // The client may be gone; its answer is then nobody's.
                 let _ = answer.send(done);
+                trace.stage(self.stages().1, started, took, &numbers);
             }
             pace.learn(cost, took);
+        }
+    }
+
+    /// What waiting and a pass are called in a trace.
+    fn stages(&self) -> (&'static str, &'static str) {
+        match self.encoder.modality() {
+            Modality::Text => ("text queue", "text tower"),
+            Modality::Image => ("image queue", "image tower"),
         }
     }
 
@@ -253,7 +264,9 @@ impl<I: Send + Sync + 'static> Lane<I> {
         let (mut jobs, mut cost) = (Vec::new(), 0);
         let mut next = Some(first);
         while let Some(job) = next {
-            self.metrics.waited(self.class, job.since.elapsed());
+            let waited = job.since.elapsed();
+            self.metrics.waited(self.class, waited);
+            job.trace.stage(self.stages().0, job.since, waited, &[]);
             let own = cost_of(self.encoder.as_ref(), &job.input);
             let with_it = cost + own;
             // A single slow pass must not have all others refused, and never be corrected.

@@ -9,6 +9,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::{Class, Client, Done, Failed, Room};
+use crate::trace::Trace;
 
 /// One input that waits.
 pub(super) struct Job<I> {
@@ -17,6 +18,8 @@ pub(super) struct Job<I> {
     pub(super) room: Room,
     /// When it came.
     pub(super) since: Instant,
+    /// What it belongs to.
+    pub(super) trace: Trace,
 }
 
 /// What waits, of both classes.

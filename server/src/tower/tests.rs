@@ -82,6 +82,7 @@ fn push(
             answer,
             room: rooms.take(client, lane.class, 1).expect("there is room"),
             since: Instant::now(),
+            trace: Trace::current(),
         };
         assert!(lane.queue.push(job));
         answered

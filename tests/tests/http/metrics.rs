@@ -1,13 +1,16 @@
 //! What `/metrics` tells, and what `/readyz` sees.
 
 use std::{
+    fs,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 use engine::{Engine, EngineConfig, store::MemoryStore};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{Service, png_base64};
 
@@ -77,4 +80,104 @@ fn a_store_that_takes_no_more_writes_is_seen() {
     assert!((0..50).any(|i| add(i) == 500), "the store is full");
     service.get("/readyz").refused(503, "unavailable");
     assert_eq!(service.get("/healthz").status, 200);
+}
+
+/// A server of a data folder whose shards are sealed early.
+fn on_disk(dir: &Path) -> Service {
+    let config = EngineConfig {
+        seal_rows: 50,
+        graph_rows: 50,
+        shards: NonZeroUsize::new(1),
+        ..EngineConfig::default()
+    };
+    Service::on(Arc::new(Engine::open(dir, config).expect("opens")), |_| {})
+}
+
+/// Ends a server, and gives its data folder free.
+fn end(mut service: Service) {
+    let stopped = service.running.take().expect("runs").stop();
+    assert!(stopped.is_ok(), "{stopped:?}");
+    Arc::into_inner(service.engine)
+        .expect("nobody else")
+        .close();
+}
+
+/// All files below a folder that hold rows of a shard.
+fn shards(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).expect("lists") {
+        let path = entry.expect("lists").path();
+        if path.is_dir() {
+            found.extend(shards(&path));
+        } else if path.to_string_lossy().contains("-shared-") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// A shard needs no file to serve: rows whose file is damaged are read from the store. So the server is
+/// ready from its start, answers as before, and builds the file again.
+#[test]
+fn a_shard_whose_file_is_damaged_answers_as_before_and_is_built_again() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let service = on_disk(dir.path());
+    assert_eq!(service.put("/v1/collections/c").status, 201);
+    let items: Vec<Value> = (0..200)
+        .map(|i| json!({ "id": format!("{i}"), "text": format!("thing {i}") }))
+        .collect();
+    service.add(&json!(items));
+    let hits = |service: &Service| -> Vec<(Value, Value)> {
+        let one = |i: usize| {
+            let query = json!({ "text": format!("thing {i}"), "target": "text", "exact": true });
+            let found = service.search(&query);
+            let hits = found["hits"].as_array().expect("hits").clone();
+            let hits = hits.into_iter();
+            hits.map(|hit| (hit["id"].clone(), hit["score"].clone()))
+                .collect::<Vec<_>>()
+        };
+        (0..20).flat_map(one).collect()
+    };
+    service
+        .engine
+        .collection("c")
+        .expect("is there")
+        .seal()
+        .expect("seals");
+    let before = hits(&service);
+    end(service);
+    for damage in ["cut", "flipped"] {
+        let files = shards(dir.path());
+        assert!(!files.is_empty());
+        for file in &files {
+            let mut bytes = fs::read(file).expect("reads");
+            if damage == "cut" {
+                bytes.truncate(bytes.len() / 2);
+            } else {
+                // In every block that is checked, and in the head of the file.
+                bytes.iter_mut().step_by(97).for_each(|byte| *byte ^= 16);
+            }
+            fs::write(file, bytes).expect("writes");
+        }
+        let service = on_disk(dir.path());
+        assert_eq!(service.get("/readyz").status, 200, "{damage}");
+        assert_eq!(hits(&service), before, "{damage}");
+        let sealed = "diptych_rows{collection=\"c\",state=\"sealed\"}";
+        let since = Instant::now();
+        loop {
+            let metrics = service.get("/metrics").text();
+            if value(&metrics, sealed) == Some(200.0) {
+                break;
+            }
+            assert!(
+                since.elapsed() < Duration::from_mins(1),
+                "{damage}: {metrics}"
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(hits(&service), before, "{damage}");
+        assert_eq!(service.get("/readyz").status, 200, "{damage}");
+        end(service);
+        assert_ne!(shards(dir.path()), files, "{damage}: they are new files");
+    }
 }
