@@ -138,12 +138,23 @@ async function judge(some) {
 async function ask(picture, head, labels) {
   const image = await sendable(picture.file);
   if (!head) {
-    const answer = await send("POST", "/v1/classify", { image, labels });
+    const answer = await compare({ image, labels });
     return { labels: answer.predictions, none: answer.none_of_these };
   }
   const path = inCollection(page.collection().name, `/heads/${encodeURIComponent(head)}/predict`);
   const { predictions: [first] } = await send("POST", path, { inputs: [{ image }] });
   return { labels: first.labels, none: first.none_of_these };
+}
+
+// The collection says what is usual, and so whether any label fits. One of another model cannot.
+function compare(asked) {
+  const collection = page.collection()?.name;
+  const plain = () => send("POST", "/v1/classify", asked);
+  if (!collection) return plain();
+  return send("POST", "/v1/classify", { ...asked, collection }).catch((error) => {
+    if (error.status === 409) return plain();
+    throw error;
+  });
 }
 
 function tell(picture, { labels, none, error }) {
@@ -152,8 +163,9 @@ function tell(picture, { labels, none, error }) {
     return;
   }
   const [best] = [...labels].sort((a, b) => b.probability - a.probability);
-  const refused = typeof none === "number" && none > best.probability;
-  const verdict = refused ? "None of these" : best.label;
-  picture.say.replaceChildren(element("h3", "verdict", verdict), bars(labels, none));
-  picture.tile.title = refused ? verdict : `${best.label}, ${percent(best.probability)}`;
+  const verdict = none ? "None of these" : best.label;
+  const said = [element("h3", "verdict", verdict), bars(labels)];
+  if (none) said.splice(1, 0, element("p", "say", `${best.label} comes nearest.`));
+  picture.say.replaceChildren(...said);
+  picture.tile.title = none ? verdict : `${best.label}, ${percent(best.probability)}`;
 }

@@ -26,7 +26,8 @@ def typed_labels_get_bars(at):
     # Other labels are asked about at once; the address brings the labels back.
     page.get_by_label("Labels, one a line").fill("fruit\nplant")
     at.true("document.querySelectorAll('#judged .verdict').length === 3"
-            " && [...document.querySelectorAll('#judged .verdict')].every(v => ['fruit', 'plant'].includes(v.textContent))")
+            " && [...document.querySelectorAll('#judged .verdict')].every(v =>"
+            " ['fruit', 'plant', 'None of these'].includes(v.textContent))")
     page.get_by_role("button", name="Remove 1f308.png").click()
     assert page.locator("#judged > li").count() == 2
     page.reload()

@@ -36,10 +36,16 @@ pub(crate) trait Kernel: Copy {
 
     /// Of each of a few rows with two vectors of their length, in double precision. The order of
     /// summation depends on the length only.
-    fn dots(self, rows: [&[f32]; ROWS], with: [&[f64]; 2]) -> [[f64; ROWS]; 2];
+    #[inline(always)]
+    fn dots(self, rows: [&[f32]; ROWS], with: [&[f64]; 2]) -> [[f64; ROWS]; 2] {
+        with.map(|with| rows.map(|row| sum_of_products(row, with)))
+    }
 
     /// `a * b + c`, rounded once where an instruction does that.
-    fn multiply_add(self, a: f64, b: f64, c: f64) -> f64;
+    #[inline(always)]
+    fn multiply_add(self, a: f64, b: f64, c: f64) -> f64 {
+        a * b + c
+    }
 
     /// Has memory on its way to the cache. Only a hint.
     fn prefetch<T>(self, data: &[T]);
@@ -172,16 +178,6 @@ impl Kernel for Portable {
     fn dot_codes(self, a: &[i8], b: &[i8], _: i32) -> i32 {
         let products = a.iter().zip(b).map(|(a, b)| i32::from(*a) * i32::from(*b));
         products.sum()
-    }
-
-    #[inline(always)]
-    fn dots(self, rows: [&[f32]; ROWS], with: [&[f64]; 2]) -> [[f64; ROWS]; 2] {
-        with.map(|with| rows.map(|row| sum_of_products(row, with)))
-    }
-
-    #[inline(always)]
-    fn multiply_add(self, a: f64, b: f64, c: f64) -> f64 {
-        a * b + c
     }
 
     #[inline(always)]
