@@ -64,13 +64,18 @@ fn check(endpoint: &str) -> Result<()> {
     )
 }
 
+/// What the exporter is in a build without it.
+#[cfg(not(feature = "otel"))]
+pub struct Exporting;
+
 /// Exports nothing, since it is built without.
 ///
 /// # Errors
 /// When the settings ask for it.
 #[cfg(not(feature = "otel"))]
-pub fn start(settings: &TelemetrySettings) -> Result<()> {
-    settings.validate()
+pub fn start(settings: &TelemetrySettings) -> Result<Option<Exporting>> {
+    settings.validate()?;
+    Ok(None)
 }
 
 #[cfg(test)]

@@ -122,7 +122,6 @@ pub(super) fn save(
 /// The file of a version, if it can be restored.
 fn read(collection: &Collection, name: &str, version: u32) -> Result<Vec<u8>, EngineError> {
     let damaged = |error: EngineError| match error {
-        error @ EngineError::DamagedHead { .. } => error,
         error @ (EngineError::NoHead { .. }
         | EngineError::BadHead { .. }
         | EngineError::AnotherSpace { .. }) => collection.damaged_head(name, &error.to_string()),

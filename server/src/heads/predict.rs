@@ -1,6 +1,9 @@
 //! A head put to items, texts and pictures. Each of them fails alone.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 
 use embedding::{Encoded, Modality};
 use engine::{Collection, HeadKind, KeptHead, LabelSpreads, Prediction};
@@ -237,10 +240,10 @@ impl<'a> Teller<'a> {
         let Some(collection) = self.collection else {
             return Ok(None);
         };
-        if !self.spreads.contains_key(&modality) {
+        if let Entry::Vacant(free) = self.spreads.entry(modality) {
             let spreads = collection.label_spreads(head, modality);
             let spreads = spreads.map_err(|e| ApiError::engine("predicting", e))?;
-            self.spreads.insert(modality, spreads);
+            free.insert(spreads);
         }
         let Some(Some(spreads)) = self.spreads.get(&modality) else {
             return Ok(None);

@@ -322,7 +322,10 @@ fn the_page_of_the_description_loads_nothing_from_elsewhere() {
     for file in files {
         let reply = service.get(file);
         assert_eq!(reply.status, 200, "{file}");
-        let kind = if file.ends_with(".css") {
+        let is_style = Path::new(file)
+            .extension()
+            .is_some_and(|kind| kind == "css");
+        let kind = if is_style {
             "text/css"
         } else {
             "text/javascript"

@@ -96,6 +96,7 @@ impl Kernel for Avx2 {
         rest.fold(sum, |sum, (a, b)| sum + i32::from(*a) * i32::from(*b))
     }
 
+    #[expect(clippy::needless_range_loop, reason = "several arrays go in step")]
     #[inline(always)]
     fn dots(self, rows: [&[f32]; ROWS], with: [&[f64]; 2]) -> [[f64; ROWS]; 2] {
         let split = rows.map(|row| row.as_chunks::<DOUBLES>());
