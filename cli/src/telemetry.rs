@@ -64,13 +64,17 @@ fn check(endpoint: &str) -> Result<()> {
     )
 }
 
+/// Exports nothing.
+#[cfg(not(feature = "otel"))]
+pub struct Exporting;
+
 /// Exports nothing, since it is built without.
 ///
 /// # Errors
 /// When the settings ask for it.
 #[cfg(not(feature = "otel"))]
-pub fn start(settings: &TelemetrySettings) -> Result<()> {
-    settings.validate()
+pub fn start(settings: &TelemetrySettings) -> Result<Exporting> {
+    settings.validate().map(|()| Exporting)
 }
 
 #[cfg(test)]
