@@ -33,7 +33,7 @@ SEED = 7
 # Idle connections, and the longest that a search may take beside them.
 CROWD, PATIENCE_S = 10_000, 5
 SLOW, SLOW_S = 200, 20
-BROKEN = 1500
+BROKEN = 600
 # Far above what any takes: disks of busy machines pause.
 PICTURE_S = 30
 KILLS = 12
