@@ -123,7 +123,7 @@ def measure(options, folder):
     """A row for each phase."""
     draw = random.Random(SEED)
     log = open(f"{folder}/log", "w", encoding="utf-8")
-    command = [options.binary, "serve", "--data", f"{folder}/data", "--bind", f"127.0.0.1:{PORT}"]
+    command = [options.binary, "serve", "--data", f"{folder}/data", "--port", str(PORT)]
     process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 60

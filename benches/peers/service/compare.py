@@ -6,6 +6,7 @@ median of the rounds. The memory is the peak of the process and of all that it s
 """
 
 import argparse
+import atexit
 import concurrent.futures
 import http.client
 import json
@@ -60,6 +61,7 @@ class Service:
         self.process = subprocess.Popen(
             command, env={**os.environ, **(environment or {})}, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, **options)
+        atexit.register(self.process.kill)
         deadline = time.monotonic() + 120
         while True:
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -101,7 +103,7 @@ class Ours(Service):
         super().__init__(
             f"diptych, {precision}",
             [options.binary, "serve", "--data", f"{folder}/{precision}", "--model", options.model,
-             "--precision", precision, "--bind", f"127.0.0.1:{port}"], port)
+             "--precision", precision, "--port", str(port)], port)
         self.call("PUT", "/v1/collections/bench", b"{}")
         self.items, self.search = "/v1/collections/bench/items", "/v1/collections/bench/search"
         self.field = "file"
