@@ -18,6 +18,8 @@ pub(super) trait Lanes: Copy + 'static {
     const COUNT: usize;
     /// Rows of a tile whose sums, two registers a row, stay in registers.
     const ROWS: usize;
+    /// What is added to the bytes of rows: 128 where products want them unsigned, 0 where signed.
+    const SHIFT: i32 = 128;
     /// Floats.
     type V: Copy;
     /// Whole numbers.
@@ -31,8 +33,8 @@ pub(super) trait Lanes: Copy + 'static {
     unsafe fn store_n(to: *mut f32, v: Self::V, n: usize);
     /// Stores rounded to bfloat16, ties to even.
     unsafe fn store_bf16_n(to: *mut u16, v: Self::V, n: usize);
-    /// Stores the nearest whole numbers, which lie within -127 and 127, each plus 128.
-    unsafe fn store_biased_n(to: *mut u8, v: Self::V, n: usize);
+    /// Stores the nearest whole numbers, which lie within -127 and 127, each plus [`Lanes::SHIFT`].
+    unsafe fn store_bytes_n(to: *mut u8, v: Self::V, n: usize);
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
@@ -62,8 +64,8 @@ pub(super) trait Lanes: Copy + 'static {
     unsafe fn to_float(v: Self::I) -> Self::V;
     /// Bytes 0 and 2, and bytes 1 and 3, of each word of signed bytes, each widened to 16 bits.
     unsafe fn widen_signed(words: *const u8) -> [Self::I; 2];
-    /// The same of one word of unsigned bytes in every lane.
-    unsafe fn widen_unsigned(word: u32) -> [Self::I; 2];
+    /// The same of one word of bytes of a row, in every lane.
+    unsafe fn widen_row(word: u32) -> [Self::I; 2];
     /// `sum` plus the products of 16-bit halves, added in pairs.
     unsafe fn mul_add_pairs(sum: Self::I, a: Self::I, b: Self::I) -> Self::I;
 }
@@ -128,9 +130,10 @@ impl Lanes for Portable {
         }
     }
     #[inline(always)]
-    unsafe fn store_biased_n(to: *mut u8, v: Self::V, n: usize) {
+    unsafe fn store_bytes_n(to: *mut u8, v: Self::V, n: usize) {
         for (i, x) in v.iter().enumerate().take(n) {
-            unsafe { to.add(i).write((x.round_ties_even() as i32 + 128) as u8) };
+            let whole = x.round_ties_even() as i32 + Self::SHIFT;
+            unsafe { to.add(i).write(whole as u8) };
         }
     }
     #[inline(always)]
@@ -220,7 +223,7 @@ impl Lanes for Portable {
         [words.map(|w| half(w, 8)), words.map(|w| half(w, 0))]
     }
     #[inline(always)]
-    unsafe fn widen_unsigned(word: u32) -> [Self::I; 2] {
+    unsafe fn widen_row(word: u32) -> [Self::I; 2] {
         let even = (word & 0x00ff_00ff) as i32;
         let odd = (word >> 8 & 0x00ff_00ff) as i32;
         [[even; N], [odd; N]]

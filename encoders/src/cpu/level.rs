@@ -24,6 +24,8 @@ pub(crate) struct Level {
     pub tile_rows: usize,
     /// The precisions worth having, the fastest first; the last is f32.
     pub by_speed: &'static [Precision],
+    /// What rows as bytes are shifted by.
+    pub(super) shift: f32,
     pub(super) f32: MatMul,
     pub(super) bf16: MatMul,
     pub(super) int8: MatMul,
@@ -65,7 +67,16 @@ impl Level {
             }
         }
         #[cfg(target_arch = "aarch64")]
-        all.push(&neon_plain::LEVEL);
+        {
+            use std::arch::is_aarch64_feature_detected as has;
+            if has!("dotprod") && has!("bf16") {
+                all.push(&neon_bf16::LEVEL);
+            }
+            if has!("dotprod") {
+                all.push(&neon_dot::LEVEL);
+            }
+            all.push(&neon_plain::LEVEL);
+        }
         all.push(&portable::LEVEL);
         all
     }
@@ -144,6 +155,7 @@ macro_rules! level {
                 lanes: <$lanes>::COUNT,
                 tile_rows: <$lanes>::ROWS,
                 by_speed: $by_speed,
+                shift: <$lanes>::SHIFT as f32,
                 f32,
                 bf16,
                 int8,
@@ -202,6 +214,10 @@ macro_rules! level {
 
 /// bfloat16 by way of floats is no faster than floats.
 const WITHOUT_BF16: &[Precision] = &[Precision::Int8, Precision::F32];
+/// Where bytes are no faster either.
+const ONLY_F32: &[Precision] = &[Precision::F32];
+/// Where each has an instruction of its own.
+const ALL_NATIVE: &[Precision] = &[Precision::Int8, Precision::Bf16, Precision::F32];
 
 level!(
     portable,
@@ -209,10 +225,14 @@ level!(
     Portable,
     Bf16<Portable>,
     Int8<Portable>,
-    &[Precision::F32]
+    ONLY_F32
 );
 #[cfg(target_arch = "aarch64")]
-use super::lanes::neon::Neon;
+use super::{
+    kinds::neon::{NativeBf16, NativeInt8},
+    lanes::neon::Neon,
+};
+// Bytes by way of 16-bit numbers take twice as many instructions as floats here.
 #[cfg(target_arch = "aarch64")]
 level!(
     neon_plain,
@@ -220,12 +240,32 @@ level!(
     Neon,
     Bf16<Neon>,
     Int8<Neon>,
-    WITHOUT_BF16,
+    ONLY_F32,
     "neon"
+);
+#[cfg(target_arch = "aarch64")]
+level!(
+    neon_dot,
+    "neon-dot",
+    Neon,
+    Bf16<Neon>,
+    NativeInt8,
+    WITHOUT_BF16,
+    "neon,dotprod"
+);
+#[cfg(target_arch = "aarch64")]
+level!(
+    neon_bf16,
+    "neon-bf16",
+    Neon,
+    NativeBf16,
+    NativeInt8,
+    ALL_NATIVE,
+    "neon,dotprod,bf16"
 );
 #[cfg(target_arch = "x86_64")]
 use super::{
-    kinds::{NativeBf16, NativeInt8},
+    kinds::avx512::{NativeBf16, NativeInt8},
     lanes::{avx2::Avx2, avx512::Avx512},
 };
 #[cfg(target_arch = "x86_64")]
@@ -265,6 +305,6 @@ level!(
     Avx512,
     NativeBf16,
     NativeInt8,
-    &[Precision::Int8, Precision::Bf16, Precision::F32],
+    ALL_NATIVE,
     "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16"
 );

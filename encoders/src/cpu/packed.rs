@@ -19,9 +19,6 @@ const LARGEST: f32 = 127.0;
 /// Parts of a product, so that a thread that comes late leaves some to the others.
 const TASKS_PER_THREAD: usize = 2;
 
-/// What rows as bytes are shifted by, so that they are unsigned.
-const SHIFT: f32 = 128.0;
-
 /// `x W^T + b` with `W` `[outputs, inputs]`.
 pub(crate) struct Packed {
     precision: Precision,
@@ -98,7 +95,7 @@ impl Packed {
                                         to.add(i).write(q);
                                     }
                                 }
-                                sums.push(SHIFT * sum as f32 * steps[row]);
+                                sums.push(level.shift * sum as f32 * steps[row]);
                             }
                         }
                     }

@@ -63,7 +63,7 @@ pub(super) unsafe fn narrow_bf16<L: Lanes>(x: *const f32, n: usize, to: *mut u16
 }
 
 /// `n` floats as bytes, each the nearest of 255 steps from minus to plus the largest magnitude, plus
-/// 128; returns the step. `to` may be where `x` begins.
+/// [`Lanes::SHIFT`]; returns the step. `to` may be where `x` begins.
 ///
 /// # Safety
 /// As for [`Lanes`].
@@ -82,7 +82,7 @@ pub(super) unsafe fn narrow_bytes<L: Lanes>(x: *const f32, n: usize, to: *mut u8
         i = 0;
         while i < n {
             let v = L::mul(L::load_n(x.add(i), n - i), inverse);
-            L::store_biased_n(to.add(i), v, n - i);
+            L::store_bytes_n(to.add(i), v, n - i);
             i += L::COUNT;
         }
         largest / 127.0

@@ -241,6 +241,49 @@ fn packed_vision_transformers_compute_what_the_reference_does() {
 }
 
 #[test]
+fn products_of_whole_numbers_are_exact_up_to_the_largest() {
+    // 127 is the step of a byte then, and no sum needs more than the 24 bits of a float.
+    let whole = |n: usize, inputs: usize, mut wild: Wild| -> Vec<f32> {
+        let mut rows: Vec<f32> = (0..n * inputs)
+            .map(|_| (127.0 * wild.next()).round())
+            .collect();
+        for (i, row) in rows.chunks_exact_mut(inputs).enumerate() {
+            match i % 4 {
+                0 => row.fill(127.0),
+                1 => row.fill(-127.0),
+                _ => row[inputs - 1] = 127.0,
+            }
+        }
+        rows
+    };
+    for (n, inputs, outputs) in [
+        (1, 1, 1),
+        (3, 2, 5),
+        (14, 7, 17),
+        (29, 64, 33),
+        (31, 317, 70),
+    ] {
+        let rows = whole(n, inputs, Wild(7));
+        let weights = whole(outputs, inputs, Wild(8));
+        let exact: Vec<f32> = rows
+            .chunks_exact(inputs)
+            .flat_map(|row| {
+                weights
+                    .chunks_exact(inputs)
+                    .map(|w| row.iter().zip(w).map(|(a, b)| a * b).sum())
+            })
+            .collect();
+        for level in Level::all() {
+            for precision in Precision::ALL {
+                let packed = Packed::new(level, precision, (&weights, inputs), None);
+                let got = packed.apply(level, &rows, None);
+                assert_eq!(got, exact, "{level:?} {precision:?} [{n}, {inputs}]");
+            }
+        }
+    }
+}
+
+#[test]
 fn what_a_tower_cannot_take_is_refused() {
     let config = TextConfig {
         vocabulary: 50,

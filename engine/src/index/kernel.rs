@@ -14,6 +14,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 use std::sync::LazyLock;
 
@@ -68,6 +70,8 @@ pub(crate) fn run<T: Task>(task: T) -> T::Output {
         Best::Avx512(kernel) => kernel.run(task),
         #[cfg(target_arch = "x86_64")]
         Best::Avx2(kernel) => kernel.run(task),
+        #[cfg(target_arch = "aarch64")]
+        Best::Neon(kernel) => kernel.run(task),
         Best::Portable => task.run(Portable),
     }
 }
@@ -79,6 +83,8 @@ pub fn kernel_name() -> &'static str {
         Best::Avx512(_) => "avx512-vnni",
         #[cfg(target_arch = "x86_64")]
         Best::Avx2(_) => "avx2",
+        #[cfg(target_arch = "aarch64")]
+        Best::Neon(_) => "neon-dot",
         Best::Portable => "portable",
     }
 }
@@ -89,19 +95,25 @@ enum Best {
     Avx512(avx512::Avx512),
     #[cfg(target_arch = "x86_64")]
     Avx2(avx2::Avx2),
+    #[cfg(target_arch = "aarch64")]
+    Neon(neon::Neon),
     Portable,
 }
 
 static BEST: LazyLock<Best> = LazyLock::new(|| {
+    // One that miscounts is not used: few developers have every processor at hand.
     #[cfg(target_arch = "x86_64")]
     {
-        // One that miscounts is not used: few developers have every processor at hand.
         if let Some(kernel) = avx512::Avx512::detect().filter(|kernel| kernel.run(Agrees)) {
             return Best::Avx512(kernel);
         }
         if let Some(kernel) = avx2::Avx2::detect().filter(|kernel| kernel.run(Agrees)) {
             return Best::Avx2(kernel);
         }
+    }
+    #[cfg(target_arch = "aarch64")]
+    if let Some(kernel) = neon::Neon::detect().filter(|kernel| kernel.run(Agrees)) {
+        return Best::Neon(kernel);
     }
     Best::Portable
 });
@@ -154,7 +166,7 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     run(Dot(a, b))
 }
 
-/// What every processor can do. On ARM the compiler makes NEON of it, which is part of its
+/// What every processor can do. On 64-bit ARM the compiler makes NEON of it, which is part of its
 /// baseline.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Portable;
@@ -288,6 +300,11 @@ mod tests {
                 Some(kernel) => kernel.run(EveryLength),
                 None => eprintln!("this processor has no AVX-512 VNNI: not tested"),
             }
+        }
+        #[cfg(target_arch = "aarch64")]
+        match neon::Neon::detect() {
+            Some(kernel) => kernel.run(EveryLength),
+            None => eprintln!("this processor has no DotProd: not tested"),
         }
         run(EveryLength);
     }

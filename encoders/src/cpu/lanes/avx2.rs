@@ -65,9 +65,9 @@ impl Lanes for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn store_biased_n(to: *mut u8, v: Self::V, n: usize) {
+    unsafe fn store_bytes_n(to: *mut u8, v: Self::V, n: usize) {
         unsafe {
-            let whole = _mm256_add_epi32(_mm256_cvtps_epi32(v), _mm256_set1_epi32(128));
+            let whole = _mm256_add_epi32(_mm256_cvtps_epi32(v), _mm256_set1_epi32(Self::SHIFT));
             let halves = _mm_packus_epi32(
                 _mm256_castsi256_si128(whole),
                 _mm256_extracti128_si256::<1>(whole),
@@ -184,7 +184,7 @@ impl Lanes for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn widen_unsigned(word: u32) -> [Self::I; 2] {
+    unsafe fn widen_row(word: u32) -> [Self::I; 2] {
         unsafe {
             let even = _mm256_set1_epi32((word & 0x00ff_00ff) as i32);
             [even, _mm256_set1_epi32((word >> 8 & 0x00ff_00ff) as i32)]

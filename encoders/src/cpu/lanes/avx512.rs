@@ -53,9 +53,9 @@ impl Lanes for Avx512 {
         }
     }
     #[inline(always)]
-    unsafe fn store_biased_n(to: *mut u8, v: Self::V, n: usize) {
+    unsafe fn store_bytes_n(to: *mut u8, v: Self::V, n: usize) {
         unsafe {
-            let whole = _mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(128));
+            let whole = _mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(Self::SHIFT));
             _mm512_mask_cvtepi32_storeu_epi8(to.cast(), mask(n), whole);
         }
     }
@@ -150,7 +150,7 @@ impl Lanes for Avx512 {
         }
     }
     #[inline(always)]
-    unsafe fn widen_unsigned(word: u32) -> [Self::I; 2] {
+    unsafe fn widen_row(word: u32) -> [Self::I; 2] {
         unsafe {
             let even = _mm512_set1_epi32((word & 0x00ff_00ff) as i32);
             [even, _mm512_set1_epi32((word >> 8 & 0x00ff_00ff) as i32)]

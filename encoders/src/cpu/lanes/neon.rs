@@ -2,16 +2,28 @@
 
 use std::arch::aarch64::*;
 
-use super::{Lanes, to_bf16};
+use super::Lanes;
 
 /// Four floats in a register, 32 registers.
 #[derive(Clone, Copy)]
 pub(in crate::cpu) struct Neon;
 
+/// Even bytes, and odd ones, as signed 16-bit numbers.
+#[inline(always)]
+unsafe fn widen(bytes: uint8x16_t) -> [int32x4_t; 2] {
+    unsafe {
+        let words = vreinterpretq_s16_u8(bytes);
+        let even = vshrq_n_s16::<8>(vshlq_n_s16::<8>(words));
+        let odd = vshrq_n_s16::<8>(words);
+        [vreinterpretq_s32_s16(even), vreinterpretq_s32_s16(odd)]
+    }
+}
+
 // SAFETY: the caller has NEON; pointers are as the trait says.
 impl Lanes for Neon {
     const COUNT: usize = 4;
     const ROWS: usize = 12;
+    const SHIFT: i32 = 0;
     type V = float32x4_t;
     type I = int32x4_t;
 
@@ -51,23 +63,29 @@ impl Lanes for Neon {
     }
     #[inline(always)]
     unsafe fn store_bf16_n(to: *mut u16, v: Self::V, n: usize) {
-        let mut all = [0.0; 4];
         unsafe {
-            vst1q_f32(all.as_mut_ptr(), v);
-            for (i, x) in all.iter().enumerate().take(n) {
-                to.add(i).write_unaligned(to_bf16(*x));
+            let bits = vreinterpretq_u32_f32(v);
+            let odd = vandq_u32(vshrq_n_u32::<16>(bits), vdupq_n_u32(1));
+            let up = vaddq_u32(odd, vdupq_n_u32(0x7fff));
+            let high = vshrn_n_u32::<16>(vaddq_u32(bits, up));
+            if n >= 4 {
+                return vst1_u16(to, high);
             }
+            let mut all = [0; 4];
+            vst1_u16(all.as_mut_ptr(), high);
+            std::ptr::copy_nonoverlapping(all.as_ptr(), to, n);
         }
     }
     #[inline(always)]
-    unsafe fn store_biased_n(to: *mut u8, v: Self::V, n: usize) {
-        let mut all = [0; 4];
+    unsafe fn store_bytes_n(to: *mut u8, v: Self::V, n: usize) {
         unsafe {
-            let whole = vaddq_s32(vcvtnq_s32_f32(v), vdupq_n_s32(128));
-            vst1q_s32(all.as_mut_ptr(), whole);
-            for (i, x) in all.iter().enumerate().take(n) {
-                to.add(i).write(*x as u8);
+            let halves = vmovn_s32(vcvtnq_s32_f32(v));
+            let bytes = vmovn_s16(vcombine_s16(halves, halves));
+            let four = vget_lane_u32::<0>(vreinterpret_u32_s8(bytes));
+            if n >= 4 {
+                return to.cast::<u32>().write_unaligned(four);
             }
+            std::ptr::copy_nonoverlapping(four.to_ne_bytes().as_ptr(), to, n);
         }
     }
     #[inline(always)]
@@ -153,19 +171,11 @@ impl Lanes for Neon {
     }
     #[inline(always)]
     unsafe fn widen_signed(words: *const u8) -> [Self::I; 2] {
-        unsafe {
-            let words = vreinterpretq_s16_u8(vld1q_u8(words));
-            let even = vshrq_n_s16::<8>(vshlq_n_s16::<8>(words));
-            let odd = vshrq_n_s16::<8>(words);
-            [vreinterpretq_s32_s16(even), vreinterpretq_s32_s16(odd)]
-        }
+        unsafe { widen(vld1q_u8(words)) }
     }
     #[inline(always)]
-    unsafe fn widen_unsigned(word: u32) -> [Self::I; 2] {
-        unsafe {
-            let even = vdupq_n_s32((word & 0x00ff_00ff) as i32);
-            [even, vdupq_n_s32((word >> 8 & 0x00ff_00ff) as i32)]
-        }
+    unsafe fn widen_row(word: u32) -> [Self::I; 2] {
+        unsafe { widen(vreinterpretq_u8_u32(vdupq_n_u32(word))) }
     }
     #[inline(always)]
     unsafe fn mul_add_pairs(sum: Self::I, a: Self::I, b: Self::I) -> Self::I {
