@@ -196,6 +196,19 @@ impl Kernel for Portable {
     fn prefetch<T>(self, _: &[T]) {}
 }
 
+/// Adds to what [`Kernel::dots`] gives of whole vectors the products of what is left behind them.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn add_rests(out: &mut [[f64; ROWS]; 2], rows: [&[f32]; ROWS], with: [&[f64]; 2]) {
+    for (out, with) in out.iter_mut().zip(with) {
+        for (out, row) in out.iter_mut().zip(rows) {
+            for (x, w) in row.iter().zip(with) {
+                *out += f64::from(*x) * w;
+            }
+        }
+    }
+}
+
 /// In double precision, of eight sequences side by side, for one alone would wait for each of its sums.
 #[inline(always)]
 pub(crate) fn sum_of_products(row: &[f32], with: &[f64]) -> f64 {

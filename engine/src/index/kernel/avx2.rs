@@ -11,7 +11,7 @@ use std::arch::x86_64::{
     _mm256_setzero_pd, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_sign_epi8,
 };
 
-use super::{Kernel, ROWS, Task};
+use super::{Kernel, ROWS, Task, add_rests};
 
 /// Numbers of a vector.
 const FLOATS: usize = 8;
@@ -128,13 +128,8 @@ impl Kernel for Avx2 {
                 }
             }
         }
-        for (out, with) in out.iter_mut().zip(&with) {
-            for (out, (_, row)) in out.iter_mut().zip(&split) {
-                for (x, w) in row.iter().zip(with.1) {
-                    *out += f64::from(*x) * w;
-                }
-            }
-        }
+        let rests = split.map(|(_, rest)| rest);
+        add_rests(&mut out, rests, with.map(|(_, rest)| rest));
         out
     }
 

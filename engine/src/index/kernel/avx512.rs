@@ -7,7 +7,7 @@ use std::arch::x86_64::{
     _mm512_set1_epi8, _mm512_setzero_pd, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_xor_si512,
 };
 
-use super::{Kernel, ROWS, Task, avx2::prefetch};
+use super::{Kernel, ROWS, Task, add_rests, avx2::prefetch};
 
 /// Numbers of a vector.
 const FLOATS: usize = 16;
@@ -135,13 +135,8 @@ impl Kernel for Avx512 {
                 }
             }
         }
-        for (out, with) in out.iter_mut().zip(&with) {
-            for (out, (_, row)) in out.iter_mut().zip(&split) {
-                for (x, w) in row.iter().zip(with.1) {
-                    *out += f64::from(*x) * w;
-                }
-            }
-        }
+        let rests = split.map(|(_, rest)| rest);
+        add_rests(&mut out, rests, with.map(|(_, rest)| rest));
         out
     }
 
