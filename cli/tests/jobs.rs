@@ -104,4 +104,37 @@ fn jobs_go_on_after_the_server_was_killed_in_the_middle_of_them() {
             "{item}"
         );
     }
+
+    drop(serving);
+    let model = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../tests/reference/data/quick_gelu_legacy_eos"
+    );
+    let another = || {
+        let arguments = ["serve", "--port", "0", "--model", model];
+        Serving::start(&world.path("data"), &arguments)
+    };
+    serving = another();
+    let (status, reply) = serving.ask("POST", "/v1/collections/c/reencode", &json!({}));
+    assert_eq!(status, 202, "{reply}");
+    let reencode = reply["job"].clone();
+    let now = until(&serving, &reencode, |job| {
+        has_ended(job) || job["done"].as_u64().is_some_and(|done| done > 0)
+    });
+    assert_eq!(now["state"], "running", "killed before its end: {now}");
+    drop(serving);
+    serving = another();
+    let ended = until(&serving, &reencode, has_ended);
+    assert_eq!(
+        (&ended["state"], &ended["done"], &ended["failed"]),
+        (&json!("done"), &json!(LINES), &json!(0)),
+        "{ended}"
+    );
+    for name in ["c", "c-2"] {
+        let items = serving.get(&format!("/v1/collections/{name}"))["stats"]["items"].clone();
+        assert_eq!(items, json!(LINES), "{name}");
+    }
+    let query = json!({ "text": "a drawing of 7 things", "target": "text", "k": 1 });
+    let (status, found) = serving.ask("POST", "/v1/collections/c/search", &query);
+    assert_eq!((status, &found["hits"][0]["id"]), (200, &json!("i7")));
 }

@@ -101,7 +101,7 @@ pub use confidence::{CalibrationKind, CalibrationReport, DirectionReport};
 pub use config::{EngineConfig, GraphBuilder, HnswParams};
 pub use draws::Draws;
 pub use engine::Engine;
-pub use error::EngineError;
+pub use error::{EngineError, is_storage_full};
 pub use filter::{
     field::{FieldKind, Fields, MAX_FIELD_NAME_BYTES, MAX_FIELDS},
     language::{

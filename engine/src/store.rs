@@ -62,6 +62,14 @@ pub enum StoreError {
     /// The store library failed.
     #[error("the store library failed")]
     Library(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// An earlier write found no room on the disk.
+    #[error(
+        "the store takes no more writes since the disk was full ({reason}); make room and restart to go on"
+    )]
+    Full {
+        /// The first failure.
+        reason: String,
+    },
     /// An earlier write failed, and what the disk holds since then is not known.
     #[error("the store takes no more writes since one failed ({reason}); restart to go on")]
     Stopped {

@@ -177,6 +177,9 @@ pub struct Limits {
     pub picture_pixels: u64,
     /// Width or height of one picture, checked before it is decoded.
     pub picture_side: u32,
+    /// Searches that are under way at once, for each core. More are a burst, and served; when there have
+    /// been more for a tenth of a second they are answered with 429.
+    pub searches_per_core: usize,
     /// Texts that wait for the text tower; more are answered with 429.
     pub queue_texts: usize,
     /// Pictures that are decoded or wait for the image tower; more are answered with 429.
@@ -246,6 +249,7 @@ impl Default for Limits {
             picture_bytes: 32 * MIB,
             picture_pixels: 50_000_000,
             picture_side: 32_768,
+            searches_per_core: 16,
             queue_texts: 1_024,
             queue_images: 256,
             query_deadline_ms: 10_000,
@@ -289,6 +293,7 @@ impl Limits {
             ("limits.prompts", self.prompts),
             ("limits.examples", self.examples),
             ("limits.text_bytes", self.text_bytes),
+            ("limits.searches_per_core", self.searches_per_core),
             ("limits.queue_texts", self.queue_texts),
             ("limits.queue_images", self.queue_images),
             ("limits.query_deadline_ms", self.query_deadline_ms as usize),

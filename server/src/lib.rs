@@ -42,6 +42,7 @@ mod body;
 mod classify;
 mod clock;
 mod content;
+mod crowd;
 mod cursor;
 mod doors;
 mod heads;

@@ -68,6 +68,7 @@ pub(crate) async fn search(
     mut wire: SearchIn,
 ) -> Result<Found, ApiError> {
     let state = caller.state;
+    let _place = state.searches.enter(caller.client)?;
     state.pools.query();
     let k = in_range("k", wire.k.unwrap_or(DEFAULT_K), state.limits.k)?;
     let ef_search = wire.ef_search;

@@ -7,7 +7,7 @@ use actix_web::{
     http::{StatusCode, header},
 };
 use encoders::PictureError;
-use engine::EngineError;
+use engine::{EngineError, store::StoreError};
 use fetch::FetchError;
 use serde_json::{Value, json};
 use thiserror::Error;
@@ -16,6 +16,10 @@ use crate::openapi;
 
 /// Seconds after which a client that met a full queue may try again.
 const RETRY_AFTER_S: &str = "1";
+
+/// What is said since a write failed.
+pub(crate) const STORE_STOPPED: &str =
+    "the store takes no more writes: see the log, and start the server again";
 
 /// Why a request is not answered with what it asked for.
 #[derive(Debug, Error)]
@@ -123,6 +127,8 @@ pub(crate) enum ApiError {
     Input { field: String, reason: String },
     #[error("too many inputs wait for the model, try again in {RETRY_AFTER_S} s")]
     QueueFull,
+    #[error("too many searches are under way, try again in {RETRY_AFTER_S} s")]
+    Crowded,
     #[error(
         "not encoded within {deadline_ms} ms, since too much waits for the model: try again in \
          {RETRY_AFTER_S} s"
@@ -132,6 +138,14 @@ pub(crate) enum ApiError {
     BodiesFull,
     #[error("{reason}")]
     Unavailable { reason: &'static str },
+    #[error(
+        "the disk is full, and this was not kept: make room there, and start the server again if \
+         /readyz says that its store takes no more writes"
+    )]
+    StorageFull {
+        doing: &'static str,
+        source: Box<dyn StdError + Send + Sync>,
+    },
     #[error("{doing} failed")]
     Internal {
         doing: &'static str,
@@ -153,9 +167,13 @@ impl ApiError {
         doing: &'static str,
         source: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
+        let source = source.into();
+        if engine::is_storage_full(source.as_ref()) {
+            return Self::StorageFull { doing, source };
+        }
         Self::Internal {
             doing,
-            source: Some(source.into()),
+            source: Some(source),
         }
     }
 
@@ -218,6 +236,9 @@ impl ApiError {
                 code: "damaged_head",
                 message,
             },
+            EngineError::Store(StoreError::Stopped { .. }) => Self::Unavailable {
+                reason: STORE_STOPPED,
+            },
             source => Self::internal(doing, source),
         }
     }
@@ -271,9 +292,12 @@ impl ApiError {
             Self::Picture { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "undecodable_picture"),
             Self::NotFetched { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "not_fetched"),
             Self::Input { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "unusable_input"),
-            Self::QueueFull | Self::BodiesFull => (StatusCode::TOO_MANY_REQUESTS, "queue_full"),
+            Self::QueueFull | Self::Crowded | Self::BodiesFull => {
+                (StatusCode::TOO_MANY_REQUESTS, "queue_full")
+            }
             Self::Late { .. } => (StatusCode::SERVICE_UNAVAILABLE, "deadline_passed"),
             Self::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+            Self::StorageFull { .. } => (StatusCode::INSUFFICIENT_STORAGE, "storage_full"),
             Self::Internal { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         }
     }
@@ -333,8 +357,12 @@ impl ApiError {
             openapi::errors::is_known(status, code),
             "{status} {code} is in no row of openapi/errors.rs"
         );
-        if status == StatusCode::INTERNAL_SERVER_ERROR {
-            tracing::error!(error = chain(self), "a request failed");
+        match self {
+            Self::Internal { .. } => tracing::error!(error = chain(self), "a request failed"),
+            Self::StorageFull { doing, source } => {
+                tracing::error!(error = chain(source.as_ref()), doing, "the disk is full");
+            }
+            _ => {}
         }
         let mut error = json!({ "code": code, "message": self.to_string() });
         if let Some(field) = self.field() {
@@ -362,6 +390,7 @@ impl ResponseError for ApiError {
                 reply.insert_header((header::WWW_AUTHENTICATE, "Bearer realm=\"diptych\""));
             }
             Self::QueueFull
+            | Self::Crowded
             | Self::BodiesFull
             | Self::TooManyJobs { .. }
             | Self::Late { .. }

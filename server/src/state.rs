@@ -20,6 +20,7 @@ use crate::{
     access::{Access, Grant},
     body,
     config::{Limits, ServerConfig},
+    crowd::Crowd,
     jobs::Jobs,
     maps::Maps,
     metrics::Metrics,
@@ -40,6 +41,8 @@ pub(crate) struct AppState {
     pub(crate) images: Tower<Pixels>,
     /// Bytes of bodies that may arrive at once; see [`body::BodyRoom`].
     pub(crate) bodies: Arc<Semaphore>,
+    /// Searches that are under way.
+    pub(crate) searches: Arc<Crowd>,
     /// Turns to decode a picture that asks: one per core.
     decoders: Arc<Semaphore>,
     /// Pictures whose parts may be looked at at once.
@@ -117,6 +120,7 @@ impl AppState {
             texts,
             images,
             bodies: Arc::new(Semaphore::new(body::room(&limits))),
+            searches: Crowd::new(cores.saturating_mul(limits.searches_per_core)),
             decoders: Arc::new(Semaphore::new(cores)),
             explaining: Semaphore::new(cores),
             maps: Maps::default(),

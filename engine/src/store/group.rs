@@ -9,7 +9,7 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 
 use super::{Batch, StoreError};
-use crate::error::{panic_text, with_causes};
+use crate::error::{is_storage_full, panic_text, with_causes};
 
 /// Keys and their new values, or `None` where a key goes.
 pub(super) type Writes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
@@ -42,17 +42,28 @@ struct State {
     entered: u64,
     durable: u64,
     writing: bool,
-    failed: Option<String>,
+    failed: Option<Failed>,
+}
+
+/// The first failure, after which nothing is written.
+#[derive(Debug)]
+struct Failed {
+    reason: String,
+    /// Whether there was no room.
+    full: bool,
 }
 
 impl State {
     fn check(&self) -> Result<(), StoreError> {
-        match &self.failed {
-            Some(reason) => Err(StoreError::Stopped {
-                reason: reason.clone(),
-            }),
-            None => Ok(()),
-        }
+        let Some(Failed { reason, full }) = &self.failed else {
+            return Ok(());
+        };
+        let reason = reason.clone();
+        Err(if *full {
+            StoreError::Full { reason }
+        } else {
+            StoreError::Stopped { reason }
+        })
     }
 }
 
@@ -113,10 +124,12 @@ impl GroupCommit {
                     state.written = Arc::default();
                 }
                 Err(error) => {
-                    state.failed = Some(match &error {
+                    let reason = match &error {
                         StoreError::Stopped { reason } => reason.clone(),
                         error => with_causes(error),
-                    });
+                    };
+                    let full = is_storage_full(&error);
+                    state.failed = Some(Failed { reason, full });
                     self.changed.notify_all();
                     return Err(error);
                 }
@@ -238,7 +251,7 @@ mod tests {
         let full = |_: &Writes| {
             Err(StoreError::Io {
                 dir: "data".into(),
-                source: std::io::Error::other("No space left on device"),
+                source: std::io::ErrorKind::StorageFull.into(),
             })
         };
         group.enter(one(1)).expect("nothing failed");
@@ -246,8 +259,9 @@ mod tests {
         let later = group
             .enter(one(2))
             .expect_err("nothing is written any more");
+        assert!(matches!(later, StoreError::Full { .. }), "{later:?}");
         let said = later.to_string();
-        assert!(said.contains("No space left on device"), "{said}");
+        assert!(said.contains("no storage space"), "{said}");
     }
 
     #[test]

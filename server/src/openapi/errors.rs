@@ -21,7 +21,7 @@ pub(super) const ANY: Codes = &[
     "unavailable",
 ];
 /// Of every route that changes something, or could.
-pub(super) const UNSAFE: Codes = &["cross_origin"];
+pub(super) const UNSAFE: Codes = &["cross_origin", "storage_full"];
 /// Of every route with braces in its path.
 pub(super) const PATH: Codes = &["invalid_field"];
 /// A body is read.
@@ -130,13 +130,14 @@ const ALL: &[(&str, u16, &str)] = &[
     ("damaged_item", 422, "an item is damaged on disk"),
     ("damaged_head", 422, "a head is damaged on disk"),
     ("damaged_snapshot", 422, "the snapshot is damaged on disk"),
-    ("queue_full", 429, "too much waits for the model, or too many bodies arrive at once: try again after `Retry-After`"),
+    ("queue_full", 429, "too much waits for the model, too many searches are under way, or too many bodies arrive at once: try again after `Retry-After`"),
     ("rate_limited", 429, "this key, or this address, asks too often: try again after `Retry-After`"),
     ("too_many_jobs", 429, "too many jobs wait"),
     ("internal", 500, "the server failed; its log says why"),
     ("deadline_passed", 503, "not encoded in time: try again after `Retry-After`"),
     ("request_timeout", 503, "the request took longer than it may"),
-    ("unavailable", 503, "the server stops, or a tower is stuck"),
+    ("unavailable", 503, "the server stops, a tower is stuck, or the store takes no more writes"),
+    ("storage_full", 507, "the disk is full; nothing that was acknowledged is lost"),
 ];
 
 /// Whether this answer is known to the description.

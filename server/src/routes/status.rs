@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use actix_web::{HttpRequest, HttpResponse, web::Data};
 
 use crate::{
-    access::Grant, answers::HealthOut, body::BodyRoom, openapi::twins::ModelInfo, reply::ApiError,
+    access::Grant, answers::HealthOut, body::BodyRoom, openapi::twins::ModelInfo, reply::{ApiError, STORE_STOPPED},
     state::AppState,
 };
 
@@ -42,10 +42,9 @@ pub(crate) async fn ready(state: Data<AppState>) -> Result<HttpResponse, ApiErro
 fn not_ready(state: &AppState) -> Option<&'static str> {
     let stopping = state.stopping.load(Ordering::Acquire);
     let stopping = stopping.then_some("the server is stopping");
-    let store = "the store takes no more writes: see the log, and start the server again";
     stopping
         .or_else(|| state.stuck_tower())
-        .or_else(|| state.engine.check_store().is_err().then_some(store))
+        .or_else(|| state.engine.check_store().is_err().then_some(STORE_STOPPED))
 }
 
 /// Tells the figures that Prometheus collects.

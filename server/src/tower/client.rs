@@ -21,7 +21,7 @@ impl Client {
     }
 
     #[cfg(test)]
-    pub(super) fn at(last: u8) -> Self {
+    pub(crate) fn at(last: u8) -> Self {
         Self(Some([10, 0, 0, last].into()))
     }
 }

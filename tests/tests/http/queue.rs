@@ -3,6 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
+    num::NonZeroUsize,
     thread,
     time::{Duration, Instant},
 };
@@ -92,6 +93,31 @@ fn a_full_queue_is_answered_with_429_and_those_who_wait_are_served() {
         9,
         "a batch larger than the queue passes through"
     );
+}
+
+#[test]
+fn a_crowd_of_searches_that_stays_is_answered_with_429_until_it_is_gone() {
+    let service = Service::with(|config| config.limits.searches_per_core = 1);
+    service.put("/v1/collections/c");
+    service.gate.shut();
+    let ask = || service.post("/v1/collections/c/search", &json!({ "text": "a" }));
+    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    thread::scope(|scope| {
+        let begun: Vec<_> = (0..=cores).map(|_| scope.spawn(ask)).collect();
+        let all = (cores + 1).to_string();
+        wait_until("a burst begins", || waiting(&service) == all);
+        thread::sleep(Duration::from_millis(200));
+        let refused = ask();
+        refused.refused(429, "queue_full");
+        assert_eq!(refused.header("retry-after"), "1");
+        let said = String::from_utf8_lossy(&refused.body).into_owned();
+        assert!(said.contains("too many searches"), "{said}");
+        service.gate.open();
+        for thread in begun {
+            assert_eq!(thread.join().expect("no panic").status, 200);
+        }
+    });
+    assert_eq!(ask().status, 200);
 }
 
 /// An ingest once filled the queue and the tower, and a query waited behind all of it.
