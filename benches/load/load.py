@@ -22,14 +22,16 @@ from shared import processor, put_between_marks, refuse_if_busy, table
 
 SETTLE_S = 300
 PORT = 7821
+# Rows of segments stand still for so long when all are built, which may take so long.
+STILL_S, BUILT_S = 30, 600
 SEED = 7
 WORDS = ("red green blue small big old young bright dark happy sad angry quiet loud wooden paper cat dog house tree "
          "car bird face hand flower boat train bridge river mountain cloud star moon sun rain snow apple bread cup "
          "book pen key door chair clock lamp shoe hat coat ring bell drum flag kite ball").split()
 # Connections that three times the load may be spread over.
 MANY = 1000
-# Growth of memory that counts as flat: from the end of the first phase to the end of the second, and from the end of
-# that which adds items, which need room themselves, to the end of the last.
+# Growth of memory that counts as flat: from the end of the first phase to the end of the second, and from when the
+# segments of added items are built to the end of the last.
 FLAT = 1.15
 
 
@@ -81,6 +83,17 @@ def ingest(prefix, count, draw, stop=lambda: False):
     if failed:
         sys.exit(f"{len(failed)} items were refused, the first with {failed[0][:300]}")
     return results.count(b"\n")
+
+
+def wait_until_built():
+    """Until the number of rows in segments has stood still for a while."""
+    built, since, deadline = None, time.monotonic(), time.monotonic() + BUILT_S
+    while time.monotonic() < min(deadline, since + STILL_S):
+        lines = call("GET", "/metrics").decode().splitlines()
+        now = [line for line in lines if line.startswith("diptych_rows{") and '"sealed"' in line]
+        if now != built:
+            built, since = now, time.monotonic()
+        time.sleep(1)
 
 
 def rss(process):
@@ -140,8 +153,7 @@ def measure(options, folder):
         started = time.perf_counter()
         kept = ingest("a", options.items, draw)
         print(f"{kept} items in {time.perf_counter() - started:.0f} s", flush=True)
-        # New segments are built in the background.
-        time.sleep(10)
+        wait_until_built()
 
         by_text, by_embedding = f"{folder}/texts", f"{folder}/embeddings"
         asked = texts(draw, 200_000)
@@ -169,8 +181,9 @@ def measure(options, folder):
         phase("by text, while items are added", by_text, options.seconds, options.clients)
         over.set()
         adding.join()
-        # Segments of what was added are built first: the rest is about searches alone.
-        time.sleep(options.seconds)
+        # Segments of what was added are built first, and take their room: the rest is about searches alone.
+        wait_until_built()
+        found[-1]["mib"] = rss(process)
         capacity = phase(f"by text, {4 * options.clients} clients", by_text, options.seconds, 4 * options.clients)
         three = 3 * capacity["per_s"]
         phase("three times as much", by_text, options.seconds, MANY, three)

@@ -177,8 +177,8 @@ pub struct Limits {
     pub picture_pixels: u64,
     /// Width or height of one picture, checked before it is decoded.
     pub picture_side: u32,
-    /// Searches that are under way at once, for each core. More are a burst, and served; when there have
-    /// been more for a tenth of a second they are answered with 429.
+    /// Searches that are under way at once, for each core. Up to four times as many are a burst, and
+    /// served; when there have been more for a tenth of a second they are answered with 429.
     pub searches_per_core: usize,
     /// Texts that wait for the text tower; more are answered with 429.
     pub queue_texts: usize,

@@ -16,8 +16,9 @@ use parking_lot::Mutex;
 
 use crate::{reply::ApiError, tower::Client};
 
-/// So long there may be too many.
+/// So long there may be too many, and so many times as many at most.
 const BURST: Duration = Duration::from_millis(100);
+const BURST_TIMES: usize = 4;
 
 /// One part of so many is there in addition, for clients that have fewer than that under way.
 const RESERVED: usize = 4;
@@ -69,7 +70,9 @@ impl Crowd {
             let reserved = self.most.div_ceil(RESERVED);
             let own = state.each.get(&client).copied().unwrap_or(0);
             let has_reserve = own < reserved && state.all < self.most + reserved;
-            if now.duration_since(since) > BURST && !has_reserve {
+            let is_burst =
+                now.duration_since(since) <= BURST && state.all < BURST_TIMES * self.most;
+            if !is_burst && !has_reserve {
                 return Err(ApiError::Crowded);
             }
         }
@@ -108,9 +111,11 @@ mod tests {
     fn a_burst_begins_and_a_crowd_that_stays_is_refused_until_it_is_half_gone() {
         let crowd = Crowd::new(MOST);
         let (client, start) = (Client::at(1), Instant::now());
-        let mut places: Vec<_> = (0..100)
+        let burst = BURST_TIMES * MOST;
+        let mut places: Vec<_> = (0..burst)
             .map(|_| crowd.enter_at(client, start).expect("a burst"))
             .collect();
+        assert!(crowd.enter_at(client, start).is_err(), "too large a burst");
         let later = start + BURST + Duration::from_millis(1);
         let refused = |at| crowd.enter_at(client, at).is_err();
         assert!(refused(later));
@@ -122,7 +127,8 @@ mod tests {
         assert!(refused(later));
         places.truncate(MOST / 2);
         let again = later + BURST;
-        places.extend((0..100).map(|_| crowd.enter_at(client, again).expect("a burst")));
+        let more = burst - places.len();
+        places.extend((0..more).map(|_| crowd.enter_at(client, again).expect("a burst")));
         drop(places);
         assert!(crowd.state.lock().each.is_empty());
         assert_eq!(crowd.state.lock().all, 0);

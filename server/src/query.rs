@@ -68,7 +68,6 @@ pub(crate) async fn search(
     mut wire: SearchIn,
 ) -> Result<Found, ApiError> {
     let state = caller.state;
-    let _place = state.searches.enter(caller.client)?;
     state.pools.query();
     let k = in_range("k", wire.k.unwrap_or(DEFAULT_K), state.limits.k)?;
     let ef_search = wire.ef_search;
@@ -96,7 +95,16 @@ pub(crate) async fn search(
     for id in std::mem::take(&mut wire.exclude) {
         exclude.push(ItemId::new(id).map_err(|e| ApiError::engine("reading an id", e))?);
     }
-    let asked = ask(caller, &collection, wire.parts()?, &mut exclude).await?;
+    let parts = wire.parts()?;
+    // Whoever waits for another host holds no place meanwhile.
+    let fetches = parts.iter().any(|(_, part)| part.image_url.is_some());
+    let enter = || state.searches.enter(caller.client);
+    let begun = (!fetches).then(enter).transpose()?;
+    let asked = ask(caller, &collection, parts, &mut exclude).await?;
+    let _place = match begun {
+        Some(place) => place,
+        None => enter()?,
+    };
     let own = own_modality(&asked);
     let target = choose_target(&collection, &wire, own);
     let spaces = Spaces {
@@ -123,6 +131,7 @@ pub(crate) async fn search(
         ..SearchRequest::of(parts, target, k)
     };
     let metrics = Arc::clone(&state.metrics);
+    let _turn = state.search_turn().await?;
     let answer = block("searching", move || {
         let answer = metrics.time(Stage::Search, || collection.search(&request));
         answer.map_err(|e| ApiError::engine("searching", e))

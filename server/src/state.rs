@@ -13,7 +13,7 @@ use encoders::Pixels;
 use engine::{Collection, Engine};
 use lru::LruCache;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::{
     Audit, ServerError,
@@ -33,6 +33,10 @@ use crate::{
     urls::Urls,
 };
 
+/// Searches of the engine that run at once, for each core. More would only make each of them, and those
+/// who speak HTTP, wait for a core; with a single one, all would wait for a long scan.
+const SEARCHERS_PER_CORE: usize = 2;
+
 /// What every request can reach.
 pub(crate) struct AppState {
     pub(crate) engine: Arc<Engine>,
@@ -43,6 +47,8 @@ pub(crate) struct AppState {
     pub(crate) bodies: Arc<Semaphore>,
     /// Searches that are under way.
     pub(crate) searches: Arc<Crowd>,
+    /// Turns to search the engine.
+    searchers: Semaphore,
     /// Turns to decode a picture that asks: one per core.
     decoders: Arc<Semaphore>,
     /// Pictures whose parts may be looked at at once.
@@ -121,6 +127,7 @@ impl AppState {
             images,
             bodies: Arc::new(Semaphore::new(body::room(&limits))),
             searches: Crowd::new(cores.saturating_mul(limits.searches_per_core)),
+            searchers: Semaphore::new(SEARCHERS_PER_CORE * cores),
             decoders: Arc::new(Semaphore::new(cores)),
             explaining: Semaphore::new(cores),
             maps: Maps::default(),
@@ -173,6 +180,12 @@ impl AppState {
             theirs: format!("{} ({})", theirs.model, theirs.fingerprint),
             ours: format!("{} ({})", ours.model, ours.fingerprint),
         })
+    }
+
+    /// A turn to search, as soon as there is one.
+    pub(crate) async fn search_turn(&self) -> Result<SemaphorePermit<'_>, ApiError> {
+        let turn = self.searchers.acquire().await;
+        turn.map_err(|source| ApiError::internal("waiting to search", source))
     }
 
     /// A turn to decode a picture, as soon as there is one.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use encoders::{PreprocessConfig, TextTokenizer};
+use encoders::{PreprocessConfig, RgbaPicture, TextTokenizer};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
@@ -131,11 +131,11 @@ impl Data {
         match self {
             Self::Drawings(dataset) => {
                 let held_out = dataset.held_out.into_iter().map(|(style, concepts)| {
-                    let still = |c: Concept| {
+                    let shown = |c: Concept| {
                         let pixels = as_it_is(&c, side);
                         (c, pixels)
                     };
-                    (style, concepts.into_iter().map(still).collect())
+                    (style, concepts.into_iter().map(shown).collect())
                 });
                 let source = BatchSource {
                     concepts: dataset.training,
@@ -168,11 +168,12 @@ impl Data {
 
 /// The first picture of a concept on white, unvaried.
 fn as_it_is(concept: &Concept, side: usize) -> Vec<f32> {
+    let first = concept.pictures.first();
+    first.map_or_else(Vec::new, |(picture, _)| still(picture, side))
+}
+
+/// A picture on white, unvaried.
+pub(crate) fn still(picture: &RgbaPicture, side: usize) -> Vec<f32> {
     let mut random = ChaCha8Rng::seed_from_u64(0);
-    concept
-        .pictures
-        .first()
-        .map_or_else(Vec::new, |(picture, _)| {
-            augment(picture, side, false, &AugmentConfig::STILL, &mut random)
-        })
+    augment(picture, side, false, &AugmentConfig::STILL, &mut random)
 }

@@ -112,6 +112,37 @@ pub enum TrainingError {
         "a tower that was trained from nothing has no text tower beside it, which a model folder needs: adapt one with `model.from`"
     )]
     NoTextTower,
+    /// Whitening is learned from things that have several pictures.
+    #[error(
+        "no thing has two pictures: whitening is learned from what differs between pictures of one thing"
+    )]
+    NoRepeats,
+    /// Whitening needs more things, or more numbers, than an embedding has.
+    #[error(
+        "{things} things have several pictures, and pooled outputs have {width} numbers: embeddings of \
+         {dim} need at least two more of both"
+    )]
+    TooFewThings {
+        /// Things with several pictures.
+        things: usize,
+        /// Numbers of a pooled output.
+        width: usize,
+        /// Numbers of an embedding.
+        dim: usize,
+    },
+    /// Whitening found a direction in which nothing varies.
+    #[error("pictures of one thing do not differ in some direction: add to the ridge")]
+    Unvarying,
+    /// Only manifests say which pictures show the same thing.
+    #[error(
+        "whitening takes pictures of the same thing from `data.manifests`, and this run has pairs: leave it out"
+    )]
+    NoThings,
+    /// Whitening replaces a specific projection.
+    #[error(
+        "whitening replaces a specific projection, and this model has none: set `model.specific`"
+    )]
+    NoSpecific,
     /// Too few concepts to fill a batch.
     #[error("the manifests hold {concepts} concepts for training, a batch needs {batch}")]
     TooFew {

@@ -2,18 +2,88 @@
 
 use std::path::Path;
 
-use encoders::{Card, Export, Retrained, Stored};
+use candle_core::Tensor;
+use embedding::Embedding;
+use encoders::{Card, Export, Retrained, RgbaPicture, Stored};
+use rayon::prelude::*;
 
-use crate::{TrainingError, fit::Run, tokenizer};
+use crate::{
+    TrainingError,
+    data::{Data, still},
+    fit::Run,
+    tokenizer,
+    towers::VISUAL_SPECIFIC,
+    whitening::{Pictures, Whitening, learned_whitening},
+};
+
+/// Pictures that one pass takes.
+const BATCH: usize = 256;
+
+/// The projection that [`learned_whitening`] finds on the pictures that a run was trained on, each as it is
+/// when it is served.
+///
+/// # Errors
+/// When the run has no specific projections, `data` are pairs, or as for [`learned_whitening`].
+pub fn whitening(run: &Run, data: &Data, ridge: f64) -> Result<Whitening, TrainingError> {
+    let Data::Drawings(dataset) = data else {
+        return Err(TrainingError::NoThings);
+    };
+    let towers = run.settled_towers()?;
+    if !towers.has_specific() {
+        return Err(TrainingError::NoSpecific);
+    }
+    let side = run.network.image.image_size();
+    let concepts = dataset.training.iter().enumerate();
+    let all: Vec<(usize, &RgbaPicture)> = concepts
+        .flat_map(|(thing, concept)| concept.pictures.iter().map(move |(p, _)| (thing, p)))
+        .collect();
+    let (mut pooled, mut shared) = (Vec::new(), Vec::new());
+    for part in all.chunks(BATCH) {
+        let pixels: Vec<f32> = part
+            .par_iter()
+            .flat_map_iter(|(_, picture)| still(picture, side))
+            .collect();
+        let shape = (part.len(), 3, side, side);
+        let pixels = Tensor::from_vec(pixels, shape, run.parameters.device())?;
+        let tower = &towers.network.image;
+        let outputs = tower.pooled(&pixels)?;
+        let projected = tower.project(&outputs)?;
+        for (tensor, rows) in [(outputs, &mut pooled), (projected, &mut shared)] {
+            for row in tensor.to_vec2::<f32>()? {
+                rows.push(Embedding::normalized(row)?);
+            }
+        }
+    }
+    let things: Vec<usize> = all.iter().map(|(thing, _)| *thing).collect();
+    let pictures = Pictures {
+        pooled: &pooled,
+        shared: &shared,
+        things: &things,
+    };
+    learned_whitening(pictures, ridge)
+}
 
 /// Writes the weights and the tokenizer of a run, and `card`, as a model folder: for a run that began with
-/// a folder, of the form of that one, with adapters added to what they adapt.
+/// a folder, of the form of that one, with adapters added to what they adapt. `whitening` takes the place of
+/// the specific projection of pictures.
 ///
 /// # Errors
 /// When a file cannot be written.
-pub fn export(run: &Run, card: Card, stored: Stored, folder: &Path) -> Result<(), TrainingError> {
+pub fn export(
+    run: &Run,
+    whitening: Option<&Whitening>,
+    (card, stored): (Card, Stored),
+    folder: &Path,
+) -> Result<(), TrainingError> {
     let settled = run.parameters.settled()?;
-    let tensors = settled.merged()?;
+    let mut tensors = settled.merged()?;
+    if let Some(whitening) = whitening {
+        let own = tensors
+            .iter_mut()
+            .find(|(name, _)| *name == VISUAL_SPECIFIC);
+        let (_, own) = own.ok_or(TrainingError::NoSpecific)?;
+        *own = Tensor::from_slice(&whitening.projection, own.shape(), own.device())?;
+    }
     if let Some(base) = &run.base {
         let of_base = base.card();
         let mut card = card;

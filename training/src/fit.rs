@@ -262,14 +262,19 @@ impl Run {
         Ok(estimate)
     }
 
-    /// Adds to a report what the weights are worth, and gives the embeddings that say so.
-    fn evaluate(&self, report: &mut StepReport) -> Result<Space, TrainingError> {
+    /// The towers as they are evaluated and exported.
+    pub(crate) fn settled_towers(&self) -> Result<Towers, TrainingError> {
         let mut settled = self.parameters.settled()?;
         let specific_dim = specific_dim(&self.config.model, &self.network);
         let form = Form::Differentiable {
             batch_statistics: false,
         };
-        let towers = Towers::new(&mut settled, &self.network, specific_dim, form)?;
+        Towers::new(&mut settled, &self.network, specific_dim, form)
+    }
+
+    /// Adds to a report what the weights are worth, and gives the embeddings that say so.
+    fn evaluate(&self, report: &mut StepReport) -> Result<Space, TrainingError> {
+        let towers = self.settled_towers()?;
         let device = self.parameters.device();
         let space = match &self.evaluation {
             Evaluation::Nothing => Space::default(),

@@ -29,6 +29,7 @@ pub mod stopping;
 pub mod tokenizer;
 pub mod towers;
 pub mod tuning;
+pub mod whitening;
 pub mod words;
 
 pub use error::TrainingError;

@@ -5,6 +5,10 @@ use encoders::nn::{Form, Init, Network, NetworkConfig, Source as _, unit_rows};
 
 use crate::{TrainingError, parameters::Parameters};
 
+/// The names under which a model folder holds specific projections: of images, of texts.
+pub(crate) const VISUAL_SPECIFIC: &str = "visual_specific_projection.weight";
+const TEXT_SPECIFIC: &str = "text_specific_projection.weight";
+
 /// The two embeddings of a batch.
 #[derive(Debug, Clone)]
 pub struct Rows {
@@ -35,19 +39,22 @@ impl Towers {
         form: Form,
     ) -> std::result::Result<Self, TrainingError> {
         let network = Network::new(parameters, config, form)?;
-        let mut head = |tower: &str, width: usize| {
-            // The name under which a model folder holds it.
-            let name = format!("{tower}_specific_projection.weight");
+        let mut head = |name: &str, width: usize| {
             let deviation = (width as f32).powf(-0.5);
-            parameters.tensor(&name, &[specific_dim, width], Init::Normal { deviation })
+            parameters.tensor(name, &[specific_dim, width], Init::Normal { deviation })
         };
         let specific = if specific_dim == 0 {
             None
         } else {
-            let images = head("visual", config.image.width())?;
-            Some([images, head("text", config.text.transformer.width)?])
+            let images = head(VISUAL_SPECIFIC, config.image.width())?;
+            Some([images, head(TEXT_SPECIFIC, config.text.transformer.width)?])
         };
         Ok(Self { network, specific })
+    }
+
+    /// Whether there are specific heads.
+    pub fn has_specific(&self) -> bool {
+        self.specific.is_some()
     }
 
     /// Of pixels `[n, 3, side, side]`.

@@ -14,13 +14,14 @@ use encoders::{
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use training::{
+    TrainingError,
     augment::augment,
     checkpoint,
     config::{
         AugmentConfig, CaptionConfig, DataConfig, Factors, ImageSection, ModelSection,
         ObjectiveConfig, OptimizerConfig, RunConfig, TextSection,
     },
-    export::export,
+    export::{export, whitening},
     fit::{Run, StepReport},
     manifest::{Concept, Dataset},
     objective::info_nce,
@@ -267,7 +268,7 @@ fn an_exported_folder_gives_the_embeddings_of_the_training_form() {
         let folder = tempfile::tempdir().expect("a folder");
         let (mut run, _) = run(&config(image, 16, 12), folder.path(), 12);
         let out = folder.path().join("model");
-        export(&run, Card::default(), Stored::F32, &out).expect("exports");
+        export(&run, None, (Card::default(), Stored::F32), &out).expect("exports");
         let model = Model::load(&out).expect("loads");
 
         let form = Form::Differentiable {
@@ -364,7 +365,7 @@ fn sixty_four_pairs_are_learned_by_heart_and_served_from_the_exported_folder() {
         name: "toy".into(),
         ..Card::default()
     };
-    export(&run, card, Stored::F16, &out).expect("exports");
+    export(&run, None, (card, Stored::F16), &out).expect("exports");
     let model = Model::load(&out).expect("loads");
     assert_eq!(model.info().name, "toy");
     let concepts = drawings().training;
@@ -460,7 +461,7 @@ fn specific_projections_that_were_trained_are_exported_and_served() {
         name: "specific".to_owned(),
         ..Card::default()
     };
-    export(&trained, card, Stored::F32, out.path()).expect("exports");
+    export(&trained, None, (card, Stored::F32), out.path()).expect("exports");
     let model = Model::load(out.path()).expect("loads");
     let dim = config.model.dim;
     for modality in embedding::Modality::ALL {
@@ -469,6 +470,67 @@ fn specific_projections_that_were_trained_are_exported_and_served() {
             space.dim, dim,
             "{modality}: trained, not what the shared one leaves over"
         );
+    }
+}
+
+/// The same drawings by a second hand, darker.
+fn by_two_hands() -> Dataset {
+    let mut all = drawings();
+    for concept in &mut all.training {
+        let first = &concept.pictures[0].0;
+        let dark = first.as_rgba().chunks(4);
+        let dark = dark.flat_map(|p| [p[0] / 2, p[1] / 2, p[2] / 2 + 40, p[3]]);
+        let dark = RgbaPicture::new(SIDE as u32, SIDE as u32, dark.collect());
+        concept.pictures.push((dark.expect("sizes fit"), 1.0));
+    }
+    all
+}
+
+#[test]
+fn whitened_projections_are_exported_and_served() {
+    let mut config = config(residual(), 16, 6);
+    let folder = tempfile::tempdir().expect("a folder");
+    let (plain, _) = run(&config, folder.path(), 6);
+    let refused = whitening(&plain, &by_two_hands().into(), 0.01).map(|w| w.overlap);
+    assert!(
+        matches!(refused, Err(TrainingError::NoSpecific)),
+        "{refused:?}"
+    );
+
+    config.model.specific = true;
+    let folder = tempfile::tempdir().expect("a folder");
+    let (trained, _) = run(&config, folder.path(), 6);
+    let refused = whitening(&trained, &drawings().into(), 0.01).map(|w| w.overlap);
+    assert!(
+        matches!(refused, Err(TrainingError::NoRepeats)),
+        "{refused:?}"
+    );
+    let found = whitening(&trained, &by_two_hands().into(), 0.01).expect("learns");
+    let out = tempfile::tempdir().expect("a folder");
+    let card = (Card::default(), Stored::F32);
+    export(&trained, Some(&found), card, out.path()).expect("exports");
+
+    let model = Model::load(out.path()).expect("loads");
+    let concepts = drawings().training;
+    let pixels: Vec<_> = concepts.iter().map(|c| prepared(&model, c)).collect();
+    let served = model.image().encode(&pixels).expect("encodes");
+    let mut parameters = trained.parameters.settled().expect("settles");
+    let form = Form::Differentiable {
+        batch_statistics: false,
+    };
+    let towers = Network::new(&mut parameters, &trained.network, form).expect("builds");
+    for (pixels, served) in pixels.iter().zip(&served) {
+        let shown = Tensor::from_slice(pixels.as_slice(), (1, 3, SIDE, SIDE), &Device::Cpu);
+        let pooled = towers.image.pooled(&shown.expect("shape fits"));
+        let pooled = pooled
+            .and_then(|p| p.to_vec2::<f32>())
+            .expect("pools")
+            .remove(0);
+        let rows = found.projection.chunks_exact(pooled.len());
+        let row = rows.map(|p| p.iter().zip(&pooled).map(|(a, b)| a * b).sum());
+        let row = Embedding::normalized(row.collect()).expect("not zero");
+        let cosine = row.cosine(served.specific.as_ref().expect("is specific"));
+        assert!(cosine > 1.0 - 1e-4, "{cosine}");
     }
 }
 
@@ -509,7 +571,7 @@ fn averages_are_those_of_all_steps_and_are_what_is_exported() {
         name: "average".to_owned(),
         ..Card::default()
     };
-    export(&trained, card, Stored::F32, out.path()).expect("exports");
+    export(&trained, None, (card, Stored::F32), out.path()).expect("exports");
     let file = out.path().join("model.safetensors");
     let exported = candle_core::safetensors::load(file, &Device::Cpu).expect("loads");
     let gaps = values(&exported[name]);

@@ -130,7 +130,7 @@ fn exported(run: &Run, folder: &Path) -> PathBuf {
         name: "tuned".into(),
         ..Card::default()
     };
-    export(run, card, Stored::F32, &out).expect("exports");
+    export(run, None, (card, Stored::F32), &out).expect("exports");
     out
 }
 

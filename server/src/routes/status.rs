@@ -5,7 +5,11 @@ use std::sync::atomic::Ordering;
 use actix_web::{HttpRequest, HttpResponse, web::Data};
 
 use crate::{
-    access::Grant, answers::HealthOut, body::BodyRoom, openapi::twins::ModelInfo, reply::{ApiError, STORE_STOPPED},
+    access::Grant,
+    answers::HealthOut,
+    body::BodyRoom,
+    openapi::twins::ModelInfo,
+    reply::{ApiError, STORE_STOPPED},
     state::AppState,
 };
 

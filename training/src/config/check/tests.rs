@@ -21,6 +21,8 @@ fn the_recipes_will_do() {
     check(&parsed(include_str!("../../../recipes/mini/tune.toml"))).expect("its short form");
     let builtin = include_str!("../../../recipes/mini/mini.toml");
     check(&parsed(builtin)).expect("the recipe of the built-in model");
+    let again = include_str!("../../../recipes/mini/again.toml");
+    check(&parsed(again)).expect("its second part");
     check(&parsed(&vit())).expect("the other tower");
 }
 
