@@ -299,7 +299,7 @@ fn vit_folder(folder: &Path) -> PathBuf {
         name: "tiny-vit".to_owned(),
         ..Card::default()
     };
-    export(&run, card, Stored::F32, &out).expect("exports");
+    export(&run, None, (card, Stored::F32), &out).expect("exports");
     out
 }
 
