@@ -4,6 +4,7 @@ mod classes;
 mod demo;
 mod encode;
 mod few_shot;
+mod hands;
 mod html;
 mod index;
 mod judged;

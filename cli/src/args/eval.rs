@@ -28,6 +28,10 @@ pub struct EvalDemoArgs {
     /// writes it
     #[arg(long, value_name = "FILE")]
     pub words: Option<PathBuf>,
+    /// Measure whether drawings by another hand find the same thing, too: a folder of pictures named by
+    /// code points (1f308.png), as `diptych-train prepare` writes one of each style; may be repeated
+    #[arg(long, value_name = "DIR")]
+    pub drawings: Vec<PathBuf>,
     /// Print the figures as JSON
     #[arg(long)]
     pub json: bool,

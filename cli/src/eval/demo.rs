@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context, Result};
-use embedding::{Embedding, Fingerprint};
+use embedding::{Embedding, Encoded, Fingerprint};
 use encoders::Model;
 use engine::metrics::{image_retrieval_recall, recall_at_k, text_retrieval_recall};
 use serde::Serialize;
 
-use super::words::{self, ByWords};
+use super::{
+    hands::{self, ByHand},
+    words::{self, ByWords},
+};
 use crate::{
     args::{EvalDemoArgs, Places},
     gallery::{self, Entry},
@@ -42,6 +45,9 @@ struct Report {
     /// Keywords, and names in other languages, as queries, without skin-tone variants.
     #[serde(skip_serializing_if = "Option::is_none")]
     words: Option<ByWords>,
+    /// Drawings by other hands as queries, by folder.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    drawings: BTreeMap<String, ByHand>,
 }
 
 #[derive(Debug, Serialize)]
@@ -63,7 +69,9 @@ struct Pair {
 pub fn run(places: &Places, args: &EvalDemoArgs) -> Result<()> {
     let model = home::model(places)?;
     let entries = gallery::entries();
-    let pictures = encode_pictures(&entries, &model)?;
+    let encoded = encode_pictures(&entries, &model)?;
+    let drawings = hands::measure(&args.drawings, &entries, &encoded, &model)?;
+    let pictures: Vec<Embedding> = encoded.into_iter().map(|one| one.shared).collect();
     let names = encode_names(&entries, "{}", &model)?;
     let full = Gallery::new(&entries, &pictures, |_| true);
     let base = Gallery::new(&entries, &pictures, |entry| !entry.skin_tone);
@@ -109,6 +117,7 @@ pub fn run(places: &Places, args: &EvalDemoArgs) -> Result<()> {
         carriers_mean,
         carriers_ratio,
         words: words.transpose()?,
+        drawings,
     };
     if args.json {
         Ok(output::json(&report)?)
@@ -117,16 +126,15 @@ pub fn run(places: &Places, args: &EvalDemoArgs) -> Result<()> {
     }
 }
 
-/// Shared embeddings of the pictures, in the order of `entries`, from the very files that `demo`
-/// writes.
-fn encode_pictures(entries: &[Entry], model: &Model) -> Result<Vec<Embedding>> {
+/// Embeddings of the pictures, in the order of `entries`, from the very files that `demo` writes.
+fn encode_pictures(entries: &[Entry], model: &Model) -> Result<Vec<Encoded>> {
     let bar = output::progress("encoding pictures", entries.len());
     let draw = |entry: &Entry| gallery::pixels(entry, model).map(|(_, pixels)| pixels);
-    let mut embeddings: Vec<Option<Embedding>> = vec![None; entries.len()];
+    let mut embeddings: Vec<Option<Encoded>> = vec![None; entries.len()];
     pipeline::pictures(entries, model, draw, |some| {
         bar.inc(some.len() as u64);
         for (row, encoded) in some {
-            embeddings[row] = Some(encoded.shared);
+            embeddings[row] = Some(encoded);
         }
         Ok(())
     })?;
@@ -281,6 +289,18 @@ fn print(report: &Report) -> Result<()> {
         for (language, figures) in &words.languages {
             let names = format!("names in {language}");
             rows.push(row("base", &names, image_retrieval_recall, figures));
+        }
+    }
+    for (folder, hand) in &report.drawings {
+        for (gallery, spaces) in [("full", &hand.full), ("base", &hand.base)] {
+            let mut add = |space: &str, figures| {
+                let what = format!("{folder}, {space}");
+                rows.push(row(gallery, &what, hands::same_thing_recall, figures));
+            };
+            add("shared", &spaces.shared);
+            if let Some(specific) = &spaces.specific {
+                add("specific", specific);
+            }
         }
     }
     let Sizes { full, base } = report.pictures;

@@ -110,8 +110,8 @@ fn read(file: &Path) -> Result<HashMap<String, BTreeMap<String, Words>>> {
         .collect()
 }
 
-/// As the file names it: without the selector of the colored form.
-fn concept(entry: &Entry) -> String {
+/// As files name it: without the selector of the colored form.
+pub(super) fn concept(entry: &Entry) -> String {
     let points = entry.codepoints.split('-').filter(|point| *point != "fe0f");
     points.collect::<Vec<_>>().join("-")
 }
