@@ -8,7 +8,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::{Durability, EngineError, collection::Core, store::Store};
+use crate::{Durability, EngineError, collection::Core, error::with_causes, store::Store};
 
 /// How long a buffered write waits at most before it is written out.
 const FLUSH_AFTER: Duration = Duration::from_millis(200);
@@ -142,6 +142,7 @@ fn flush_until_closed(queue: &FlushQueue, core: &Weak<Core>) {
         let Some(core) = core.upgrade() else { return };
         if let Err(error) = queue.settle(core.store.as_ref()) {
             // The store takes no more writes, and says so to whoever comes.
+            let error = with_causes(&error);
             tracing::error!("buffered writes are lost at the next stop: {error}");
             queue.shared.0.lock().open = false;
             return;

@@ -36,6 +36,7 @@ pub(crate) struct Metrics {
     requests: IntCounterVec,
     request_seconds: HistogramVec,
     waiting: IntGaugeVec,
+    searches: IntGauge,
     body_bytes: IntGauge,
     ready: IntGauge,
     stages: HistogramVec,
@@ -108,6 +109,7 @@ impl Metrics {
                 ),
                 &["tower"],
             )?,
+            searches: IntGauge::new("diptych_searches", "Searches that are under way.")?,
             body_bytes: IntGauge::new(
                 "diptych_body_bytes",
                 "Bytes of request bodies that are held.",
@@ -154,6 +156,7 @@ impl Metrics {
             Box::new(self.requests.clone()),
             Box::new(self.request_seconds.clone()),
             Box::new(self.waiting.clone()),
+            Box::new(self.searches.clone()),
             Box::new(self.body_bytes.clone()),
             Box::new(self.ready.clone()),
             Box::new(self.stages.clone()),
@@ -168,7 +171,16 @@ impl Metrics {
 
     /// Does a step of the work, and counts how long that takes, in the trace, too.
     pub(crate) fn time<T>(&self, stage: Stage, work: impl FnOnce() -> T) -> T {
-        let started = Instant::now();
+        self.time_since(Instant::now(), stage, work)
+    }
+
+    /// The same of a step that began when it began to wait.
+    pub(crate) fn time_since<T>(
+        &self,
+        started: Instant,
+        stage: Stage,
+        work: impl FnOnce() -> T,
+    ) -> T {
         let done = work();
         let took = started.elapsed();
         self.stages
@@ -207,6 +219,11 @@ impl Metrics {
     /// Sets how many inputs hold room in the queue of `tower`.
     pub(crate) fn set_waiting(&self, tower: &str, inputs: usize) {
         self.waiting.with_label_values(&[tower]).set(inputs as i64);
+    }
+
+    /// Sets how many searches are under way.
+    pub(crate) fn set_searches(&self, searches: usize) {
+        self.searches.set(searches as i64);
     }
 
     /// Sets how many bytes of request bodies are held.

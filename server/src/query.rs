@@ -1,6 +1,6 @@
 //! What a search asks, put to the engine.
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::{num::NonZeroUsize, sync::Arc, time::Instant};
 
 use embedding::{Aspect, Embedding, Encoded, Modality, Space};
 use engine::{
@@ -96,12 +96,13 @@ pub(crate) async fn search(
         exclude.push(ItemId::new(id).map_err(|e| ApiError::engine("reading an id", e))?);
     }
     let parts = wire.parts()?;
+    let enter = || state.searches.enter(caller.client);
+    let begun = enter()?;
     // Whoever waits for another host holds no place meanwhile.
     let fetches = parts.iter().any(|(_, part)| part.image_url.is_some());
-    let enter = || state.searches.enter(caller.client);
-    let begun = (!fetches).then(enter).transpose()?;
+    let begun = (!fetches).then_some(begun);
     let asked = ask(caller, &collection, parts, &mut exclude).await?;
-    let _place = match begun {
+    let place = match begun {
         Some(place) => place,
         None => enter()?,
     };
@@ -131,9 +132,12 @@ pub(crate) async fn search(
         ..SearchRequest::of(parts, target, k)
     };
     let metrics = Arc::clone(&state.metrics);
-    let _turn = state.search_turn().await?;
+    let started = Instant::now();
+    let turn = state.search_turn().await?;
     let answer = block("searching", move || {
-        let answer = metrics.time(Stage::Search, || collection.search(&request));
+        // A search goes on when its client is gone, and counts as long.
+        let _held = (turn, place);
+        let answer = metrics.time_since(started, Stage::Search, || collection.search(&request));
         answer.map_err(|e| ApiError::engine("searching", e))
     })
     .await?;

@@ -134,12 +134,17 @@ pub(crate) enum ApiError {
          {RETRY_AFTER_S} s"
     )]
     Late { deadline_ms: u64 },
+    #[error(
+        "not searched within {deadline_ms} ms, since searches before it take long: try again in \
+         {RETRY_AFTER_S} s"
+    )]
+    LateSearch { deadline_ms: u64 },
     #[error("too many bodies arrive at once, try again in {RETRY_AFTER_S} s")]
     BodiesFull,
     #[error("{reason}")]
     Unavailable { reason: &'static str },
     #[error(
-        "the disk is full, and this was not kept: make room there, and start the server again if \
+        "the disk is full, and this may not have been kept: make room there, and start the server again if \
          /readyz says that its store takes no more writes"
     )]
     StorageFull {
@@ -236,9 +241,12 @@ impl ApiError {
                 code: "damaged_head",
                 message,
             },
-            EngineError::Store(StoreError::Stopped { .. }) => Self::Unavailable {
-                reason: STORE_STOPPED,
-            },
+            EngineError::Store(StoreError::Stopped { reason }) => {
+                tracing::error!(doing, reason, "the store has stopped");
+                Self::Unavailable {
+                    reason: STORE_STOPPED,
+                }
+            }
             source => Self::internal(doing, source),
         }
     }
@@ -295,7 +303,9 @@ impl ApiError {
             Self::QueueFull | Self::Crowded | Self::BodiesFull => {
                 (StatusCode::TOO_MANY_REQUESTS, "queue_full")
             }
-            Self::Late { .. } => (StatusCode::SERVICE_UNAVAILABLE, "deadline_passed"),
+            Self::Late { .. } | Self::LateSearch { .. } => {
+                (StatusCode::SERVICE_UNAVAILABLE, "deadline_passed")
+            }
             Self::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
             Self::StorageFull { .. } => (StatusCode::INSUFFICIENT_STORAGE, "storage_full"),
             Self::Internal { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
@@ -394,6 +404,7 @@ impl ResponseError for ApiError {
             | Self::BodiesFull
             | Self::TooManyJobs { .. }
             | Self::Late { .. }
+            | Self::LateSearch { .. }
             | Self::Overdue { .. }
             | Self::Unavailable { .. } => {
                 reply.insert_header((header::RETRY_AFTER, RETRY_AFTER_S));

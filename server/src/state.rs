@@ -13,7 +13,10 @@ use encoders::Pixels;
 use engine::{Collection, Engine};
 use lru::LruCache;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
 use crate::{
     Audit, ServerError,
@@ -48,7 +51,7 @@ pub(crate) struct AppState {
     /// Searches that are under way.
     pub(crate) searches: Arc<Crowd>,
     /// Turns to search the engine.
-    searchers: Semaphore,
+    searchers: Arc<Semaphore>,
     /// Turns to decode a picture that asks: one per core.
     decoders: Arc<Semaphore>,
     /// Pictures whose parts may be looked at at once.
@@ -127,7 +130,7 @@ impl AppState {
             images,
             bodies: Arc::new(Semaphore::new(body::room(&limits))),
             searches: Crowd::new(cores.saturating_mul(limits.searches_per_core)),
-            searchers: Semaphore::new(SEARCHERS_PER_CORE * cores),
+            searchers: Arc::new(Semaphore::new(SEARCHERS_PER_CORE * cores)),
             decoders: Arc::new(Semaphore::new(cores)),
             explaining: Semaphore::new(cores),
             maps: Maps::default(),
@@ -182,9 +185,12 @@ impl AppState {
         })
     }
 
-    /// A turn to search, as soon as there is one.
-    pub(crate) async fn search_turn(&self) -> Result<SemaphorePermit<'_>, ApiError> {
-        let turn = self.searchers.acquire().await;
+    /// A turn to search, as soon as there is one; too late is as for what waits for a tower.
+    pub(crate) async fn search_turn(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        let deadline_ms = self.limits.query_deadline_ms;
+        let turn = Arc::clone(&self.searchers).acquire_owned();
+        let turn = timeout(Duration::from_millis(deadline_ms), turn).await;
+        let turn = turn.map_err(|_| ApiError::LateSearch { deadline_ms })?;
         turn.map_err(|source| ApiError::internal("waiting to search", source))
     }
 

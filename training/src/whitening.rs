@@ -3,9 +3,9 @@
 //! What a tower tells of a picture varies with the thing that is shown and with the hand that drew it. Where
 //! there are several pictures of many things, the second kind of variation is known, and a projection can
 //! make it equally small in all directions, so that what is left tells things apart: Mikolajczyk and Matas,
-//! "Improving descriptors for fast tree matching by optimal linear projection" (2007), as Radenović et al.
-//! use it for retrieval ("Fine-tuning CNN image retrieval with no human annotation", 2019, section 4.2). It is
-//! the linear discriminant of Fisher with many classes, in closed form.
+//! "Improving descriptors for fast tree matching by optimal linear projection" (2007), as Radenovic et al.
+//! use it for retrieval ("Fine-tuning CNN image retrieval with no human annotation", 2019). It is the linear
+//! discriminant of Fisher with many classes, in closed form.
 
 use embedding::Embedding;
 use nalgebra::{Cholesky, DMatrix, DVector, SymmetricEigen};

@@ -91,7 +91,13 @@ pub(super) async fn run(running: &mut Running) -> Result<Ended, ApiError> {
 /// Whether a line failed for a reason that all others would fail for, too.
 fn is_of_the_server(result: &Value) -> bool {
     let code = result["error"]["code"].as_str().unwrap_or_default();
-    ["internal", "collection_not_found", "unavailable"].contains(&code)
+    [
+        "internal",
+        "collection_not_found",
+        "unavailable",
+        "storage_full",
+    ]
+    .contains(&code)
 }
 
 /// The next lines that are not blank, where the one after them begins, and its number less one.

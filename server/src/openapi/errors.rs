@@ -134,10 +134,10 @@ const ALL: &[(&str, u16, &str)] = &[
     ("rate_limited", 429, "this key, or this address, asks too often: try again after `Retry-After`"),
     ("too_many_jobs", 429, "too many jobs wait"),
     ("internal", 500, "the server failed; its log says why"),
-    ("deadline_passed", 503, "not encoded in time: try again after `Retry-After`"),
+    ("deadline_passed", 503, "not encoded, or not searched, in time: try again after `Retry-After`"),
     ("request_timeout", 503, "the request took longer than it may"),
     ("unavailable", 503, "the server stops, a tower is stuck, or the store takes no more writes"),
-    ("storage_full", 507, "the disk is full; nothing that was acknowledged is lost"),
+    ("storage_full", 507, "the disk is full; nothing that was answered as `flushed` is lost"),
 ];
 
 /// Whether this answer is known to the description.

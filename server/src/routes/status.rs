@@ -66,6 +66,7 @@ pub(crate) async fn metrics(
 ) -> Result<HttpResponse, ApiError> {
     state.metrics.set_waiting("text", state.texts.waiting());
     state.metrics.set_waiting("image", state.images.waiting());
+    state.metrics.set_searches(state.searches.now());
     state.metrics.set_body_bytes(BodyRoom::held_by_all(&state));
     state.metrics.set_ready(not_ready(&state).is_none());
     let text = state.metrics.text(&state.seen_by(&Grant::of(&request)))?;

@@ -25,6 +25,10 @@ export CANDLE_BARRIER_POOL_SPIN_LIMIT=1
 model() {
     "$trainer" export --license "CC-BY-4.0" --description "$recipe/description.txt" "$@"
 }
-[ -d "$work/first" ] || model --config "$recipe/mini.toml" --run "$work/run" --out "$work/first"
+if [ ! -d "$work/first" ]; then
+    rm -rf "$work/first.partial"
+    model --config "$recipe/mini.toml" --run "$work/run" --out "$work/first.partial"
+    mv "$work/first.partial" "$work/first"
+fi
 "$trainer" fit --config "$recipe/again.toml" --run "$work/again"
 model --config "$recipe/again.toml" --run "$work/again" --out encoders/builtin --whiten .003
