@@ -74,32 +74,7 @@ enum Command {
         tf32: bool,
     },
     Ssl(ssl_command::Arguments),
-    /// Write the last checkpoint of a run as a model folder.
-    Export {
-        /// The run's configuration (TOML).
-        #[arg(long)]
-        config: PathBuf,
-        /// Folder of the run.
-        #[arg(long)]
-        run: PathBuf,
-        /// The model folder to write.
-        #[arg(long)]
-        out: PathBuf,
-        /// License of the weights, as an SPDX expression.
-        #[arg(long)]
-        license: Option<String>,
-        /// A text file that says what the model is for; becomes part of the folder.
-        #[arg(long)]
-        description: Option<PathBuf>,
-        /// Keep 32 bits per weight instead of 16.
-        #[arg(long)]
-        full_precision: bool,
-        /// Put a learned whitening of the training pictures in the place of the specific projection of
-        /// pictures: those of one thing by different hands then lie together. RIDGE is added to the variation
-        /// within things in every direction, as a share of its mean; .003 is a good one.
-        #[arg(long, value_name = "RIDGE")]
-        whiten: Option<f64>,
-    },
+    Export(ExportArguments),
     /// Make a smaller, faster text tower that can take the place of its teacher, or go on where the run
     /// in the folder stopped; behind the last step there is `student` in it, and `report.json`.
     Distill {
@@ -127,6 +102,34 @@ enum Command {
         #[arg(long, default_value = "experiments")]
         out: PathBuf,
     },
+}
+
+/// Write the last checkpoint of a run as a model folder.
+#[derive(clap::Args)]
+struct ExportArguments {
+    /// The run's configuration (TOML).
+    #[arg(long)]
+    config: PathBuf,
+    /// Folder of the run.
+    #[arg(long)]
+    run: PathBuf,
+    /// The model folder to write.
+    #[arg(long)]
+    out: PathBuf,
+    /// License of the weights, as an SPDX expression.
+    #[arg(long)]
+    license: Option<String>,
+    /// A text file that says what the model is for; becomes part of the folder.
+    #[arg(long)]
+    description: Option<PathBuf>,
+    /// Keep 32 bits per weight instead of 16.
+    #[arg(long)]
+    full_precision: bool,
+    /// Put a learned whitening of the training pictures in the place of the specific projection of
+    /// pictures: those of one thing by different hands then lie together. RIDGE is added to the variation
+    /// within things in every direction, as a share of its mean; .003 is a good one.
+    #[arg(long, value_name = "RIDGE")]
+    whiten: Option<f64>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -194,53 +197,57 @@ fn main() -> anyhow::Result<()> {
             anyhow::ensure!(outcome.passed(), "the figures do not show what is claimed");
             Ok(())
         }
-        Command::Export {
-            config,
-            run,
-            out,
-            license,
-            description,
-            full_precision,
-            whiten,
-        } => {
-            let config = RunConfig::read(&config)?;
-            let has_checkpoint = checkpoint::file(&run).exists();
-            anyhow::ensure!(has_checkpoint, "{} has no checkpoint", run.display());
-            let trained = Run::best(&config, &run, &candle_core::Device::Cpu)?;
-            let description = description.map(fs::read_to_string).transpose()?;
-            let description = description.map(|d| d.trim().to_owned());
-            let card = Card {
-                name: config.model.name.clone(),
-                license,
-                description,
-                ..Card::default()
-            };
-            let stored = if full_precision {
-                Stored::F32
-            } else {
-                Stored::F16
-            };
-            let whitening = whiten.map(|ridge| {
-                let positive = ridge.is_finite() && ridge >= 0.0;
-                anyhow::ensure!(
-                    positive,
-                    "--whiten is {ridge}, expected a number of at least 0"
-                );
-                let data = Data::read(&config.data).context("reading the training pictures")?;
-                anyhow::Ok(whitening(&trained, &data, ridge)?)
-            });
-            let whitening = whitening.transpose()?;
-            export(&trained, whitening.as_ref(), (card, stored), &out)?;
-            if let Some(whitening) = whitening {
-                println!(
-                    "specific embeddings of pictures are whitened; mean squared product with shared ones {:.4}",
-                    whitening.overlap
-                );
-            }
-            println!("step {} written to {}", trained.step(), out.display());
-            Ok(())
-        }
+        Command::Export(arguments) => export_run(arguments),
     }
+}
+
+/// Writes what a run has learned as a model folder.
+fn export_run(arguments: ExportArguments) -> anyhow::Result<()> {
+    let ExportArguments {
+        config,
+        run,
+        out,
+        license,
+        description,
+        full_precision,
+        whiten,
+    } = arguments;
+    let config = RunConfig::read(&config)?;
+    let has_checkpoint = checkpoint::file(&run).exists();
+    anyhow::ensure!(has_checkpoint, "{} has no checkpoint", run.display());
+    let trained = Run::best(&config, &run, &candle_core::Device::Cpu)?;
+    let description = description.map(fs::read_to_string).transpose()?;
+    let description = description.map(|d| d.trim().to_owned());
+    let card = Card {
+        name: config.model.name.clone(),
+        license,
+        description,
+        ..Card::default()
+    };
+    let stored = if full_precision {
+        Stored::F32
+    } else {
+        Stored::F16
+    };
+    let whitening = whiten.map(|ridge| {
+        let positive = ridge.is_finite() && ridge >= 0.0;
+        anyhow::ensure!(
+            positive,
+            "--whiten is {ridge}, expected a number of at least 0"
+        );
+        let data = Data::read(&config.data).context("reading the training pictures")?;
+        anyhow::Ok(whitening(&trained, &data, ridge)?)
+    });
+    let whitening = whitening.transpose()?;
+    export(&trained, whitening.as_ref(), (card, stored), &out)?;
+    if let Some(whitening) = whitening {
+        println!(
+            "specific embeddings of pictures are whitened; mean squared product with shared ones {:.4}",
+            whitening.overlap
+        );
+    }
+    println!("step {} written to {}", trained.step(), out.display());
+    Ok(())
 }
 
 fn fit(trainer: &mut Run, run: &Path, until: usize) -> anyhow::Result<()> {
