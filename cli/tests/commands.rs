@@ -35,7 +35,8 @@ fn a_batch_of_pictures_gets_the_embeddings_of_single_ones() {
         assert_eq!(alone["fingerprint"], together["fingerprint"]);
         let (alone, batched) = (&alone["items"][0], &together["items"][i]);
         assert_eq!(batched["input"], text(path));
-        for aspect in ["shared", "specific"] {
+        // Whitening magnifies what its directions lack in variation, and rounding with it.
+        for (aspect, rounding) in [("shared", 1e-6), ("specific", 1e-5)] {
             if alone[aspect].is_null() {
                 assert_eq!(batched[aspect], Value::Null);
                 continue;
@@ -51,7 +52,7 @@ fn a_batch_of_pictures_gets_the_embeddings_of_single_ones() {
                 .map(|(a, b)| (a - b).abs())
                 .fold(0.0, f64::max);
             assert!(
-                a.len() == b.len() && far <= 1e-6,
+                a.len() == b.len() && far <= rounding,
                 "picture {i}, {aspect}: {far}"
             );
         }
