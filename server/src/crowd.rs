@@ -169,7 +169,7 @@ mod tests {
         // As soon as one ends another begins, and so it goes on, also when that takes a little.
         for _ in 0..100 {
             keep(&mut places, MOST - 1, now);
-            now += BURST - TICK;
+            now += BURST / 2;
             places.push(begin(now));
             assert!(refused(now));
         }
