@@ -34,7 +34,7 @@ def words_find_their_picture_and_the_address_keeps_them(at):
 
 def a_search_without_an_answer_says_so(at):
     page = at.page
-    at.open("?collection=demo&q=mortgage+rates")
+    at.open("?collection=demo&q=xqzzvk+flurbl")
     page.get_by_role("heading", name="No good match").wait_for()
     at.settled()
     at.fine("search-no-match")
