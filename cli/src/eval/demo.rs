@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context, Result};
 use embedding::{Embedding, Encoded, Fingerprint};
-use encoders::Model;
+use encoders::{Model, Pixels};
 use engine::metrics::{image_retrieval_recall, recall_at_k, text_retrieval_recall};
 use serde::Serialize;
 
@@ -69,7 +69,9 @@ struct Pair {
 pub fn run(places: &Places, args: &EvalDemoArgs) -> Result<()> {
     let model = home::model(places)?;
     let entries = gallery::entries();
-    let encoded = encode_pictures(&entries, &model)?;
+    // From the very files that `demo` writes.
+    let draw = |entry: &Entry| gallery::pixels(entry, &model).map(|(_, pixels)| pixels);
+    let encoded = encode_pictures("encoding pictures", &entries, &model, draw)?;
     let drawings = hands::measure(&args.drawings, &entries, &encoded, &model)?;
     let pictures: Vec<Embedding> = encoded.into_iter().map(|one| one.shared).collect();
     let names = encode_names(&entries, "{}", &model)?;
@@ -126,12 +128,16 @@ pub fn run(places: &Places, args: &EvalDemoArgs) -> Result<()> {
     }
 }
 
-/// Embeddings of the pictures, in the order of `entries`, from the very files that `demo` writes.
-fn encode_pictures(entries: &[Entry], model: &Model) -> Result<Vec<Encoded>> {
-    let bar = output::progress("encoding pictures", entries.len());
-    let draw = |entry: &Entry| gallery::pixels(entry, model).map(|(_, pixels)| pixels);
-    let mut embeddings: Vec<Option<Encoded>> = vec![None; entries.len()];
-    pipeline::pictures(entries, model, draw, |some| {
+/// Embeddings of pictures, in the order of `inputs`; `what` is told while it goes on.
+pub(super) fn encode_pictures<I: Sync>(
+    what: &'static str,
+    inputs: &[I],
+    model: &Model,
+    prepare: impl Fn(&I) -> Result<Pixels> + Sync,
+) -> Result<Vec<Encoded>> {
+    let bar = output::progress(what, inputs.len());
+    let mut embeddings: Vec<Option<Encoded>> = vec![None; inputs.len()];
+    pipeline::pictures(inputs, model, prepare, |some| {
         bar.inc(some.len() as u64);
         for (row, encoded) in some {
             embeddings[row] = Some(encoded);

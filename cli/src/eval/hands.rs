@@ -5,17 +5,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use embedding::{Embedding, Encoded};
 use encoders::Model;
 use engine::metrics::recall_at_k;
 use serde::Serialize;
 
 use super::{
-    demo::{Figures, KS},
+    demo::{Figures, KS, encode_pictures},
     words::concept,
 };
-use crate::{gallery::Entry, inputs, output, pipeline, walk};
+use crate::{gallery::Entry, inputs, walk};
 
 /// Figures of the drawings of one folder, image to image.
 #[derive(Debug, Serialize)]
@@ -74,19 +74,8 @@ fn measure_one(
         "{} holds no picture that is named by the code points of one of the gallery, such as 1f308.png",
         folder.display()
     );
-    let bar = output::progress("encoding drawings", drawings.len());
-    let mut encoded: Vec<Option<Encoded>> = vec![None; drawings.len()];
     let prepare = |(path, _): &(PathBuf, usize)| inputs::pixels(path, model);
-    pipeline::pictures(&drawings, model, prepare, |some| {
-        bar.inc(some.len() as u64);
-        for (at, one) in some {
-            encoded[at] = Some(one);
-        }
-        Ok(())
-    })?;
-    bar.finish_and_clear();
-    let encoded: Option<Vec<Encoded>> = encoded.into_iter().collect();
-    let encoded = encoded.context("a drawing was not encoded")?;
+    let encoded = encode_pictures("encoding drawings", &drawings, model, prepare)?;
     let figures = |is_in: &dyn Fn(&Entry) -> bool| {
         let rows: Vec<usize> = (0..entries.len()).filter(|i| is_in(&entries[*i])).collect();
         let place: HashMap<usize, usize> =
