@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes the built-in model from nothing: fetch, prepare, train twice, export. Two to three hours on two cores.
+# Makes the built-in model from nothing: fetch, prepare, train three times, export. Three to four hours on two cores.
 # Run it from the root of the repository; it goes on where it was stopped. Needs npm, tar and
 # sha256sum besides the Rust toolchain.
 set -euo pipefail
 
-# mini.toml and again.toml name it, too.
+# The configurations name it, too.
 work=target/mini
 recipe=training/recipes/mini
 
@@ -25,10 +25,16 @@ export CANDLE_BARRIER_POOL_SPIN_LIMIT=1
 model() {
     "$trainer" export --license "CC-BY-4.0" --description "$recipe/description.txt" "$@"
 }
-if [ ! -d "$work/first" ]; then
-    rm -rf "$work/first.partial"
-    model --config "$recipe/mini.toml" --run "$work/run" --out "$work/first.partial"
-    mv "$work/first.partial" "$work/first"
-fi
+# kept CONFIG RUN OUT: the model that the next part begins with.
+kept() {
+    if [ ! -d "$3" ]; then
+        rm -rf "$3.partial"
+        model --config "$1" --run "$2" --out "$3.partial"
+        mv "$3.partial" "$3"
+    fi
+}
+kept "$recipe/mini.toml" "$work/run" "$work/first"
 "$trainer" fit --config "$recipe/again.toml" --run "$work/again"
-model --config "$recipe/again.toml" --run "$work/again" --out encoders/builtin --whiten .003
+kept "$recipe/again.toml" "$work/again" "$work/second"
+"$trainer" fit --config "$recipe/more.toml" --run "$work/more"
+model --config "$recipe/more.toml" --run "$work/more" --out encoders/builtin --whiten .003

@@ -23,6 +23,8 @@ fn the_recipes_will_do() {
     check(&parsed(builtin)).expect("the recipe of the built-in model");
     let again = include_str!("../../../recipes/mini/again.toml");
     check(&parsed(again)).expect("its second part");
+    let more = include_str!("../../../recipes/mini/more.toml");
+    check(&parsed(more)).expect("its third part");
     check(&parsed(&vit())).expect("the other tower");
 }
 
