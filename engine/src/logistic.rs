@@ -16,7 +16,7 @@ use embedding::{Scoring, Space};
 pub(crate) use choice::WITHOUT_COMPARISON;
 pub use choice::{Candidate, Choice, GRID, choose};
 pub use folds::stratified_folds;
-pub(crate) use folds::{Compared, Comparison, Plan, Told, compare};
+pub(crate) use folds::{Compared, Comparison, Patience, Plan, Told, compare};
 
 use self::objective::Objective;
 use crate::{EngineError, Head, Inputs, index::sum_of_products};

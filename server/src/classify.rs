@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use embedding::{Embedding, Modality};
+use embedding::Embedding;
 use engine::{Collection, KeptHead, Prompts};
 use serde_json::Value;
 
@@ -44,7 +44,7 @@ pub(crate) async fn classify(caller: Caller<'_>, mut wire: ClassifyIn) -> Result
         .map(|k| in_range("k", k, limits.labels))
         .transpose()?;
     let modality = modality(&content);
-    let (head, collection) = head(caller, modality, wire).await?;
+    let (head, collection) = head(caller, wire).await?;
     let encoded = encode_one(caller, content).await?.encoded;
     block("classifying", move || {
         let mut said = Teller::new(collection.as_ref(), &head).one(modality, &encoded)??;
@@ -80,7 +80,7 @@ pub(crate) async fn classify_items(
     if wire.collection.is_none() {
         return Err(nowhere());
     }
-    let (head, collection) = head(caller, Modality::Image, wire).await?;
+    let (head, collection) = head(caller, wire).await?;
     let collection = collection.ok_or_else(nowhere)?;
     let input = |id| InputIn {
         id: Some(id),
@@ -93,7 +93,6 @@ pub(crate) async fn classify_items(
 /// What the words make, and the collection that they are seen in.
 async fn head(
     caller: Caller<'_>,
-    of: Modality,
     wire: ClassifyIn,
 ) -> Result<(KeptHead, Option<Arc<Collection>>), ApiError> {
     let named = wire.collection.as_deref();
@@ -103,7 +102,6 @@ async fn head(
         labels: wire.labels,
         templates: wire.templates,
         multi_label: wire.multi_label,
-        of,
     };
     let head = of_words(caller, collection.as_ref(), words).await?;
     Ok((head, collection))

@@ -12,7 +12,7 @@ const FOLDS: usize = 5;
 /// Examples up to which each one is a part.
 const TINY: usize = 30;
 /// Examples times labels times numbers of a row from which one part serves, and not each in turn.
-const MUCH: usize = 60_000_000;
+const MUCH: usize = 20_000_000;
 /// Labels up to which all confusions are listed: their number grows as the square.
 const MOST_CONFUSED: usize = 200;
 

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     EngineError,
-    logistic::{Candidate, Compared, Logistic, Samples, WITHOUT_COMPARISON, compare},
+    logistic::{Candidate, Compared, Logistic, Patience, Samples, WITHOUT_COMPARISON, compare},
 };
 
 /// What is learned of one label.
@@ -101,7 +101,7 @@ impl Teacher<'_> {
         };
         let mut plan = self.plan(held);
         // All labels have the same candidates.
-        plan.patience = usize::MAX;
+        plan.patience = Patience::ENDLESS;
         let zero = problem.zero.as_ref();
         let judge = |fit: &Logistic, i: usize| {
             let logits = fit.logits(self.row(i));

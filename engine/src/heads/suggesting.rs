@@ -1,14 +1,16 @@
 //! Active learning: the items whose label would help a head most.
 
 use std::{
+    borrow::Cow,
     cmp::Ordering,
-    collections::{BinaryHeap, HashSet},
+    collections::{BinaryHeap, HashMap, HashSet, hash_map::Entry},
 };
 
+use embedding::Modality;
 use serde::{Deserialize, Serialize};
 
 use super::KeptHead;
-use crate::{EngineError, Filter, ItemId, Prediction, collection::Collection, index::dot};
+use crate::{EngineError, Filter, Head, ItemId, Prediction, collection::Collection, index::dot};
 
 /// Items that are looked at, at most.
 const MOST_LOOKED_AT: usize = 200_000;
@@ -64,6 +66,7 @@ pub struct Suggestion {
 struct Unsure {
     uncertainty: f64,
     id: ItemId,
+    modality: Modality,
     row: Vec<f32>,
 }
 
@@ -109,6 +112,7 @@ impl Collection {
         };
         let mut unsure: BinaryHeap<Unsure> = BinaryHeap::new();
         let (mut looked_at, mut is_cut_short) = (0, false);
+        let mut heads: HashMap<Modality, Cow<'_, Head>> = HashMap::new();
         for item in self.items_passing(request.filter, None)? {
             let item = match item {
                 Ok((item, _)) => item,
@@ -128,11 +132,16 @@ impl Collection {
                 break;
             }
             looked_at += 1;
-            let probabilities = kept.head.row_probabilities(&row);
+            let head = match heads.entry(item.modality) {
+                Entry::Occupied(head) => head.into_mut(),
+                Entry::Vacant(free) => free.insert(self.head_for(kept, item.modality)?),
+            };
+            let probabilities = head.row_probabilities(&row);
             let uncertainty = uncertainty(&probabilities, request.strategy, kept.about.multi_label);
             unsure.push(Unsure {
                 uncertainty,
                 id: item.id,
+                modality: item.modality,
                 row,
             });
             if unsure.len() > pool {
@@ -144,7 +153,7 @@ impl Collection {
             chosen = different(chosen, request.k);
         }
         let suggestion = |unsure: Unsure| Suggestion {
-            predictions: kept.head.predict_row(&unsure.row),
+            predictions: heads[&unsure.modality].predict_row(&unsure.row),
             id: unsure.id,
             uncertainty: unsure.uncertainty,
         };

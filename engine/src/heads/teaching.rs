@@ -15,13 +15,16 @@ use super::{
 use crate::{
     EngineError, Head,
     logistic::{
-        Candidate, Compared, Comparison, GRID, Logistic, Options, Plan, Samples, Told,
+        Candidate, Compared, Comparison, GRID, Logistic, Options, Patience, Plan, Samples, Told,
         WITHOUT_COMPARISON, compare,
     },
 };
 
-/// Values of `C` in a row that are no better, after which no larger one is tried.
-const PATIENCE: usize = 3;
+/// The least loss decides.
+const PATIENCE: Patience = Patience {
+    accuracy: 2,
+    loss: 0,
+};
 /// The precision of the fit. Logits do not change by more than a thousandth any more.
 const TOLERANCE: f64 = 1e-5;
 const MAX_STEPS: usize = 1000;

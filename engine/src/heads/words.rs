@@ -5,9 +5,17 @@
 //! highest of `n` of them is expected `sqrt(2 ln n)` deviations above the mean, if they were normal. A
 //! label fits where it stands out more than that.
 
+use std::borrow::Cow;
+
 use embedding::{Aspect, Modality, Scoring};
 
-use crate::{EngineError, Head, collection::Collection, confidence::sample::Spread, index::dot};
+use super::KeptHead;
+use crate::{
+    EngineError, Head,
+    collection::Collection,
+    confidence::sample::{LEAST_ROWS, Spread},
+    index::dot,
+};
 
 /// How the cosines of each label of a head lie among the items of a collection.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,7 +58,11 @@ impl Collection {
     ///
     /// # Errors
     /// As for [`Collection::label_spreads`].
-    pub fn each_for_itself(&self, head: &Head, of: Modality) -> Result<Option<Head>, EngineError> {
+    pub(crate) fn each_for_itself(
+        &self,
+        head: &Head,
+        of: Modality,
+    ) -> Result<Option<Head>, EngineError> {
         let Some(LabelSpreads(spreads)) = self.label_spreads(head, of)? else {
             return Ok(None);
         };
@@ -74,6 +86,38 @@ impl Collection {
             logit_bias: 0.0,
         };
         Ok(Some(each))
+    }
+
+    /// What a kept head is to things of a modality. Words that are told each for itself by a model that only
+    /// compares them are seen among the items of that modality, since cosines of texts with words lie
+    /// higher than those of pictures; where there are too few of these, among the others. Any other head
+    /// is what it is.
+    ///
+    /// # Errors
+    /// As for [`Collection::label_spreads`], and [`EngineError::BadLesson`] when there are too few items to
+    /// tell.
+    pub fn head_for<'k>(
+        &self,
+        kept: &'k KeptHead,
+        of: Modality,
+    ) -> Result<Cow<'k, Head>, EngineError> {
+        if !(kept.about.multi_label && matches!(kept.head.scoring, Scoring::Softmax { .. })) {
+            return Ok(Cow::Borrowed(&kept.head));
+        }
+        let others = Modality::ALL.into_iter().filter(|other| *other != of);
+        for of in std::iter::once(of).chain(others) {
+            if let Some(each) = self.each_for_itself(&kept.head, of)? {
+                return Ok(Cow::Owned(each));
+            }
+        }
+        Err(EngineError::BadLesson {
+            field: "multi_label".into(),
+            reason: format!(
+                "the model says how labels compare, not whether one fits: that takes at least \
+                 {LEAST_ROWS} items to compare with, and the collection has {}",
+                self.stats().items
+            ),
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Compared, Comparison, Logistic, Plan, Samples, compare, stratified_folds};
+use super::{Compared, Comparison, Logistic, Patience, Plan, Samples, compare, stratified_folds};
 use crate::EngineError;
 
 /// Values of `C` that are compared.
@@ -65,7 +65,7 @@ pub fn choose(samples: &Samples<'_>, seed: u64) -> Result<Choice, EngineError> {
         grid: GRID.to_vec(),
         fold_of: stratified_folds(samples.labels, folds, seed),
         compared_folds,
-        patience: GRID.len(),
+        patience: Patience::ENDLESS,
     };
     let judge = |fit: &Logistic, i: usize| fit.probabilities(samples.row(i));
     let Comparison { compared, .. } = compare(samples, &plan, &judge)?;

@@ -17,8 +17,26 @@ pub(crate) struct Plan {
     pub(crate) fold_of: Vec<usize>,
     /// How many of the parts are predicted from the others.
     pub(crate) compared_folds: usize,
-    /// So many values in a row that are no better than the best before end the comparison.
-    pub(crate) patience: usize,
+    /// When larger values are not tried any more.
+    pub(crate) patience: Patience,
+}
+
+/// Values of `C` in a row that may be no better than the best before. The largest take by far the most
+/// steps, and behind the least loss it only rises.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// By accuracy: rows that any large value tells apart have ever less loss.
+    pub(crate) accuracy: usize,
+    /// By loss.
+    pub(crate) loss: usize,
+}
+
+impl Patience {
+    /// All values are compared.
+    pub(crate) const ENDLESS: Self = Self {
+        accuracy: usize::MAX,
+        loss: usize::MAX,
+    };
 }
 
 /// What a `C` says of rows that it did not learn from.
@@ -90,8 +108,9 @@ pub(crate) fn compare(
         .collect();
     let mut near: Vec<Option<Logistic>> = vec![None; parts.len()];
     let mut compared: Vec<Compared> = Vec::with_capacity(plan.grid.len());
-    let (mut best, mut since) = (f64::NEG_INFINITY, 0);
-    let (mut least, mut nearest) = (f64::INFINITY, None);
+    let (mut best, mut since_best) = (f64::NEG_INFINITY, 0);
+    let (mut least, mut since_least) = (f64::INFINITY, 0);
+    let mut nearest = None;
     for c in &plan.grid {
         let options = Options {
             c: *c,
@@ -121,12 +140,13 @@ pub(crate) fn compare(
         } = one.candidate();
         compared.push(one);
         if log_loss < least {
-            least = log_loss;
             nearest = near.first().cloned().flatten();
         }
-        since = if accuracy > best { 0 } else { since + 1 };
+        since_least = if log_loss < least { 0 } else { since_least + 1 };
+        least = least.min(log_loss);
+        since_best = if accuracy > best { 0 } else { since_best + 1 };
         best = best.max(accuracy);
-        if since >= plan.patience {
+        if since_best > plan.patience.accuracy || since_least > plan.patience.loss {
             break;
         }
     }

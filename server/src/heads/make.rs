@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use actix_web::web::Data;
-use embedding::Modality;
+use embedding::{Modality, Scoring};
 use engine::{
     About, Collection, Head, HeadAspect, HeadKind, KeptHead, Lesson, Prompts, Taught, TeachOptions,
     teach,
@@ -85,7 +85,6 @@ async fn zero_shot(
         labels: wire.labels.unwrap_or_default(),
         templates: wire.templates,
         multi_label: wire.multi_label,
-        of: Modality::Image,
     };
     of_words(caller, Some(collection), words).await
 }
@@ -95,8 +94,6 @@ pub(crate) struct Words {
     pub(crate) labels: Vec<String>,
     pub(crate) templates: Option<TemplatesIn>,
     pub(crate) multi_label: bool,
-    /// What is told by itself is compared with items like this, where there are enough.
-    pub(crate) of: Modality,
 }
 
 /// A head of words alone. The items of a collection of this model say what a label by itself is worth.
@@ -109,20 +106,14 @@ pub(crate) async fn of_words(
         labels,
         templates,
         multi_label,
-        of,
     } = words;
     let (head, templates) = compared(caller, labels, templates).await?;
-    let head = if multi_label && is_relative(&head) {
-        for_itself(collection, head, of).await?
-    } else {
-        head
-    };
     let used = json!({
         "aspect": "shared",
         "templates": templates,
         "multi_label": multi_label,
     });
-    Ok(KeptHead {
+    let kept = KeptHead {
         head,
         likeness: None,
         about: About {
@@ -135,37 +126,31 @@ pub(crate) async fn of_words(
             example_ids: Vec::new(),
             report: json!({ "used": used, "held_out": null }),
         },
-    })
+    };
+    if multi_label {
+        is_told_each_for_itself(kept, collection.cloned()).await
+    } else {
+        Ok(kept)
+    }
 }
 
-/// Whether a label of it is only told from the others.
-fn is_relative(head: &Head) -> bool {
-    matches!(head.scoring, embedding::Scoring::Softmax { .. })
-}
-
-/// Labels told by themselves, as the collection's own items let them be.
-async fn for_itself(
-    collection: Option<&Arc<Collection>>,
-    head: Head,
-    of: Modality,
-) -> Result<Head, ApiError> {
-    let says = "the model says how labels compare, not whether one fits: that takes at least 16 items to \
-                compare with";
-    let Some(collection) = collection.cloned() else {
-        let message = format!("{says}: name a collection");
-        return Err(ApiError::invalid("multi_label", message));
+/// Refuses what could say nothing of a label by itself, before it is kept.
+async fn is_told_each_for_itself(
+    kept: KeptHead,
+    collection: Option<Arc<Collection>>,
+) -> Result<KeptHead, ApiError> {
+    let Some(collection) = collection else {
+        if matches!(kept.head.scoring, Scoring::Softmax { .. }) {
+            let message = "the model says how labels compare, not whether one fits: that takes items to \
+                           compare with, name a collection";
+            return Err(ApiError::invalid("multi_label", message));
+        }
+        return Ok(kept);
     };
     block("calibrating labels", move || {
-        let failed = |e| ApiError::engine("calibrating labels", e);
-        let others = Modality::ALL.into_iter().filter(|other| *other != of);
-        for of in std::iter::once(of).chain(others) {
-            if let Some(head) = collection.each_for_itself(&head, of).map_err(failed)? {
-                return Ok(head);
-            }
-        }
-        let items = collection.stats().items;
-        let message = format!("{says}, and the collection has {items}");
-        Err(ApiError::invalid("multi_label", message))
+        let told = collection.head_for(&kept, Modality::Image).map(drop);
+        told.map_err(|e| ApiError::engine("calibrating labels", e))?;
+        Ok(kept)
     })
     .await
 }

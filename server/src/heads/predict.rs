@@ -1,12 +1,13 @@
 //! A head put to items, texts and pictures. Each of them fails alone.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, hash_map::Entry},
     sync::Arc,
 };
 
 use embedding::{Encoded, Modality};
-use engine::{Collection, HeadKind, KeptHead, LabelSpreads, Prediction};
+use engine::{Collection, Head, HeadKind, KeptHead, LabelSpreads, Prediction};
 use serde_json::{Value, json};
 
 use super::{
@@ -155,6 +156,8 @@ pub(crate) struct Teller<'a> {
     /// Whose items say what is usual.
     collection: Option<&'a Arc<Collection>>,
     kept: &'a KeptHead,
+    /// What the head is to each modality.
+    heads: HashMap<Modality, Cow<'a, Head>>,
     spreads: HashMap<Modality, Option<LabelSpreads>>,
 }
 
@@ -171,6 +174,7 @@ impl<'a> Teller<'a> {
         Self {
             collection,
             kept,
+            heads: HashMap::new(),
             spreads: HashMap::new(),
         }
     }
@@ -209,12 +213,25 @@ impl<'a> Teller<'a> {
             let message = format!("this head reads {inputs}, which a {modality} does not have");
             return Ok(Err(ApiError::invalid("id", message)));
         };
-        let predictions = self.kept.head.predict_row(&row);
+        let predictions = self.head(modality)?.predict_row(&row);
         let none_of_these = self.is_none_of_these(modality, &row, &predictions)?;
         Ok(Ok(Said {
             predictions,
             none_of_these,
         }))
+    }
+
+    fn head(&mut self, of: Modality) -> Result<&Head, ApiError> {
+        match self.heads.entry(of) {
+            Entry::Occupied(head) => Ok(head.into_mut()),
+            Entry::Vacant(free) => {
+                let head = match self.collection {
+                    Some(collection) => collection.head_for(self.kept, of),
+                    None => Ok(Cow::Borrowed(&self.kept.head)),
+                };
+                Ok(free.insert(head.map_err(|e| ApiError::engine("predicting", e))?))
+            }
+        }
     }
 
     /// `None` where nothing tells.

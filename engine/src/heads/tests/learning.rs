@@ -375,3 +375,39 @@ fn a_label_alone_fits_what_stands_out_and_nothing_else() {
     assert!(wrong <= 20, "{wrong} of 270");
     assert_eq!(agree, 270, "a label fits where not none of them does");
 }
+
+#[test]
+fn words_told_each_for_itself_are_seen_among_the_modality_asked_for() {
+    let engine = crate::Engine::in_memory(crate::EngineConfig::default());
+    let c = engine.create("c", &spaces()).expect("makes");
+    let put = |modality: Modality, i: usize, row: &[f32]| {
+        let shared = Embedding::new(row.to_vec()).expect("of unit length");
+        crate::Item::new(id(&format!("{modality}{i}")), modality, shared)
+    };
+    // Texts are narrower than pictures: their cosines with words lie elsewhere.
+    let pictures = clusters(9, 20, 0.5, 3);
+    let mut kept = kept(words(3, &names(&["a", "b", "c"])));
+    kept.about.multi_label = true;
+    let refused = c.head_for(&kept, Modality::Text).map(drop);
+    assert!(matches!(refused, Err(EngineError::BadLesson { field, .. }) if field == "multi_label"));
+
+    let rows = pictures.chunks(DIM).enumerate();
+    c.upsert(rows.map(|(i, row)| put(Modality::Image, i, row)).collect())
+        .expect("keeps");
+    let of = |modality| c.head_for(&kept, modality).expect("fits").into_owned();
+    assert_eq!(of(Modality::Text), of(Modality::Image), "no texts yet");
+
+    let rows = clusters(9, 20, 0.1, 5);
+    let rows = rows.chunks(DIM).enumerate();
+    c.upsert(rows.map(|(i, row)| put(Modality::Text, i, row)).collect())
+        .expect("keeps");
+    for modality in Modality::ALL {
+        let each = c.each_for_itself(&kept.head, modality).expect("fits");
+        assert_eq!(Some(of(modality)), each);
+    }
+    assert_ne!(of(Modality::Text), of(Modality::Image));
+
+    kept.about.multi_label = false;
+    let same = c.head_for(&kept, Modality::Text).expect("fits");
+    assert_eq!(*same, kept.head, "of labels told from each other");
+}
