@@ -2,9 +2,11 @@
 //!
 //! Over 400 lines only with its tests: one list of all commands and options, which must fit together.
 
+mod bind;
 mod eval;
 mod operate;
 
+pub use bind::BindArg;
 pub use eval::{
     AspectArg, EvalCommand, EvalDemoArgs, EvalIndexArgs, EvalOptions, EvalRetrievalArgs,
     FewShotArgs, LinearProbeArgs, ProbeArgs, StartArg, ZeroShotArgs,
@@ -13,7 +15,7 @@ pub use operate::{
     CompletionsArgs, ConfigCommand, KeyAddArgs, KeyCommand, KeyListArgs, KeyRemoveArgs, ManArgs,
 };
 
-use std::{ffi::OsString, net::IpAddr, num::NonZeroUsize, path::PathBuf};
+use std::{ffi::OsString, num::NonZeroUsize, path::PathBuf};
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
@@ -153,10 +155,10 @@ pub struct DemoArgs {
 /// Options of `serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// Address to listen on [default: 127.0.0.1]
-    #[arg(long, value_name = "ADDRESS")]
-    pub bind: Option<IpAddr>,
-    /// Port to listen on; 0 takes a free one [default: 7700]
+    /// Address to listen on [default: 127.0.0.1:7700]
+    #[arg(long, value_name = "IP|IP:PORT")]
+    pub bind: Option<BindArg>,
+    /// Port to listen on, before that of the address; 0 takes a free one
     #[arg(long)]
     pub port: Option<u16>,
     /// Allow an address that other machines reach without keys, and any name in `Host`

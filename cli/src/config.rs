@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::{
     args::{ConfigCommand, Places},
@@ -37,14 +37,44 @@ pub fn run(places: &Places, command: &ConfigCommand) -> Result<()> {
 /// Everything that can be checked without starting anything.
 fn check(places: &Places, layers: &Layers) -> Result<()> {
     let settings: Settings = layers.settle()?;
+    let mistakes = mistakes(places, &settings);
+    let told: Vec<_> = mistakes.iter().map(|e| output::chain(e.as_ref())).collect();
+    match told.as_slice() {
+        [] => Ok(()),
+        [one] => bail!("{one}"),
+        many => bail!("{} mistakes:\n{}", many.len(), many.join("\n")),
+    }
+}
+
+/// All that is wrong with settings whose values are of the right kinds.
+fn mistakes(places: &Places, settings: &Settings) -> Vec<anyhow::Error> {
     let mut places = places.clone();
-    places.settle(&settings)?;
-    named::check(&places)?;
-    tracing_subscriber::EnvFilter::try_new(&settings.log.filter).context("log.filter")?;
-    settings.engine()?;
-    settings.telemetry.validate()?;
-    serve::config(&Home::new(&places)?, &settings)?.validate()?;
-    Ok(())
+    let mut all = Vec::new();
+    match places.settle(settings) {
+        Ok(()) => {
+            let built = places.run_options().place.check_built();
+            all.extend(built.context("device").err());
+        }
+        // The flags may go before what is wrong with either.
+        Err(error) => {
+            let both = [settings.precision().err(), settings.device().err()];
+            let before = all.len();
+            all.extend(both.into_iter().flatten());
+            if all.len() == before {
+                all.push(error);
+            }
+        }
+    }
+    all.extend(named::check(&places).err());
+    let filter = tracing_subscriber::EnvFilter::try_new(&settings.log.filter);
+    all.extend(filter.context("log.filter").err());
+    all.extend(settings.engine().err());
+    all.extend(settings.telemetry.validate().err());
+    match Home::new(&places).and_then(|home| serve::config(&home, settings)) {
+        Ok(config) => all.extend(config.mistakes().into_iter().map(anyhow::Error::new)),
+        Err(error) => all.push(error),
+    }
+    all
 }
 
 /// All of it as a file of settings, and where each comes from.

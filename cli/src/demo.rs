@@ -120,6 +120,11 @@ fn fill(home: &Home, engine: &Engine, model: &Model, entries: &[Entry]) -> Resul
         .iter()
         .filter(|e| missing(&e.codepoints, hash_of(e.svg)) || !is_written(&folder, e))
         .collect();
+    output::begin(&format!(
+        "indexing {} pictures and {} names ...",
+        output::count(pictures.len()),
+        output::count(names.len()),
+    ));
     index_names(&collection, model, &names)?;
     index_pictures(&collection, model, &folder, &pictures)?;
     fs_err::write(&marker_file, serde_json::to_vec(&marker)?)?;

@@ -202,7 +202,8 @@ pub fn collection(engine: &Engine, name: &str, model: &Model) -> Result<Arc<Coll
     if !theirs.same_model(ours) {
         bail!(
             "collection {name:?} was made by the model {} ({}), not by {} ({}): \
-             name that model with --model, or index into another collection",
+             name that model with --model, index into another collection, or have `diptych serve` \
+             encode it again (POST /v1/collections/{name}/reencode)",
             theirs.model,
             theirs.fingerprint,
             ours.model,

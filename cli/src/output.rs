@@ -20,6 +20,13 @@ pub fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
+/// Prints a line about work that begins, where no bar shows it.
+pub fn begin(text: &str) {
+    if !io::stderr().is_terminal() {
+        note(text);
+    }
+}
+
 /// Prints a value as JSON.
 ///
 /// # Errors

@@ -23,9 +23,10 @@ use crate::{
 pub fn flags(layers: &mut Layers, args: &ServeArgs) -> Result<()> {
     if args.bind.is_some() || args.port.is_some() {
         let below = layers.settle::<Settings>()?.bind;
+        let port = args.port.or(args.bind.and_then(|bind| bind.port));
         let bind = SocketAddr::new(
-            args.bind.unwrap_or(below.ip()),
-            args.port.unwrap_or(below.port()),
+            args.bind.map_or(below.ip(), |bind| bind.ip),
+            port.unwrap_or(below.port()),
         );
         layers.flag("bind", Some(bind.to_string()))?;
     }

@@ -42,6 +42,8 @@ fn an_interrupted_demo_is_completed_and_then_starts_at_once() {
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     let completed = indexed(&ran.stderr);
     assert!(completed > 0, "the first run was interrupted");
+    let first = ran.stderr.lines().next().unwrap_or_default();
+    assert!(first.starts_with("indexing "), "{}", ran.stderr);
     let begin = Instant::now();
     let ran = run(&data, &["demo", "--no-serve"]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);

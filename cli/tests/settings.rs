@@ -83,6 +83,20 @@ fn a_check_says_what_is_wrong_and_what_was_meant() {
         ("[tls]\nkey = 'k.pem'\ncertificate = 'no.pem'", "no.pem"),
         ("[urls]\nallow = ['https://a.example']", "https://a.example"),
         ("bind = = 3", "not valid TOML"),
+        (
+            "hosts = ['http://a']",
+            "\"http://a\" in `hosts` is no host name",
+        ),
+        ("hosts = ['a.example:80']", "\"a.example:80\" in `hosts`"),
+        (
+            "workers = 10000000",
+            "workers is 10000000, expected at most 1024",
+        ),
+        ("shutdown_s = 1000000000000", "expected at most 86400"),
+        (
+            "[urls]\nallow_private = ['10.1.0.0/16', '10.1.0.0/99']",
+            "urls.allow_private[1] is \"10.1.0.0/99\": ",
+        ),
     ] {
         let file = file(&world, wrong);
         let ran = world.run(&["config", "check", &file]);
@@ -99,6 +113,11 @@ fn a_check_says_what_is_wrong_and_what_was_meant() {
         "{}",
         typo.stderr
     );
+    if !cfg!(feature = "cuda") {
+        let cuda = world.run(&["config", "check", &file(&world, "device = 'cuda'")]);
+        assert_eq!(cuda.code, Some(1), "{}", cuda.stdout);
+        assert!(cuda.stderr.contains("--features cuda"), "{}", cuda.stderr);
+    }
     let endpoint = "[telemetry]\notlp_endpoint = 'http://127.0.0.1:4318'";
     let traced = world.run(&["config", "check", &file(&world, endpoint)]);
     if cfg!(feature = "otel") {
@@ -122,6 +141,44 @@ fn a_check_says_what_is_wrong_and_what_was_meant() {
         "{}",
         other.stderr
     );
+}
+
+#[test]
+fn a_check_tells_all_mistakes_at_once() {
+    let world = World::new();
+    let text = "precision = 'f64'\ndevice = 'gpu'\nhosts = ['http://a']\nworkers = 0\n\
+                [limits]\nk = 0\nhead_ms = 3\n[index]\nseal_share = 7\n";
+    let ran = world.run(&["config", "check", &file(&world, text)]);
+    assert_eq!(ran.code, Some(1), "{}", ran.stdout);
+    for said in [
+        "7 mistakes",
+        "precision: ",
+        "device: ",
+        "`hosts`",
+        "workers is 0",
+        "limits.k is 0",
+        "limits.head_ms is 3",
+        "seal_share is 7",
+    ] {
+        assert!(ran.stderr.contains(said), "{said}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn the_port_is_a_part_of_the_address() {
+    let world = World::new();
+    let port = with(&world, &[("DIPTYCH_PORT", "7701")], &["config", "check"]);
+    assert_eq!(port.code, Some(1), "{}", port.stdout);
+    assert!(port.stderr.contains("DIPTYCH_BIND"), "{}", port.stderr);
+    let flags = ["serve", "--bind", "127.0.0.9:0"];
+    let serving = Serving::start(&world.path("data"), &flags);
+    let url = &serving.url;
+    assert!(url.starts_with("http://127.0.0.9:"), "{url}");
+    assert!(!url.ends_with(":7700"), "{url}");
+    drop(serving);
+    let flags = ["serve", "--bind", "127.0.0.9:1", "--port", "0"];
+    let serving = Serving::start(&world.path("data"), &flags);
+    assert!(!serving.url.ends_with(":1"), "{}", serving.url);
 }
 
 #[test]

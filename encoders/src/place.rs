@@ -41,6 +41,21 @@ impl Place {
         Ok(device)
     }
 
+    /// Checks whether this build can compute there. Whether the device is there is known once it is
+    /// opened.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn check_built(self) -> Result<(), ModelError> {
+        match self {
+            Self::Cuda(_) if !cfg!(feature = "cuda") => Err(ModelError::Device {
+                place: self,
+                reason: "this build knows the CPU only; build it with `--features cuda`".to_owned(),
+            }),
+            Self::Cpu | Self::Cuda(_) => Ok(()),
+        }
+    }
+
     #[cfg(feature = "cuda")]
     fn start(self, ordinal: usize) -> Result<Device, ModelError> {
         // The library behind it panics where the driver is not installed at all.
@@ -57,10 +72,7 @@ impl Place {
 
     #[cfg(not(feature = "cuda"))]
     fn start(self, _ordinal: usize) -> Result<Device, ModelError> {
-        Err(ModelError::Device {
-            place: self,
-            reason: "this build knows the CPU only; build it with `--features cuda`".to_owned(),
-        })
+        self.check_built().map(|()| Device::Cpu)
     }
 }
 

@@ -63,17 +63,25 @@ pub(crate) fn refuse_encoded(request: &HttpRequest) -> Result<(), ApiError> {
     }
 }
 
-/// Reads the body of a JSON request.
+/// Reads the body of a JSON request. None at all is an empty object, whatever it is said to be.
 pub(crate) async fn read_json(
     request: &HttpRequest,
     body: web::Payload,
     state: &AppState,
 ) -> Result<Sent, ApiError> {
-    if media_type(request) != "application/json" {
-        return Err(unsupported(request, "application/json"));
+    const JSON: &str = "application/json";
+    let is_json = media_type(request) == JSON;
+    if !is_json && announced(request).is_some_and(|bytes| bytes > 0) {
+        return Err(unsupported(request, JSON));
     }
     refuse_encoded(request)?;
-    read(request, body, state).await
+    let mut sent = read(request, body, state).await?;
+    if sent.bytes.is_empty() {
+        sent.bytes = Bytes::from_static(b"{}");
+    } else if !is_json {
+        return Err(unsupported(request, JSON));
+    }
+    Ok(sent)
 }
 
 /// A whole body.

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use actix_web::http::uri::Authority;
 use encoders::DecodeLimits;
 use fetch::IpNet;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,12 @@ pub const DEFAULT_PORT: u16 = 7700;
 /// The shortest time after which a connection can be closed. The HTTP library counts from a clock that
 /// is up to half a second late, and forgets what should have ended before it began.
 const LEAST_MS: u64 = 1_000;
+
+/// Threads that speak HTTP, at most: each core needs one, and few machines have more.
+const MOST_WORKERS: usize = 1_024;
+
+/// The longest graceful stop: a day.
+const MOST_SHUTDOWN_S: u64 = 86_400;
 
 /// How the server is reached and what it may touch.
 #[derive(Debug, Clone)]
@@ -56,9 +63,9 @@ pub struct ServerConfig {
     pub snapshots: Option<PathBuf>,
     /// Where bodies lie that are imported in the background; without it there are no such imports.
     pub jobs: Option<PathBuf>,
-    /// Threads that speak HTTP. They never encode or search.
+    /// Threads that speak HTTP, 1 to 1,024. They never encode or search.
     pub workers: usize,
-    /// How long a graceful stop waits for accepted requests, in seconds.
+    /// How long a graceful stop waits for accepted requests, in seconds, a day at most.
     pub shutdown_s: u64,
 }
 
@@ -88,28 +95,46 @@ impl ServerConfig {
     /// Checks everything that can be checked before a socket is opened.
     ///
     /// # Errors
-    /// When the address is reachable from outside, there are no keys and `insecure` is not set, when
-    /// the keys, the certificate or an origin cannot be read, or a limit is zero.
+    /// The first of [`ServerConfig::mistakes`].
     pub fn validate(&self) -> Result<(), ServerError> {
+        self.mistakes().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// All that is wrong: the address is reachable from outside, there are no keys and `insecure` is not
+    /// set; the keys, the certificate, a host or an origin cannot be read; a number is out of its range.
+    pub fn mistakes(&self) -> Vec<ServerError> {
+        let mut all = Vec::new();
+        let tls = self.tls.as_ref().map(tls::read).transpose();
+        all.extend(self.check_bind().err());
+        all.extend(tls.err());
+        all.extend(self.hosts.iter().filter_map(|host| check_host(host).err()));
+        let origins = self.cors.iter();
+        all.extend(origins.filter_map(|origin| check_origin(origin).err()));
+        let urls = Urls::new(&self.urls, &self.limits);
+        all.extend(urls.err().map(ServerError::Urls));
+        if self.workers == 0 {
+            all.push(ServerError::ZeroLimit { name: "workers" });
+        }
+        let bounded = [
+            ("workers", self.workers as u64, MOST_WORKERS as u64),
+            ("shutdown_s", self.shutdown_s, MOST_SHUTDOWN_S),
+        ];
+        let beyond = bounded.into_iter().filter(|(_, value, most)| value > most);
+        all.extend(beyond.map(|(name, value, most)| ServerError::TooMuch { name, value, most }));
+        all.extend(self.limits.mistakes());
+        all
+    }
+
+    fn check_bind(&self) -> Result<(), ServerError> {
         let keys = self.keys.clone().map(KeyFile::new);
         let has_keys = match keys {
             Some(file) => !file.read()?.is_empty(),
             None => false,
         };
-        if !self.bind.ip().is_loopback() && !self.insecure && !has_keys {
-            return Err(ServerError::NotLoopback { bind: self.bind });
+        if self.bind.ip().is_loopback() || self.insecure || has_keys {
+            return Ok(());
         }
-        if let Some(files) = &self.tls {
-            tls::read(files)?;
-        }
-        for origin in &self.cors {
-            check_origin(origin)?;
-        }
-        Urls::new(&self.urls, &self.limits)?;
-        if self.workers == 0 {
-            return Err(ServerError::ZeroLimit { name: "workers" });
-        }
-        self.limits.validate()
+        Err(ServerError::NotLoopback { bind: self.bind })
     }
 }
 
@@ -133,6 +158,17 @@ pub struct UrlConfig {
     pub allow_private: Vec<IpNet>,
     /// Ports beside 80 for http and 443 for https.
     pub ports: Vec<u16>,
+}
+
+/// Refuses what no `Host` can say: addresses with a scheme or a port, and patterns.
+fn check_host(host: &str) -> Result<(), ServerError> {
+    let name = Authority::try_from(host);
+    if !host.contains('*') && name.is_ok_and(|name| name.host() == host) {
+        return Ok(());
+    }
+    Err(ServerError::BadHost {
+        host: host.to_owned(),
+    })
 }
 
 /// Refuses what no browser says of a page.
@@ -284,7 +320,7 @@ impl Limits {
         }
     }
 
-    fn validate(&self) -> Result<(), ServerError> {
+    fn mistakes(&self) -> Vec<ServerError> {
         let positive = [
             ("limits.body_bytes", self.body_bytes),
             ("limits.items", self.items),
@@ -315,21 +351,21 @@ impl Limits {
             ("limits.url_ms", self.url_ms as usize),
             ("limits.url_fetches", self.url_fetches),
         ];
-        if let Some((name, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
-            return Err(ServerError::ZeroLimit { name });
-        }
+        let zero = positive.into_iter().filter(|(_, value)| *value == 0);
+        let zero = zero.map(|(name, _)| ServerError::ZeroLimit { name });
         let times = [
             ("limits.head_ms", self.head_ms),
             ("limits.idle_ms", self.idle_ms),
         ];
-        match times.into_iter().find(|(_, ms)| (1..LEAST_MS).contains(ms)) {
-            Some((name, value_ms)) => Err(ServerError::TooShort {
-                name,
-                value_ms,
-                least_ms: LEAST_MS,
-            }),
-            None => Ok(()),
-        }
+        let short = times
+            .into_iter()
+            .filter(|(_, ms)| (1..LEAST_MS).contains(ms));
+        let short = short.map(|(name, value_ms)| ServerError::TooShort {
+            name,
+            value_ms,
+            least_ms: LEAST_MS,
+        });
+        zero.chain(short).collect()
     }
 
     /// Inputs that one request may have in a queue at a time.

@@ -73,6 +73,24 @@ pub enum ServerError {
         /// What it may be at least.
         least_ms: u64,
     },
+    /// A number beyond reason.
+    #[error("{name} is {value}, expected at most {most}")]
+    TooMuch {
+        /// The setting.
+        name: &'static str,
+        /// What was set.
+        value: u64,
+        /// What it may be at most.
+        most: u64,
+    },
+    /// No request can call this machine so.
+    #[error(
+        "{host:?} in `hosts` is no host name: expected the name alone, as pictures.example.com"
+    )]
+    BadHost {
+        /// What was set.
+        host: String,
+    },
     /// A metric cannot be registered.
     #[error("the metrics cannot be set up")]
     Metrics(#[from] prometheus::Error),

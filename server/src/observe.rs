@@ -30,7 +30,7 @@ use tracing::Instrument as _;
 
 use crate::{
     Action,
-    access::{self, Admitted, Grant},
+    access::{self, Asked, Grant},
     doors::Dialect,
     reply::ApiError,
     state::{AppState, block},
@@ -94,12 +94,16 @@ async fn observe_one<B: MessageBody + 'static>(
     let state = request.app_data::<Data<AppState>>().cloned();
     let (method, path) = (request.method().clone(), request.path().to_owned());
     let (dialect, address) = (Dialect::of(&path), access::address(&request));
-    let admitted = state.as_deref().map(|state| guard(state, &request));
+    let guarded = state.as_deref().map(|state| guard(state, &request));
     let grant = Grant::of(request.request());
     // Until the body of the answer has been sent.
     let busy = request.conn_data::<Arc<Watched>>().map(Watched::busy);
-    let (refused, admitted) = match admitted.transpose() {
-        Ok(admitted) => (None, admitted),
+    let (refused, asked) = match guarded.transpose() {
+        Ok(asked) => (None, asked),
+        // What somebody has tried without the right key may be written down, too.
+        Err(refused @ (ApiError::Unauthorized { .. } | ApiError::Forbidden { .. })) => {
+            (Some(refused), Some(Asked::of(&request)))
+        }
         Err(refused) => (Some(refused), None),
     };
     let limit_ms = state.as_deref().map_or(u64::MAX, |s| s.limits.request_ms);
@@ -134,7 +138,8 @@ async fn observe_one<B: MessageBody + 'static>(
     Trace::current().answered(known, &route, status);
     if let Some(state) = state {
         state.metrics.request(known, &route, status, took);
-        if admitted.is_some_and(|admitted| access::is_administrative(&admitted, method.is_safe())) {
+        let who = (&grant, address);
+        if asked.is_some_and(|asked| state.access.is_written_down(&asked, who, status)) {
             let action = format!("{known} {route}");
             write_down(&state, &grant, address, (&action, &path), (status, &id)).await;
         }
@@ -170,7 +175,7 @@ async fn answer_in_time<B: MessageBody + 'static>(
     }
 }
 
-/// Writes an administrative action down.
+/// Writes an action, or a refused attempt, down.
 async fn write_down(
     state: &Data<AppState>,
     grant: &Grant,
@@ -205,7 +210,7 @@ async fn write_down(
 }
 
 /// Refuses what must not reach a route.
-fn guard(state: &AppState, request: &ServiceRequest) -> Result<Admitted, ApiError> {
+fn guard(state: &AppState, request: &ServiceRequest) -> Result<Asked, ApiError> {
     if state.stopping.load(Ordering::Acquire) && !ALWAYS.contains(&request.path()) {
         return Err(ApiError::Unavailable {
             reason: "the server is stopping",

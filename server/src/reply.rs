@@ -97,8 +97,9 @@ pub(crate) enum ApiError {
     #[error("the body paused for more than {pause_ms} ms")]
     Slow { pause_ms: u64 },
     #[error(
-        "collection {collection:?} was made by model {theirs}, this server runs {ours}: start it \
-         with the first model, or make another collection and add the items again"
+        "collection {collection:?} was made by model {theirs}, this server runs {ours}: \
+         POST /v1/collections/{collection}/reencode encodes it again for this model; or start the \
+         server with the first model, or add the items again to another collection"
     )]
     AnotherModel {
         collection: String,

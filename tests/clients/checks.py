@@ -107,6 +107,7 @@ def openai_embeds_pictures_as_objects_and_by_modality():
     mixed = embed(["a cat", {"image": RED_URI}, {"text": "a cat"}])
     same(mixed[0], mixed[2])
     same(mixed[1], embed([RED_URI], extra_body={"modality": "image"})[0])
+    same(mixed[1], embed(RED_URI)[0])
     same(mixed[1], call("GET", f"/v1/collections/{COLLECTION}/items/red?embeddings=true")["embeddings"]["shared"])
 
 

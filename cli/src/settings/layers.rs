@@ -146,8 +146,11 @@ impl Layers {
                 let meant = meant.map(|key| variable(&key));
                 let is_config = alike(&key, "config") >= ALIKE;
                 let meant = meant.or_else(|| is_config.then(|| CONFIG.to_owned()));
-                // What others call by our name, as Kubernetes does the addresses of services, is no
-                // mistake of the operator's.
+                // The port is part of the address.
+                let is_port = key == "port" && value.to_str().is_some_and(is_number);
+                let meant = meant.or_else(|| is_port.then(|| variable("bind")));
+                // What others call by our name, as Kubernetes does the addresses of services (its
+                // DIPTYCH_PORT is tcp://...), is no mistake of the operator's.
                 if meant.is_none() && !key.contains('.') {
                     self.ignored.push(name.to_owned());
                     continue;
@@ -196,11 +199,14 @@ impl Layers {
         let values = Value::Table(self.values.clone());
         serde_path_to_error::deserialize(values).map_err(|error| {
             let key = error.path().to_string();
-            // Of a list, the element is named, and the list known.
-            let list = key.split('[').next().unwrap_or(&key);
+            // Of a list, the element is named, and where the list comes from is known.
+            let (list, rest) = key.split_once('[').unwrap_or((&key, ""));
+            let place = rest.split(']').next().and_then(|i| i.parse::<usize>().ok());
+            let value = self.get(list);
+            let value = place.map_or(value, |place| value?.get(place));
             SettingsError::Value {
                 origin: self.origin(list),
-                value: self.get(list).map_or_else(String::new, Value::to_string),
+                value: value.map_or_else(String::new, Value::to_string),
                 reason: error.inner().message().trim().to_owned(),
                 key,
             }
@@ -292,6 +298,10 @@ impl Layers {
 /// How alike two names are, 0 to 1.
 fn alike(a: &str, b: &str) -> f64 {
     strsim::normalized_damerau_levenshtein(a, b)
+}
+
+fn is_number(text: &str) -> bool {
+    text.trim().parse::<u64>().is_ok()
 }
 
 /// The variable that sets a key.
@@ -449,7 +459,10 @@ mod tests {
         let file = environment(&mut layers, "DIPTYCH_CONFG", "a.toml").expect_err("a typo");
         assert!(file.to_string().contains("mean DIPTYCH_CONFIG?"), "{file}");
         environment(&mut layers, "DIPTYCH_SERVICE_HOST", "10.0.0.1").expect("is another's");
-        assert_eq!(layers.ignored, ["DIPTYCH_SERVICE_HOST"]);
+        environment(&mut layers, "DIPTYCH_PORT", "tcp://10.0.0.1:7700").expect("is another's");
+        assert_eq!(layers.ignored, ["DIPTYCH_SERVICE_HOST", "DIPTYCH_PORT"]);
+        let port = environment(&mut layers, "DIPTYCH_PORT", "7701").expect_err("a port");
+        assert!(port.to_string().contains("mean DIPTYCH_BIND?"), "{port}");
         let word = environment(&mut layers, "DIPTYCH_LIMITS__OPEN", "perhaps").expect_err("a word");
         assert!(word.to_string().contains("true or false"), "{word}");
     }
@@ -469,7 +482,7 @@ mod tests {
             .expect("is TOML");
         let refused = layers.settle::<All>().expect_err("no text").to_string();
         assert!(
-            refused.contains("names[0]") && refused.contains("d.toml"),
+            refused.contains("names[0] is 1: ") && refused.contains("d.toml"),
             "{refused}"
         );
     }

@@ -13,7 +13,7 @@ use std::{
 use actix_web::{
     HttpMessage as _, HttpRequest,
     dev::ServiceRequest,
-    http::header::{AUTHORIZATION, HeaderMap},
+    http::header::{AUTHORIZATION, HeaderMap, HeaderValue},
 };
 use parking_lot::{Mutex, RwLock};
 
@@ -32,6 +32,10 @@ const API_KEY: &str = "x-api-key";
 /// How often the file of keys is looked at.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// Refused attempts of one asker that are written down at once, before it is one a minute: nobody can
+/// push the other lines out of the log.
+const REFUSALS: u32 = 10;
+
 /// Names a collection in the patterns of routes.
 const COLLECTION: &str = "{collection}";
 
@@ -41,6 +45,7 @@ pub(crate) struct Access {
     loaded: RwLock<Loaded>,
     looked: Mutex<Instant>,
     rates: Rates,
+    refusals: Rates,
 }
 
 #[derive(Default)]
@@ -70,11 +75,27 @@ pub(crate) enum Grant {
     Nobody,
 }
 
-/// What a request was let in as.
-pub(crate) struct Admitted {
+/// What a request is about.
+pub(crate) struct Asked {
+    /// The path that routes are chosen by, which is decoded in part.
+    path: String,
     /// The pattern of its route.
-    pub(crate) pattern: Option<String>,
-    pub(crate) need: Need,
+    pattern: Option<String>,
+    need: Need,
+    is_safe: bool,
+}
+
+impl Asked {
+    pub(crate) fn of(request: &ServiceRequest) -> Self {
+        let path = request.match_info().unprocessed().to_owned();
+        let pattern = request.resource_map().match_pattern(&path);
+        Self {
+            need: table::need(request.method(), pattern.as_deref()),
+            is_safe: request.method().is_safe(),
+            path,
+            pattern,
+        }
+    }
 }
 
 impl Grant {
@@ -113,6 +134,14 @@ impl Grant {
         })
     }
 
+    /// Whose requests are counted.
+    fn who(&self, address: Option<IpAddr>) -> Who {
+        match self {
+            Self::Key(key) => Who::Key(Arc::clone(key)),
+            Self::Everyone | Self::Nobody => Who::Address(address),
+        }
+    }
+
     /// The name of the key.
     pub(crate) fn name(&self) -> Option<&str> {
         match self {
@@ -133,6 +162,7 @@ impl Access {
             loaded: RwLock::default(),
             looked: Mutex::new(Instant::now()),
             rates: Rates::new(limits.requests_per_s, limits.request_burst),
+            refusals: Rates::each_minute(REFUSALS),
         };
         this.load()?;
         Ok(this)
@@ -142,12 +172,10 @@ impl Access {
     ///
     /// # Errors
     /// When the request is refused.
-    pub(crate) fn admit(&self, request: &ServiceRequest) -> Result<Admitted, ApiError> {
+    pub(crate) fn admit(&self, request: &ServiceRequest) -> Result<Asked, ApiError> {
         self.look();
-        // The path that routes are chosen by, which is decoded in part.
-        let path = request.match_info().unprocessed().to_owned();
-        let pattern = request.resource_map().match_pattern(&path);
-        let need = table::need(request.method(), pattern.as_deref());
+        let asked = Asked::of(request);
+        let need = asked.need;
         let address = request.peer_addr().map(|peer| network(peer.ip()));
         let grant = match self.grant(request.headers()) {
             Ok(grant) => grant,
@@ -158,16 +186,33 @@ impl Access {
             Err(_) => Grant::Nobody,
         };
         if need != Need::Open {
-            let who = match &grant {
-                Grant::Key(key) => Who::Key(Arc::clone(key)),
-                _ => Who::Address(address),
-            };
-            self.rates.take(&who)?;
+            self.rates.take(&grant.who(address))?;
         }
-        let refused = check(&grant, need, collection(pattern.as_deref(), &path));
+        let collection = collection(asked.pattern.as_deref(), &asked.path);
+        let refused = check(&grant, need, collection);
         request.extensions_mut().insert(grant);
         refused?;
-        Ok(Admitted { pattern, need })
+        Ok(asked)
+    }
+
+    /// Whether an answer is written down: to every action of administrators, and to attempts to change
+    /// anything for which the key is not enough, unless there have been many.
+    pub(crate) fn is_written_down(
+        &self,
+        asked: &Asked,
+        (grant, address): (&Grant, Option<IpAddr>),
+        status: u16,
+    ) -> bool {
+        if asked.is_safe || asked.pattern.is_none() {
+            return false;
+        }
+        match asked.need {
+            Need::Role(Role::Write | Role::Admin) if matches!(status, 401 | 403) => {
+                let who = grant.who(address.map(network));
+                self.refusals.take(&who).is_ok()
+            }
+            need => need == Need::Role(Role::Admin),
+        }
     }
 
     fn grant(&self, headers: &HeaderMap) -> Result<Grant, ApiError> {
@@ -245,21 +290,28 @@ fn collection<'a>(pattern: Option<&str>, path: &'a str) -> Option<&'a str> {
 
 /// The key that a request brings.
 fn secret(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
-    let unread = ApiError::Unauthorized {
-        message: "the header `Authorization` is not `Bearer KEY`",
-    };
-    if let Some(value) = headers.get(AUTHORIZATION) {
-        let Some((scheme, secret)) = value.to_str().ok().and_then(|text| text.split_once(' '))
-        else {
-            return Err(unread);
-        };
-        return if scheme.eq_ignore_ascii_case("bearer") {
-            Ok(Some(secret.trim()))
-        } else {
-            Err(unread)
-        };
+    let mut all = Vec::new();
+    for value in headers.get_all(AUTHORIZATION) {
+        all.push(bearer(value).ok_or(ApiError::Unauthorized {
+            message: "the header `Authorization` is not `Bearer KEY`",
+        })?);
     }
-    Ok(headers.get(API_KEY).and_then(|value| value.to_str().ok()))
+    let named = headers.get_all(API_KEY);
+    all.extend(named.filter_map(|value| value.to_str().ok()));
+    // Which of them counts, others on the way may see differently.
+    if all.iter().any(|secret| Some(secret) != all.first()) {
+        return Err(ApiError::Unauthorized {
+            message: "the request brings keys that differ: send one, in `Authorization` or in `x-api-key`",
+        });
+    }
+    Ok(all.first().copied())
+}
+
+/// The key in `Bearer KEY`.
+fn bearer(value: &HeaderValue) -> Option<&str> {
+    let (scheme, secret) = value.to_str().ok()?.split_once(' ')?;
+    let is_bearer = scheme.eq_ignore_ascii_case("bearer");
+    is_bearer.then(|| secret.trim())
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {
@@ -273,11 +325,6 @@ fn stamp(path: &Path) -> Option<Stamp> {
         bytes: about.len(),
         inode,
     })
-}
-
-/// Whether an action is one that is written down.
-pub(crate) fn is_administrative(admitted: &Admitted, is_safe: bool) -> bool {
-    admitted.need == Need::Role(Role::Admin) && !is_safe && admitted.pattern.is_some()
 }
 
 /// The address of who asks, as it is.
@@ -298,14 +345,18 @@ mod tests {
         assert_eq!(collection(None, "/v1/collections/a"), None);
     }
 
+    fn read_all(all: &[(&str, &str)]) -> Result<Option<String>, ApiError> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in all {
+            let name = actix_web::http::header::HeaderName::try_from(*name).expect("a name");
+            headers.append(name, value.parse().expect("a value"));
+        }
+        secret(&headers).map(|found| found.map(str::to_owned))
+    }
+
     #[test]
     fn a_key_is_read_from_both_headers() {
-        let read = |name: &str, value: &str| {
-            let mut headers = HeaderMap::new();
-            let name = actix_web::http::header::HeaderName::try_from(name).expect("a name");
-            headers.insert(name, value.parse().expect("a value"));
-            secret(&headers).map(|found| found.map(str::to_owned))
-        };
+        let read = |name: &str, value: &str| read_all(&[(name, value)]);
         assert_eq!(
             read("authorization", "Bearer k").ok(),
             Some(Some("k".into()))
@@ -318,5 +369,20 @@ mod tests {
         assert!(read("authorization", "Basic k").is_err());
         assert!(read("authorization", "k").is_err());
         assert_eq!(read("x-other", "k").ok(), Some(None));
+    }
+
+    #[test]
+    fn keys_that_differ_are_refused_and_the_same_one_twice_is_not() {
+        let bearer = |key| ("authorization", key);
+        let named = |key| ("x-api-key", key);
+        for (all, is_fine) in [
+            ([bearer("Bearer k"), named("k")], true),
+            ([bearer("Bearer k"), named("l")], false),
+            ([bearer("Bearer k"), bearer("bearer l")], false),
+            ([bearer("Bearer k"), bearer("Basic k")], false),
+            ([named("k"), named("l")], false),
+        ] {
+            assert_eq!(read_all(&all).is_ok(), is_fine, "{all:?}");
+        }
     }
 }

@@ -63,7 +63,16 @@ impl Rates {
     /// So many per second after so many at once; 0 for any number.
     pub(super) fn new(per_s: u32, burst: u32) -> Self {
         let quota = NonZeroU32::new(per_s).zip(NonZeroU32::new(burst));
-        let quota = quota.map(|(per_s, burst)| Quota::per_second(per_s).allow_burst(burst));
+        Self::of(quota.map(|(per_s, burst)| Quota::per_second(per_s).allow_burst(burst)))
+    }
+
+    /// One a minute after so many at once.
+    pub(super) fn each_minute(burst: u32) -> Self {
+        let quota = |burst| Quota::per_minute(NonZeroU32::MIN).allow_burst(burst);
+        Self::of(NonZeroU32::new(burst).map(quota))
+    }
+
+    fn of(quota: Option<Quota>) -> Self {
         Self {
             limiter: quota.map(RateLimiter::keyed),
             asked: AtomicUsize::new(0),

@@ -23,6 +23,9 @@ use crate::{
 const TOKENS: &str = "token ids are those of another model's tokenizer: send the text itself \
                       (LangChain: check_embedding_ctx_length=False)";
 
+/// How a plain string begins that is a picture, unless the request says what it is.
+const PICTURE: &str = "data:image/";
+
 /// One value, or an array of them.
 #[derive(Debug, ToSchema)]
 #[serde(untagged)]
@@ -35,7 +38,8 @@ pub(crate) enum OneOrMany<T> {
 #[derive(Debug, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum InputIn {
-    /// A text, or with `modality` `image` a picture. A text is never an address that is fetched.
+    /// A picture if it begins with `data:image/`, otherwise a text, unless `modality` says which. A
+    /// text is never an address that is fetched.
     Plain(String),
     /// `{"text": ...}` or `{"image": ...}`, as Jina's clients send them.
     Named(NamedIn),
@@ -51,10 +55,9 @@ pub(crate) struct NamedIn {
 }
 
 /// What plain strings are: texts, or pictures as base64 or data URIs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ModalityIn {
-    #[default]
     Text,
     Image,
 }
@@ -134,16 +137,20 @@ impl InputIn {
     /// What is to be encoded.
     pub(super) fn content(
         self,
-        plain: ModalityIn,
+        plain: Option<ModalityIn>,
         limits: &Limits,
     ) -> Result<(Content, &'static str), ApiError> {
-        match (self, plain) {
-            (Self::Plain(text), ModalityIn::Text) => plain_text(text, limits),
-            (Self::Plain(image), ModalityIn::Image) => {
-                let image = Content::picture_or_url(image, limits);
-                Ok((image.map_err(|error| error.at(""))?, ""))
+        match self {
+            Self::Plain(text) => {
+                let is_picture = || text.starts_with(PICTURE);
+                if plain.map_or_else(is_picture, |plain| plain == ModalityIn::Image) {
+                    let image = Content::picture_or_url(text, limits);
+                    Ok((image.map_err(|error| error.at(""))?, ""))
+                } else {
+                    plain_text(text, limits)
+                }
             }
-            (Self::Named(named), _) => match (named.text, named.image) {
+            Self::Named(named) => match (named.text, named.image) {
                 (Some(text), None) => Ok((Content::text(text, limits)?, "text")),
                 (None, Some(image)) => Ok((Content::picture_or_url(image, limits)?, "image")),
                 (text, _) => {

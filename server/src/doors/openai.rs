@@ -22,9 +22,9 @@ pub(crate) struct EmbeddingsIn {
     encoding_format: Option<FormatIn>,
     /// Must be what the model has: none here was trained to be cut.
     dimensions: Option<usize>,
-    /// What plain strings are.
-    #[serde(default)]
-    modality: ModalityIn,
+    /// What plain strings are. Left out, those that begin with `data:image/` are pictures, all others
+    /// texts.
+    modality: Option<ModalityIn>,
     /// Who asks on behalf of whom; nothing is done with it.
     #[serde(rename = "user")]
     _user: Option<String>,

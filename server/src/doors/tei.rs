@@ -19,6 +19,17 @@ pub(crate) struct EmbedIn {
     /// Whether a text may be cut to what the model reads; `false` refuses one that is longer.
     #[schema(default = true)]
     truncate: Option<bool>,
+    /// `Left` is refused: a text is cut at its end.
+    truncation_direction: Option<DirectionIn>,
+    /// Anything but null is refused: the model has no prompts.
+    prompt_name: Option<String>,
+}
+
+/// The end at which a text is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+enum DirectionIn {
+    Left,
+    Right,
 }
 
 impl EmbedIn {
@@ -27,6 +38,14 @@ impl EmbedIn {
         if self.normalize == Some(false) {
             let message = "embeddings are of unit length here: leave `normalize` out";
             return Err(ApiError::invalid("normalize", message));
+        }
+        if self.truncation_direction == Some(DirectionIn::Left) {
+            let message = "only `Right` is supported: a text that is too long is cut at its end";
+            return Err(ApiError::invalid("truncation_direction", message));
+        }
+        if self.prompt_name.is_some() {
+            let message = "the model has no prompts: only null is supported";
+            return Err(ApiError::invalid("prompt_name", message));
         }
         let limits = &state.limits;
         let inputs = Inputs::read("inputs", self.inputs, limits, |text| {

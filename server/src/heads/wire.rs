@@ -131,7 +131,7 @@ pub(crate) struct PredictIn {
 }
 
 /// The body of `POST .../heads/{h}/suggest`.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SuggestIn {
     pub(super) k: Option<usize>,

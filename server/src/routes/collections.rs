@@ -58,15 +58,8 @@ pub(crate) async fn put(
     request: HttpRequest,
     payload: Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let sent = body::read(&request, payload, &state).await?.bytes;
-    let CollectionIn { fields } = if sent.is_empty() {
-        CollectionIn::default()
-    } else {
-        if body::media_type(&request) != "application/json" {
-            return Err(body::unsupported(&request, "application/json"));
-        }
-        parse(&sent)?
-    };
+    let sent = body::read_json(&request, payload, &state).await?.bytes;
+    let CollectionIn { fields } = parse(&sent)?;
     let name = name.into_inner();
     let (known, collection) = block("making a collection", move || {
         let known = state.engine.collection(&name).is_some();
@@ -156,16 +149,9 @@ pub(crate) async fn calibrate(
     request: HttpRequest,
     payload: Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let sent = body::read(&request, payload, &state).await?.bytes;
+    let sent = body::read_json(&request, payload, &state).await?.bytes;
     let collection = state.collection(&name)?;
-    let CalibrateIn { pairs } = if sent.is_empty() {
-        CalibrateIn::default()
-    } else {
-        if body::media_type(&request) != "application/json" {
-            return Err(body::unsupported(&request, "application/json"));
-        }
-        parse(&sent)?
-    };
+    let CalibrateIn { pairs } = parse(&sent)?;
     let report = block("calibrating", move || {
         let failed = |e| ApiError::engine("calibrating", e);
         let pair = |(query, item): (String, String)| Ok((ItemId::new(query)?, ItemId::new(item)?));

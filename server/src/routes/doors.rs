@@ -37,6 +37,8 @@ use crate::{
                 "input": ["a red bicycle", {"text": "a boat"}, {"image": PICTURE}],
                 "encoding_format": "base64",
             }))),
+        ("uri" = (summary = "A picture as a data URI",
+            value = json!({"input": format!("data:image/png;base64,{PICTURE}")}))),
         ("pictures" = (summary = "Strings that are pictures",
             value = json!({"input": [PICTURE], "modality": "image"}))),
     )),

@@ -277,15 +277,7 @@ pub(crate) async fn suggest(
     payload: Payload,
 ) -> Result<HttpResponse, ApiError> {
     let started = Instant::now();
-    let sent = body::read(&request, payload, &state).await?.bytes;
-    let wire = if sent.is_empty() {
-        SuggestIn::default()
-    } else {
-        if body::media_type(&request) != "application/json" {
-            return Err(body::unsupported(&request, "application/json"));
-        }
-        parse(&sent)?
-    };
+    let wire: SuggestIn = parse(&body::read_json(&request, payload, &state).await?.bytes)?;
     let (collection, name) = names.into_inner();
     let collection = state.collection(&collection)?;
     let mut out = heads::suggest(&state, collection, name, wire).await?;

@@ -176,15 +176,8 @@ pub(crate) async fn reencode(
     request: HttpRequest,
     payload: Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let sent = body::read(&request, payload, &state).await?.bytes;
-    let wire = if sent.is_empty() {
-        ReencodeIn::default()
-    } else {
-        if body::media_type(&request) != "application/json" {
-            return Err(body::unsupported(&request, "application/json"));
-        }
-        parse(&sent)?
-    };
+    let sent = body::read_json(&request, payload, &state).await?.bytes;
+    let wire: ReencodeIn = parse(&sent)?;
     let (total, beside, spec) = jobs::plan_reencode(&state, &name, &wire)?;
     Grant::of(&request).check(&beside)?;
     let name = name.into_inner();

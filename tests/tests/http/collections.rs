@@ -60,6 +60,8 @@ fn a_collection_of_another_model_is_refused_with_what_to_do() {
     assert!(add.text().contains("another collection"), "{}", add.text());
     let search = service.post("/v1/collections/c/search", &json!({ "text": "a" }));
     search.refused(409, "another_model");
+    let way_out = "POST /v1/collections/c/reencode";
+    assert!(search.text().contains(way_out), "{}", search.text());
     assert_eq!(
         service.get("/v1/collections/c").status,
         200,

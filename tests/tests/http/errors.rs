@@ -98,6 +98,24 @@ fn an_array_in_place_of_an_object_is_refused() {
     assert_eq!(service.count(), 0);
 }
 
+/// Some paths took no body for an empty object, and others said that its type was not given.
+#[test]
+fn no_body_is_an_empty_object_whatever_its_kind() {
+    let service = Service::with_collection();
+    for headers in [&[][..], &[JSON], &[("content-type", "text/plain")]] {
+        for (path, missing) in [
+            ("/v1/collections/c/snapshots", "name"),
+            ("/v1/collections/c/heads/h/rollback", "version"),
+            ("/v1/collections/c/heads/h/apply", "field"),
+        ] {
+            let reply = service.send(path, headers, b"");
+            assert_eq!(reply.refused(400, "invalid_field"), missing, "{path}");
+        }
+        let reply = service.send("/v1/collections/c/reencode", headers, b"");
+        reply.refused(409, "same_model");
+    }
+}
+
 #[test]
 fn a_body_of_another_kind_is_refused_with_what_is_read() {
     let service = Service::with_collection();

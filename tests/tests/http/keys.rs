@@ -267,6 +267,15 @@ fn a_key_comes_in_either_header_and_a_wrong_one_is_told_in_the_words_of_the_clie
     assert_eq!(with("authorization", &format!("bearer {key}")), 200);
     assert_eq!(with("authorization", &key), 401);
     assert_eq!(with("x-api-key", &key.to_lowercase()), 401);
+    let bearer = format!("Bearer {key}");
+    let both = |other: &str| {
+        let headers = [("authorization", bearer.as_str()), ("x-api-key", other)];
+        guarded.service.call("GET", "/v1/collections", &headers)
+    };
+    assert_eq!(both(&key).status, 200);
+    let differ = both("another");
+    differ.refused(401, "unauthorized");
+    assert!(differ.text().contains("send one"), "{}", differ.text());
     let openai = guarded.call("GET", "/v1/models", "sk-none");
     let error = &openai.json()["error"];
     assert_eq!(
@@ -304,6 +313,58 @@ fn what_administrators_do_is_written_down() {
     });
     assert_eq!(written[0], expected);
     assert_eq!(written[1]["outcome"], "404");
+}
+
+/// The log had what was done, and nothing of what somebody had tried.
+#[test]
+fn attempts_at_changes_are_written_down_and_cannot_fill_the_log() {
+    let guarded = Guarded::start();
+    let reader = guarded.key("reader", Role::Read, None);
+    let writer = guarded.key("writer", Role::Write, None);
+    guarded.wait(401, "none");
+    let call = |method, path, key: &str| {
+        let status = guarded.call(method, path, key).status;
+        assert!(matches!(status, 401 | 403), "{method} {path}: {status}");
+    };
+    call("DELETE", "/v1/collections/c", &writer);
+    call("DELETE", "/v1/collections/c/items/a", &reader);
+    call("POST", "/v1/collections/c/items", "none");
+    // These change nothing.
+    call("GET", "/v1/collections/c/snapshots", &writer);
+    call("POST", "/v1/collections/c/search", "none");
+    let file = guarded.folder.path().join("audit.jsonl");
+    let written = lines(&file);
+    let told: Vec<_> = written
+        .iter()
+        .map(|line| json!([line["key"], line["action"], line["target"], line["outcome"]]))
+        .collect();
+    let collection = "/v1/collections/{collection}";
+    let expected = [
+        json!([
+            "writer",
+            format!("DELETE {collection}"),
+            "/v1/collections/c",
+            "403"
+        ]),
+        json!([
+            "reader",
+            format!("DELETE {collection}/items/{{id}}"),
+            "/v1/collections/c/items/a",
+            "403"
+        ]),
+        json!([
+            null,
+            format!("POST {collection}/items"),
+            "/v1/collections/c/items",
+            "401"
+        ]),
+    ];
+    assert_eq!(told, expected);
+    for _ in 0..30 {
+        call("DELETE", "/v1/collections/c", "none");
+    }
+    let more = lines(&file).len() - written.len();
+    assert!((5..=12).contains(&more), "{more} lines");
 }
 
 #[test]

@@ -121,18 +121,34 @@ fn base64_holds_the_same_numbers() {
 }
 
 #[test]
-fn a_plain_string_is_a_text_whatever_it_looks_like() {
+fn a_plain_string_is_a_text_unless_it_is_a_picture_in_itself_or_said_to_be_one() {
     let service = Service::start();
     let uri = format!("data:image/png;base64,{}", png_base64(3));
-    for text in ["https://example.org/cat.png", "file:///etc/passwd", &uri] {
+    let base64 = png_base64(3);
+    for text in [
+        "https://example.org/cat.png",
+        "file:///etc/passwd",
+        "data:text/plain,a",
+        &base64,
+    ] {
         let plain = rows(&service, &json!(text));
         assert_eq!(plain, rows(&service, &json!({ "text": text })), "{text}");
     }
     let image = rows(&service, &json!({ "image": uri }));
-    assert_ne!(rows(&service, &json!(uri)), image);
+    assert_eq!(rows(&service, &json!(uri)), image);
+    assert_eq!(rows(&service, &json!(["a", uri]))[1], image[0]);
+    let reply = service.post(PATH, &json!({ "input": ["a", "data:image/png;base64,*"] }));
+    let kind = "invalid_request_error";
+    assert_eq!(refused(&reply, 400, kind, "invalid_field").0, "input[1]");
     // Clients of infinity say what their strings are.
-    let said = embed(&service, &json!({ "input": [uri], "modality": "image" }));
-    assert_eq!(numbers(&said["data"][0]["embedding"]), image[0]);
+    for (modality, same) in [
+        ("image", json!({ "image": uri })),
+        ("text", json!({ "text": uri })),
+    ] {
+        let said = embed(&service, &json!({ "input": [uri], "modality": modality }));
+        let said = numbers(&said["data"][0]["embedding"]);
+        assert_eq!(said, rows(&service, &same)[0], "{modality}");
+    }
     for body in [
         json!({ "input": [{ "image": "https://example.org/cat.png" }] }),
         json!({ "input": ["https://example.org/cat.png"], "modality": "image" }),
