@@ -8,11 +8,11 @@ const MOST_WAIT_S = 5;
 let key = sessionStorage.getItem(STORED) || "";
 let asking = null;
 
-// An answer that is not what was asked for. `status` is 0 where there was none.
+// An answer that is not what was asked for. `status` is 0 where there was none; `code` is the server's.
 export class Refused extends Error {
-  constructor(message, status) {
+  constructor(message, status, code) {
     super(message);
-    this.status = status;
+    Object.assign(this, { status, code });
   }
 }
 
@@ -52,8 +52,8 @@ export async function request(path, options = {}) {
 
 export async function refusal(reply) {
   const body = await reply.json().catch(() => null);
-  const said = body && body.error && body.error.message;
-  return new Refused(said || `The server answered ${reply.status}.`, reply.status);
+  const { message, code } = body?.error || {};
+  return new Refused(message || `The server answered ${reply.status}.`, reply.status, code);
 }
 
 // The JSON of an answer; null where there is none.
@@ -96,7 +96,7 @@ function askForKey(said) {
       ended.abort();
       asking = null;
       // After a key was given this changes nothing.
-      failed(new Refused("This server answers only with a key. Reload the page to give one.", 401));
+      failed(new Refused("This server answers only with a key.", 401));
     }, { signal });
   });
   // An opened detail lies below.

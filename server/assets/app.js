@@ -2,6 +2,7 @@
 import { call } from "./api.js";
 import { at, note } from "./dom.js";
 import { takeDrops } from "./drop.js";
+import { isPicture } from "./pictures.js";
 import * as classify from "./classify.js";
 import * as health from "./health.js";
 import * as map from "./map.js";
@@ -21,6 +22,8 @@ const context = {
   model: () => model,
   // Writes what is asked into the address: as a step of its own, or in place of the last.
   go,
+  // Goes to another address of the page.
+  visit,
   // Searches for more like an item, from any view.
   like(hit) {
     change("search", () => search.like(hit));
@@ -49,10 +52,17 @@ function go(push) {
   history[push ? "pushState" : "replaceState"](null, "", query ? `?${query}` : location.pathname);
 }
 
+function visit(address) {
+  history.pushState(null, "", `?${address}`);
+  fromAddress();
+}
+
 function fromAddress() {
   const address = new URLSearchParams(location.search);
   const wanted = address.get("collection");
-  if (collections.some((c) => c.name === wanted)) at("collection").value = wanted;
+  // An address without one means the first, as it did when it was opened.
+  const named = collections.some((c) => c.name === wanted) ? wanted : collections[0]?.name;
+  if (named) at("collection").value = named;
   change(address.get("view"), () => VIEWS[view].open(address));
 }
 
@@ -70,22 +80,26 @@ function change(name, opened) {
   opened();
 }
 
+// Shows another view as a step of its own.
+function turnTo(name) {
+  change(name, () => {
+    go(true);
+    VIEWS[view].open(new URLSearchParams(location.search));
+  });
+}
+
 at("views").addEventListener("click", (event) => {
   const link = event.target.closest("a");
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
-  change(link.dataset.view, () => {
-    go(true);
-    VIEWS[view].open(new URLSearchParams(location.search));
-  });
+  turnTo(link.dataset.view);
 });
 at("collection").addEventListener("change", () => {
   const address = new URLSearchParams({ collection: at("collection").value });
   if (view !== "search") address.set("view", view);
   const text = view === "search" && at("text").value.trim();
   if (text) address.set("q", text);
-  history.pushState(null, "", `?${address}`);
-  fromAddress();
+  visit(address);
 });
 addEventListener("popstate", fromAddress);
 document.addEventListener("keydown", (event) => {
@@ -93,25 +107,37 @@ document.addEventListener("keydown", (event) => {
   if (event.key !== "/" || typing || event.ctrlKey || event.metaKey) return;
   event.preventDefault();
   const box = view === "teach" ? at("teach-text") : at("text");
-  if (view !== "search" && view !== "teach") change("search", () => search.open(new URLSearchParams()));
+  if (view !== "search" && view !== "teach") turnTo("search");
   box.focus();
 });
 takeDrops((files, add) => {
   if (view === "classify") return classify.add(files);
-  change("search", () => search.take(files[0], add));
-}, () => view === "search" && search.canAdd());
+  const take = () => search.take(files, add);
+  if (files.some(isPicture)) change("search", take);
+  else take();
+}, () => ({
+  say: `Drop pictures to ${view === "classify" ? "classify" : "search with"} them`,
+  add: view === "search" && search.canAdd(),
+}));
 
-async function start() {
-  startDetail();
-  for (const each of Object.values(VIEWS)) each.start(context);
+async function begin() {
   try {
     await load();
   } catch (error) {
-    note("note", "Something went wrong", error.message);
+    const [title, say] = error.status === 401 ? ["A key is needed", "Give the key"] : ["Nothing can be shown", "Try again"];
+    note("note", title, error.message);
+    at("note-again").textContent = say;
+    at("note-again").hidden = false;
+    at("note-again").focus();
     return;
   }
+  note("note");
+  at("note-again").hidden = true;
   fromAddress();
   if (view === "search" && matchMedia("(hover: hover)").matches) at("text").focus();
 }
 
-start();
+startDetail();
+for (const each of Object.values(VIEWS)) each.start(context);
+at("note-again").addEventListener("click", begin);
+begin();

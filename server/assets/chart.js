@@ -6,6 +6,11 @@ const FEW = 260;
 const MOST_PICTURES = 320;
 const AT_ONCE = 6;
 const CELL = 24;
+// Of a cell's width, the side of a picture.
+const FILLED = 0.9;
+const [SMALLEST, LARGEST] = [18, 64];
+// Around a picture, so that it stands on white in either theme.
+const PAPER = 2;
 const [LEAST_ZOOM, MOST_ZOOM] = [0.8, 400];
 const MARGIN = 28;
 const REACH = 14;
@@ -46,6 +51,8 @@ export class Chart {
   }
 
   changed() {
+    // What the pointer is over is another point now, if any.
+    this.hovered(undefined);
     this.draw();
     this.moved();
   }
@@ -107,14 +114,13 @@ export class Chart {
     context.clearRect(0, 0, width, height);
     const seen = this.inSight();
     // Where points lie close, only some are pictures; one has the same place at every zoom.
-    const near = this.drawn ? this.spread(seen, width) : [];
+    const { chosen: near, side } = this.drawn ? this.spread(seen, width) : { chosen: [] };
     const radius = Math.min(4, 1.4 + 0.35 * Math.log2(this.view.zoom + 1));
     context.fillStyle = getComputedStyle(canvas).getPropertyValue("--point");
     for (const i of seen) {
       const [x, y] = this.toScreen(this.xs[i], this.ys[i]);
       context.fillRect(x - radius, y - radius, 2 * radius, 2 * radius);
     }
-    const side = Math.max(18, Math.min(64, CELL * Math.sqrt(FEW / Math.max(near.length, 1)) * 0.9));
     const wanted = [];
     for (const i of near) {
       const held = this.pictures.get(this.ids[i]);
@@ -127,21 +133,34 @@ export class Chart {
     canvas.dataset.pictures = String(near.length - wanted.length);
   }
 
-  // At most one point of each cell of the screen, as many cells as pictures may be drawn.
+  // Points whose pictures do not cover each other: at most one of each cell of the screen, as many
+  // cells as pictures may be drawn, and none nearer to another than a picture is wide.
   spread(seen, width) {
-    const cell = Math.max(CELL, Math.sqrt((width * this.canvas.clientHeight) / FEW));
+    const room = Math.sqrt((width * this.canvas.clientHeight) / Math.min(FEW, Math.max(seen.length, 1)));
+    const cell = Math.max(CELL, Math.min(LARGEST / FILLED, room));
+    const side = Math.max(SMALLEST, cell * FILLED);
     const taken = new Map();
+    const covers = (at, x, y) => {
+      const there = taken.get(at);
+      return there && Math.abs(there.x - x) < side && Math.abs(there.y - y) < side;
+    };
     for (const i of seen) {
       const [x, y] = this.toScreen(this.xs[i], this.ys[i]);
-      const at = `${Math.floor(x / cell)},${Math.floor(y / cell)}`;
-      if (!taken.has(at)) taken.set(at, i);
+      const [column, row] = [Math.floor(x / cell), Math.floor(y / cell)];
+      if (taken.has(`${column},${row}`)) continue;
+      const around = [-1, 0, 1].flatMap((c) => [-1, 0, 1].map((r) => `${column + c},${row + r}`));
+      if (!around.some((at) => covers(at, x, y))) taken.set(`${column},${row}`, { i, x, y });
     }
-    return [...taken.values()].slice(0, FEW);
+    return { chosen: [...taken.values()].map((t) => t.i).slice(0, FEW), side };
   }
 
   stamp(picture, [x, y], side) {
-    const fit = side / Math.max(picture.width, picture.height);
+    const fit = (side - 2 * PAPER) / Math.max(picture.width, picture.height);
     const [w, h] = [picture.width * fit, picture.height * fit];
+    this.context.fillStyle = "#ffffff";
+    this.context.beginPath();
+    this.context.roundRect(x - w / 2 - PAPER, y - h / 2 - PAPER, w + 2 * PAPER, h + 2 * PAPER, 2 * PAPER);
+    this.context.fill();
     this.context.drawImage(picture, x - w / 2, y - h / 2, w, h);
   }
 

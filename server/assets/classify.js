@@ -1,8 +1,8 @@
 // Classify: labels that are typed, or a head that was taught, and pictures.
-import { call, inCollection, send } from "./api.js";
+import { Refused, call, inCollection, send } from "./api.js";
 import { announce, at, button, element, note, percent } from "./dom.js";
 import { bars } from "./bars.js";
-import { NO_PICTURE, isPicture, sendable } from "./pictures.js";
+import { NO_PICTURE, isPicture, sendable, wrong } from "./pictures.js";
 
 const TYPING_PAUSE_MS = 400;
 // Pictures on the page, and labels that are asked for.
@@ -62,7 +62,10 @@ export function write(address) {
 
 const labelsTyped = () => {
   const lines = at("labels").value.split("\n").map((line) => line.trim()).filter(Boolean);
-  return [...new Set(lines)].slice(0, MOST_LABELS);
+  const labels = [...new Set(lines)];
+  at("labels-say").textContent = labels.length > MOST_LABELS
+    ? `The first ${MOST_LABELS} of ${labels.length} labels are asked about.` : "";
+  return labels.slice(0, MOST_LABELS);
 };
 
 async function listHeads(chosen) {
@@ -75,13 +78,14 @@ async function listHeads(chosen) {
 }
 
 export function add(files) {
-  const good = files.filter(isPicture);
-  if (good.length < files.length) note("note", "That is not a picture", NO_PICTURE);
+  const some = files.filter(isPicture);
+  const good = some.slice(0, MOST_PICTURES - pictures.length);
+  const left = some.length - good.length;
+  if (left) {
+    note("note", "There is no room for more", `${left} left out: at most ${MOST_PICTURES} pictures are shown at once.`);
+  } else if (some.length < files.length) note("note", "That is not a picture", NO_PICTURE);
   else note("note");
   for (const file of good) pictures.push(made(file));
-  for (const gone of pictures.splice(0, Math.max(0, pictures.length - MOST_PICTURES))) {
-    URL.revokeObjectURL(gone.preview);
-  }
   show();
   judge(good.length ? pictures.slice(-good.length) : []);
 }
@@ -93,6 +97,8 @@ function made(file) {
   const img = element("img");
   img.src = picture.preview;
   img.alt = label;
+  // Not every browser shows every kind.
+  img.addEventListener("error", () => img.replaceWith(element("span", "lost", label)));
   picture.say = element("div", "judgment-say");
   const remove = button("gone", "\u00d7", `Remove ${label}`, () => {
     URL.revokeObjectURL(picture.preview);
@@ -143,6 +149,7 @@ async function ask(picture, head, labels) {
   }
   const path = inCollection(page.collection().name, `/heads/${encodeURIComponent(head)}/predict`);
   const { predictions: [first] } = await send("POST", path, { inputs: [{ image }] });
+  if (first.error) throw new Refused(first.error.message, 400, first.error.code);
   return { labels: first.labels, none: first.none_of_these };
 }
 
@@ -159,7 +166,10 @@ function compare(asked) {
 
 function tell(picture, { labels, none, error }) {
   if (error) {
-    picture.say.replaceChildren(element("p", "say wrong", error.message));
+    picture.say.replaceChildren(element("p", "say wrong", wrong(error)));
+    // The same picture is refused again; a server that did not answer may do so now.
+    const passing = !error.status || error.status >= 429;
+    if (passing) picture.say.append(button("small", "Try again", undefined, () => judge([picture])));
     return;
   }
   const [best] = [...labels].sort((a, b) => b.probability - a.probability);

@@ -27,7 +27,10 @@ export function note(prefix, title, text, code) {
   at(`${prefix}-text`).textContent = text || "";
   at(`${prefix}-code`).hidden = !code;
   at(`${prefix}-code`).textContent = code || "";
-  if (title) announce(`${title}. ${text || ""}`);
+  if (!title) return;
+  // It stands above the view, which may be scrolled.
+  if (prefix === "note") at("note").scrollIntoView({ block: "nearest" });
+  announce(`${title}. ${text || ""}`);
 }
 
 // Says something to who listens to the page.

@@ -1,8 +1,9 @@
 // Pictures that are dropped on the page or pasted into it, for whichever view is open.
 import { at } from "./dom.js";
 
-// `taken(files, add)` gets what was dropped; `canAdd()` says whether there is something to add it to.
-export function takeDrops(taken, canAdd) {
+// `taken(files, add)` gets what was dropped; `offered()` says what a drop does, and whether there is
+// something to add it to.
+export function takeDrops(taken, offered) {
   const zone = at("drop");
   // The browser counts one enter and one leave for every element below the pointer.
   let depth = 0;
@@ -15,7 +16,9 @@ export function takeDrops(taken, canAdd) {
   document.addEventListener("dragenter", (event) => {
     if (!carriesFile(event)) return;
     depth += 1;
-    at("drop-add").hidden = !canAdd();
+    const { say, add } = offered();
+    at("drop-new").textContent = say;
+    at("drop-add").hidden = !add;
     zone.classList.add("open");
   });
   document.addEventListener("dragleave", (event) => {

@@ -7,7 +7,7 @@ const MOST_SEEN = 60;
 
 const FORMS = {
   keyword: (field) => [input(field, "contains", "contains", "text", `seen-${field}`)],
-  integer: (field) => [input(field, "gte", "from", "number"), input(field, "lte", "to", "number")],
+  integer: (field) => [whole(input(field, "gte", "from", "number")), whole(input(field, "lte", "to", "number"))],
   float: (field) => [input(field, "gte", "from", "number"), input(field, "lte", "to", "number")],
   datetime: (field) => [input(field, "gte", "from", "date"), input(field, "lte", "to", "date")],
   bool: (field) => [choice(field)],
@@ -54,6 +54,12 @@ function input(field, op, say, type, list) {
   return labeled(field, say, made);
 }
 
+function whole(part) {
+  // Without a least value: steps are counted from it, and so far from 0 they cannot be told.
+  Object.assign(part.querySelector("input"), { step: 1, max: Number.MAX_SAFE_INTEGER });
+  return part;
+}
+
 function choice(field) {
   const made = element("select");
   made.append(new Option("any", ""), new Option("yes", "true"), new Option("no", "false"));
@@ -63,7 +69,10 @@ function choice(field) {
 
 const inputs = () => [...at("filter-fields").querySelectorAll("[data-field]")];
 
+// What is given; a value that is none is left out, and that is said.
 export function readFilters() {
+  const bad = inputs().filter((one) => !one.validity.valid).map((one) => one.getAttribute("aria-label"));
+  at("filters-say").textContent = bad.length ? `Left out: ${bad.join(", ")}. That is no value of the field.` : "";
   const given = inputs().filter((one) => one.value.trim() !== "" && one.validity.valid);
   return given.map((one) => ({ op: one.dataset.op, field: one.dataset.field, value: one.value.trim() }));
 }
@@ -73,6 +82,7 @@ export function writeFilters(filters) {
     const given = filters.find((f) => f.field === one.dataset.field && f.op === one.dataset.op);
     one.value = given ? given.value : "";
   }
+  readFilters();
 }
 
 // Suggests values that hits have.

@@ -41,7 +41,7 @@ async function refresh() {
   const metrics = read(figures || "");
   const cards = [
     serverCard(ready, metrics), about && sizesCard(about), about && recallCard(about),
-    latencyCard(metrics), jobs && jobsCard(jobs.jobs || []),
+    figures && latencyCard(metrics), jobs && jobsCard(jobs.jobs || []),
   ];
   // Who is about to press a button keeps it.
   if (!at("health").contains(document.activeElement)) at("health").replaceChildren(...cards.filter(Boolean));

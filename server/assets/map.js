@@ -8,6 +8,8 @@ const MOST_POINTS = 10000;
 const NEAR = 8;
 // The server says when to ask again; never faster or slower than this.
 const [LEAST_WAIT_S, MOST_WAIT_S] = [0.5, 5];
+// Pause before a server that does not answer is asked again.
+const AGAIN_MS = 3000;
 const SAY = {
   tsne: "Each point is a picture; near points are pictures that the model finds alike (t-SNE). Distances across the map say little.",
   pca: "Each point is a picture, laid out by the two directions in which the collection differs most (PCA).",
@@ -102,7 +104,11 @@ async function load() {
       return listNear();
     }
   } catch (error) {
-    if (mine === turn) wait(error.message);
+    if (mine !== turn) return;
+    wait(error.message);
+    if (error.status !== 0) return;
+    await soon(AGAIN_MS);
+    if (mine === turn) load();
   }
 }
 
@@ -126,6 +132,8 @@ async function card(id, x, y) {
   if (over !== id || !found) return;
   at("map-card-name").textContent = nameOf(found);
   at("map-card-picture").hidden = !found.image_url;
+  // Until the new one is there it would be the old one.
+  at("map-card-picture").removeAttribute("src");
   if (found.image_url) show(at("map-card-picture"), found.image_url);
   box.hidden = false;
   move(box, x, y);

@@ -1,9 +1,11 @@
 // Pictures of items, and pictures that are asked with.
 import { call, hasKey, inCollection, request } from "./api.js";
-import { element } from "./dom.js";
+import { bytes, element } from "./dom.js";
 
 // Pictures are made smaller before they are sent: no model looks at more pixels.
 const SENT_SIDE = 1024;
+// What a server takes as one picture unless it is told otherwise: docs/limits.md.
+const MOST_BYTES = 32 * 1024 * 1024;
 // Pictures of this page that back and forward can find again.
 const MOST_KEPT = 24;
 // Names of items that are remembered.
@@ -91,13 +93,13 @@ export async function item(collection, id) {
 
 // A picture to ask with: its data for a request, and a preview.
 const kept = new Map();
-let number = 0;
+// Addresses outlive the page, so another page must not name another picture the same.
+const anyKey = () => crypto.getRandomValues(new Uint32Array(2)).join("-");
 
 export async function keep(file) {
   const small = await smaller(file);
   const data = await dataUri(small);
-  number += 1;
-  const picture = { key: String(number), data, label: file.name || "Pasted picture",
+  const picture = { key: anyKey(), data, label: file.name || "Pasted picture",
     preview: URL.createObjectURL(small) };
   kept.set(picture.key, picture);
   if (kept.size > MOST_KEPT) {
@@ -115,6 +117,10 @@ export function forget(key) {
   if (gone) URL.revokeObjectURL(gone.preview);
   kept.delete(key);
 }
+
+// What is wrong with a picture that the server did not take.
+export const wrong = (error) => (error.code === "undecodable_picture"
+  ? `It is damaged, or of another kind. ${NO_PICTURE}` : error.message);
 
 // A smaller copy where the browser can make one, otherwise the file as it is.
 async function smaller(file) {
@@ -140,6 +146,9 @@ async function smaller(file) {
 
 function dataUri(file) {
   return new Promise((done, failed) => {
+    if (file.size > MOST_BYTES) {
+      throw new Error(`${file.name || "It"} has ${bytes(file.size)}; at most ${bytes(MOST_BYTES)} can be sent.`);
+    }
     const reader = new FileReader();
     reader.onload = () => done(reader.result);
     reader.onerror = () => failed(new Error("The file could not be read."));
@@ -150,4 +159,6 @@ function dataUri(file) {
 // A file as a request has it.
 export const sendable = async (file) => dataUri(await smaller(file));
 
-export const isPicture = (file) => Boolean(file) && file.type.startsWith("image/");
+// Not every system knows the type of every file; what no server reads is said before it is sent.
+export const isPicture = (file) => (file.type ? /^image\/(?!svg)/.test(file.type)
+  : /\.(png|jpe?g|webp|gif|bmp|tiff?|avif)$/i.test(file.name));

@@ -1,13 +1,19 @@
 // What is asked, in the address and as a request. A question is
 // {text, parts: [{kind: "text" | "id" | "image", value, minus}], target, space, fold, sure, filters}
 // with filters [{op, field, value}].
+import { send } from "./api.js";
 import { keptPicture } from "./pictures.js";
 
 export const HITS = 40;
+// Hits that the server gives at once.
+const MOST_AT_ONCE = 1000;
 // What is to be avoided counts half of what is looked for: docs/searches.md.
 const MINUS = -0.5;
 // Variants of one drawing, or of one photo.
 const NEARLY_THE_SAME = 0.98;
+// How many hits from the first on say whether anything fits: the order is not that of confidence, and
+// one good hit far down is no answer.
+export const LEADING = 3;
 // From here on a hit is more likely right than not; below the other it is hardly ever right.
 export const SURE = 0.5;
 export const POOR = 0.15;
@@ -22,15 +28,18 @@ export function nothing() {
 export function fromAddress(address) {
   const asked = nothing();
   asked.text = address.get("q") || "";
+  // Pictures that are asked for and no longer here.
+  asked.gone = 0;
   // Addresses that were kept before there were several parts.
   const like = address.get("like");
   const written = like ? [`+i:${like}`] : address.getAll("p");
   for (const part of written.slice(0, MOST_PARTS)) {
     const kind = KINDS[part[1]];
     const value = part.slice(3);
+    if (!kind || !value) continue;
     // A picture lives as long as the page.
-    if (!kind || !value || (kind === "image" && !keptPicture(value))) continue;
-    asked.parts.push({ kind, value, minus: part[0] === "-" });
+    if (kind === "image" && !keptPicture(value)) asked.gone += 1;
+    else asked.parts.push({ kind, value, minus: part[0] === "-" });
   }
   asked.target = ["text", "both"].find((t) => t === address.get("target")) || "image";
   asked.space = ["specific", "mixed"].find((s) => s === address.get("space")) || "shared";
@@ -92,6 +101,24 @@ export function toBody(asked, { mixed, fields }) {
   return body;
 }
 
+// The nearest of near duplicates leads them. Where another one in the first rows is surer, that one
+// does; how sure the others are is told where nothing is folded.
+export async function surestFirst(found, path, { collapse, ...body }, signal) {
+  const folded = found.hits.filter((hit) => hit.duplicates?.length && typeof hit.confidence === "number");
+  if (!collapse || body.cursor || !folded.some((hit) => found.hits.indexOf(hit) < 3 * LEADING)) return;
+  const k = Math.min(MOST_AT_ONCE, folded.reduce((n, hit) => n + hit.duplicates.length, HITS));
+  // The hits are there in any case.
+  const all = await send("POST", path, { ...body, k }, signal).catch(() => null);
+  const known = new Map(all?.hits.map((hit) => [hit.id, hit]));
+  for (const hit of folded) {
+    const twins = hit.duplicates.map((id) => known.get(id)).filter(Boolean);
+    const best = twins.reduce((a, b) => (b.confidence > a.confidence ? b : a), hit);
+    if (best === hit) continue;
+    const duplicates = [hit.id, ...hit.duplicates.filter((id) => id !== best.id)];
+    found.hits[found.hits.indexOf(hit)] = { ...best, duplicates };
+  }
+}
+
 // Conditions of the engine: docs/filters.md. Those of fields that are not declared are left out.
 function conditions(filters, fields) {
   const must = [];
@@ -106,7 +133,7 @@ function conditions(filters, fields) {
 function valueOf(kind, op, value) {
   switch (kind) {
     case "bool": return value === "true";
-    case "integer":
+    case "integer": return Number.isSafeInteger(Number(value)) ? Number(value) : undefined;
     case "float": return Number.isFinite(Number(value)) ? Number(value) : undefined;
     // A day is meant whole.
     case "datetime": return op === "lte" ? `${value}T23:59:59.999999Z` : `${value}T00:00:00Z`;

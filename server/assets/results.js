@@ -72,6 +72,7 @@ export function chip({ label, preview, minus, kind }, { turn, remove }) {
   if (preview) {
     const picture = element("img");
     picture.alt = "";
+    picture.addEventListener("error", () => picture.remove());
     preview(picture);
     listed.append(picture);
   }

@@ -3,13 +3,17 @@ import { inCollection, send } from "./api.js";
 import { announce, at, count, nameOf, note, roving } from "./dom.js";
 import { openDetail } from "./detail.js";
 import { learnValues, readFilters, showFilters, writeFilters } from "./filters.js";
-import { NO_PICTURE, forget, isPicture, item, keep, keptPicture, show } from "./pictures.js";
-import { MOST_PARTS, POOR, SURE, fromAddress, isEmpty, nothing, onlyMinus, toAddress, toBody } from "./query.js";
+import { NO_PICTURE, forget, isPicture, item, keep, keptPicture, show, wrong } from "./pictures.js";
+import {
+  LEADING, MOST_PARTS, POOR, SURE, fromAddress, isEmpty, nothing, onlyMinus, surestFirst, toAddress, toBody,
+} from "./query.js";
 import { busy, chip, tile } from "./results.js";
 
 const TYPING_PAUSE_MS = 180;
 // Hits that one list holds.
 const MOST_HITS = 400;
+// Below it the server tells no confidence: docs/searches.md.
+const FEW = 16;
 const SAY = {
   shared: "Shared compares what pictures and words have in common: what is to be seen.",
   specific: "Specific compares what only pictures tell and no words say, such as style and layout.",
@@ -26,6 +30,8 @@ let turn = 0;
 let next = null;
 let tiles = null;
 let page = null;
+// Whether the focus goes to the first hit: where it was is another view.
+let entering = false;
 
 // `context` has collection(), model(), and go(change) which writes the address.
 export function start(context) {
@@ -40,7 +46,10 @@ export function start(context) {
     typed();
   });
   at("clear").addEventListener("click", () => {
-    replace([]);
+    asked = nothing();
+    showForm();
+    page.go(true);
+    search();
     at("text").focus();
   });
   at("more-words").addEventListener("click", () => keepWords(false));
@@ -53,8 +62,8 @@ export function start(context) {
   at("pick").addEventListener("click", () => pick(false));
   at("more-picture").addEventListener("click", () => pick(true));
   at("file").addEventListener("change", () => {
-    const file = at("file").files[0];
-    if (file) take(file, adding);
+    const files = [...at("file").files];
+    if (files.length) take(files, adding);
     at("file").value = "";
   });
   at("targets").addEventListener("change", changed);
@@ -73,6 +82,17 @@ export function open(address) {
     clearTimeout(typing);
     typing = setTimeout(changed, TYPING_PAUSE_MS);
   });
+  showForm();
+  // What the fields do not take is not asked for.
+  asked.filters = readFilters();
+  search();
+  if (!asked.gone) return;
+  page.go(false);
+  const [title, drop] = asked.gone > 1 ? ["The pictures are gone", "Drop them"] : ["The picture is gone", "Drop it"];
+  note("note", title, `What is dropped here lives as long as the page. ${drop} again to search with ${drop.slice(5)}.`);
+}
+
+function showForm() {
   writeFilters(asked.filters);
   at("text").value = asked.text;
   for (const name of ["target", "space"]) {
@@ -80,7 +100,6 @@ export function open(address) {
   }
   at("fold").checked = asked.fold;
   at("sure").checked = asked.sure;
-  search();
 }
 
 export function write(address) {
@@ -120,19 +139,26 @@ function replace(parts) {
   search();
 }
 
-function add(part) {
-  const same = (p) => p.kind === part.kind && p.value === part.value;
-  asked.parts = [...asked.parts.filter((p) => !same(p)), part].slice(-MOST_PARTS);
+// Adds to what is asked, and says whether there was room.
+function add(...parts) {
+  const same = (p) => parts.some((part) => p.kind === part.kind && p.value === part.value);
+  const all = [...asked.parts.filter((p) => !same(p)), ...parts];
+  if (all.length > MOST_PARTS) {
+    note("note", "That is too much at once", `A search takes at most ${MOST_PARTS} things. Remove one first.`);
+    return false;
+  }
+  asked.parts = all;
   page.go(true);
   search();
+  return true;
 }
 
 function keepWords(minus) {
   const text = at("text").value.trim();
   if (!text) return;
-  at("text").value = "";
   asked.text = "";
-  add({ kind: "text", value: text, minus });
+  if (add({ kind: "text", value: text, minus })) at("text").value = "";
+  else asked.text = text;
   at("text").focus();
 }
 
@@ -140,28 +166,33 @@ function keepWords(minus) {
 export function like(hit) {
   const modality = hit.modality;
   scrollTo({ top: 0 });
+  entering = true;
   replace([{ kind: "id", value: hit.id, modality, minus: false }]);
   announce(`More like ${nameOf(hit)}`);
 }
 
-// Searches with a picture, or adds it to what is asked.
-export async function take(file, adding) {
+// Searches with pictures, or adds them to what is asked.
+export async function take(files, adding) {
+  const good = files.filter(isPicture).slice(0, MOST_PARTS);
+  if (!good.length) return note("note", "That is not a picture", NO_PICTURE);
   const mine = begin();
-  if (!isPicture(file)) {
-    at("hits").replaceChildren();
-    at("status").textContent = "";
-    note("found", "That is not a picture", NO_PICTURE);
-    return;
-  }
+  const parts = [];
+  const drop = () => parts.forEach((part) => forget(part.value));
   try {
-    const picture = await keep(file);
-    if (mine !== turn) return forget(picture.key);
-    const part = { kind: "image", value: picture.key, minus: false };
-    if (adding) add(part);
-    else replace([part]);
+    for (const file of good) {
+      parts.push({ kind: "image", value: (await keep(file)).key, minus: false });
+      if (mine !== turn) return drop();
+    }
   } catch (error) {
-    if (mine === turn) note("found", "The picture cannot be read", error.message);
+    drop();
+    if (mine !== turn) return;
+    page.go(true);
+    return note("note", "The picture cannot be read", error.message);
   }
+  if (!adding) replace(parts);
+  else if (!add(...parts)) return drop();
+  const left = files.length - good.length;
+  if (left) note("note", `${count(left, "file was", "files were")} left out`, `${NO_PICTURE} A search takes at most ${MOST_PARTS}.`);
 }
 
 // Ends whatever runs, and counts a new question.
@@ -176,21 +207,33 @@ function begin() {
 
 async function search() {
   begin();
+  note("note");
   showAsked();
   next = null;
   at("more").hidden = true;
   const collection = page.collection();
   if (!collection || isEmpty(asked)) return idle();
   if (onlyMinus(asked)) {
-    at("hits").replaceChildren();
+    list([]);
     at("status").textContent = "";
     return note("found", "Nothing to look for yet", "Say what to look for; all that is asked so far is to be avoided.");
   }
   await ask(collection, toBody(asked, facts()), (found) => {
-    at("hits").replaceChildren(...found.hits.map(one));
-    tiles.reset();
+    list(found.hits);
     summarize(found);
   });
+}
+
+// Shows these hits, and hands on the focus of a tile that goes.
+function list(hits) {
+  const before = [...at("hits").children].findIndex((child) => child.contains(document.activeElement));
+  const first = entering && (before >= 0 || document.activeElement === document.body);
+  entering = false;
+  at("hits").replaceChildren(...hits.map(one));
+  tiles.reset();
+  if (before < 0 && !first) return;
+  const now = at("hits").children[first ? 0 : Math.min(before, hits.length - 1)];
+  (now?.querySelector(".hit") || at("text")).focus();
 }
 
 function more() {
@@ -209,7 +252,9 @@ async function ask(collection, body, shown) {
   running = controller;
   busy(at("hits"), true);
   try {
-    const found = await send("POST", inCollection(collection.name, "/search"), body, controller.signal);
+    const path = inCollection(collection.name, "/search");
+    const found = await send("POST", path, body, controller.signal);
+    await surestFirst(found, path, body, controller.signal);
     if (running !== controller) return;
     shown(found);
     learnValues(found.hits);
@@ -217,9 +262,10 @@ async function ask(collection, body, shown) {
     at("more").hidden = !next || at("hits").children.length >= MOST_HITS;
   } catch (error) {
     if (running !== controller || error.name === "AbortError") return;
-    at("hits").replaceChildren();
+    list([]);
     at("status").textContent = "";
-    note("found", "Something went wrong", error.message);
+    const unread = error.code === "undecodable_picture";
+    note("found", unread ? "The picture cannot be read" : "Something went wrong", wrong(error));
   } finally {
     if (running === controller) busy(at("hits"), false);
   }
@@ -232,9 +278,12 @@ function facts() {
 
 function summarize(found) {
   const n = found.hits.length;
-  const best = Math.max(...found.hits.map((hit) => hit.confidence ?? 1));
+  const sure = found.hits.slice(0, LEADING).map((hit) => hit.confidence).filter((c) => typeof c === "number");
+  const best = sure.length ? Math.max(...sure) : 1;
+  const untold = page.collection().stats.items < FEW ? "among so few items" : "for such a question";
   // Pictures that are like one are seldom what only one of them is.
-  const doubt = asked.text && best < SURE ? ", none of them surely what you look for" : "";
+  const doubt = !sure.length ? `. How sure they are cannot be told ${untold}.`
+    : asked.text && best < SURE ? ", the first of them not surely what you look for" : "";
   const said = n ? `${count(n, "result", "results")} in ${found.took_ms.toFixed(0)} ms${doubt}` : "";
   at("status").textContent = said;
   if (!n && asked.sure) note("found", "No good match", "Nothing in this collection is surely what you look for.");
@@ -271,7 +320,7 @@ function shortcuts(event) {
 // The chips, and what can be chosen for what is asked.
 function showAsked() {
   const some = !isEmpty(asked);
-  at("asked").hidden = !some;
+  at("asked").hidden = !some && !refined();
   at("hint").hidden = some;
   for (const id of ["more-words", "less-words"]) at(id).hidden = !asked.text;
   at("chips").replaceChildren(...asked.parts.map((part, i) => {
@@ -326,12 +375,13 @@ function showChoices() {
   }
   const why = has ? ONLY_PICTURES : NOTHING_SPECIFIC;
   at("spaces-say").textContent = can ? SAY[asked.space] : `${SAY.shared} ${why}`;
-  const n = asked.filters.length + Number(asked.sure) + Number(!asked.fold) + Number(asked.space !== "shared");
-  at("refined").textContent = n ? ` \u00b7 ${n}` : "";
+  at("refined").textContent = refined() ? ` \u00b7 ${refined()}` : "";
 }
 
+const refined = () => asked.filters.length + Number(asked.sure) + Number(!asked.fold) + Number(asked.space !== "shared");
+
 function idle() {
-  at("hits").replaceChildren();
+  list([]);
   const collection = page.collection();
   if (!collection) {
     at("status").textContent = "";
@@ -341,6 +391,7 @@ function idle() {
   const parts = [images && count(images, "picture", "pictures"), texts && count(texts, "text", "texts")];
   const all = parts.filter(Boolean).join(" and ");
   at("status").textContent = all ? `${all} in ${collection.name}` : "";
-  if (all) note("found", "Type a few words", "The nearest pictures appear while you type.");
+  const filters = asked.filters.length ? " Filters narrow what is found; by themselves they find nothing." : "";
+  if (all) note("found", "Type a few words", `The nearest pictures appear while you type.${filters}`);
   else note("found", "This collection is empty", `Add pictures to ${collection.name}, then reload.`);
 }

@@ -1,13 +1,17 @@
 // Teach: labels, examples that are clicked, a head that learns them, and what is done with it.
-import { inCollection, send } from "./api.js";
+import { call, inCollection, send } from "./api.js";
 import { announce, at, button, count, element, nameOf, note, percent, roving } from "./dom.js";
 import { bar } from "./bars.js";
-import { follow, line } from "./jobs.js";
+import { applyForm } from "./jobs.js";
 import { item, show } from "./pictures.js";
 import { busy, tile } from "./results.js";
 
 const TYPING_PAUSE_MS = 250;
 const SHOWN = 24;
+// Letters of a text that stand for it.
+const MOST_LETTERS = 120;
+const STORED = "diptych-teach";
+const NAME_FIRST = "Name a label first; a click then gives it.";
 // What one head is taught here; more comes through the API.
 const MOST_LABELS = 30;
 const MOST_EXAMPLES = 64;
@@ -20,7 +24,10 @@ let chosen = "";
 let collection = "";
 // Label to its examples, by id.
 let classes = new Map();
-let applying = 0;
+// What the search box was filled with for a label.
+let filled = "";
+// The head that was trained last.
+let learned = "";
 
 export function start(context) {
   page = context;
@@ -47,12 +54,39 @@ export function open() {
   note("note");
   const name = page.collection()?.name || "";
   if (name !== collection) {
-    [collection, classes, chosen] = [name, new Map(), ""];
+    [collection, classes] = [name, restored(name)];
+    chosen = [...classes.keys()].at(-1) || "";
     at("learned").hidden = true;
     at("teach-hits").replaceChildren();
     at("teach-status").textContent = "";
   }
+  for (const control of at("label-form").querySelectorAll("input, button")) control.disabled = !name;
+  at("teach-text").disabled = !name;
+  at("teach-empty").textContent = name ? "Examples to click appear here, once a label is named or something is looked for."
+    : "There is no collection to teach from. Index a folder of pictures, then reload.";
   showClasses();
+  listHeads();
+}
+
+// Labels and examples outlive a reload, in this tab.
+function restored(name) {
+  try {
+    const kept = JSON.parse(sessionStorage.getItem(`${STORED}-${name}`)) || [];
+    return new Map(kept.map(([label, hits]) => [label, new Map(hits.map((hit) => [hit.id, hit]))]));
+  } catch {
+    return new Map();
+  }
+}
+
+function keep() {
+  const part = ({ id, modality, image_url, ...hit }) =>
+    ({ id, modality, image_url, payload: { name: nameOf({ id, ...hit }).slice(0, MOST_LETTERS) } });
+  const kept = [...classes].map(([label, hits]) => [label, [...hits.values()].map(part)]);
+  try {
+    sessionStorage.setItem(`${STORED}-${collection}`, JSON.stringify(kept));
+  } catch {
+    // A full store keeps what it had.
+  }
 }
 
 export function leave() {
@@ -61,16 +95,27 @@ export function leave() {
 }
 
 function addLabel(label) {
-  if (!label || classes.size >= MOST_LABELS) return;
+  if (!label) return;
+  if (classes.size >= MOST_LABELS && !classes.has(label)) return say(`One head is taught at most ${MOST_LABELS} labels here.`);
   if (!classes.has(label)) classes.set(label, new Map());
   chosen = label;
   at("new-label").value = "";
   showClasses();
-  // The label is what is looked for first.
-  if (!at("teach-text").value.trim() || !at("teach-hits").children.length) {
+  // The label is what is looked for first, unless other words were typed.
+  const typed = at("teach-text").value.trim();
+  if (!typed || typed === filled || !at("teach-hits").children.length) {
+    filled = label;
     at("teach-text").value = label;
     find();
-  } else at("teach-text").focus();
+  } else {
+    say(`A click makes a picture an example of ${label}.`);
+    at("teach-text").focus();
+  }
+}
+
+function say(text) {
+  at("teach-status").textContent = text;
+  announce(text);
 }
 
 function showClasses() {
@@ -98,7 +143,9 @@ function showClasses() {
     return row;
   }));
   for (const listed of at("teach-hits").children) mark(listed);
+  at("teach-empty").hidden = at("teach-hits").children.length > 0;
   ready();
+  if (collection) keep();
 }
 
 function example(hit, label) {
@@ -132,19 +179,23 @@ function mark(listed) {
 function ready() {
   const full = [...classes.values()].filter((examples) => examples.size).length;
   at("train").disabled = full < 2;
+  at("train-say").hidden = full >= 2;
 }
 
 function toggle(hit) {
   if (!chosen) {
-    at("teach-status").textContent = "Name a label first; a click then gives it.";
+    say(NAME_FIRST);
     at("new-label").focus();
     return;
   }
+  if (at("teach-status").textContent === NAME_FIRST) at("teach-status").textContent = "";
   const had = labelOf(hit.id);
   if (had) classes.get(had).delete(hit.id);
   const mine = classes.get(chosen);
-  if (had !== chosen && mine.size < MOST_EXAMPLES) mine.set(hit.id, hit);
+  const full = had !== chosen && mine.size >= MOST_EXAMPLES;
+  if (had !== chosen && !full) mine.set(hit.id, hit);
   showClasses();
+  if (full) return say(`A label has at most ${MOST_EXAMPLES} examples here.`);
   announce(had === chosen ? `${nameOf(hit)} taken out` : `${nameOf(hit)} is an example of ${chosen}`);
 }
 
@@ -154,7 +205,7 @@ async function find() {
   await list(async (signal) => {
     const body = { text, k: SHOWN, target: "image", collapse: 0.98 };
     const { hits } = await send("POST", inCollection(collection, "/search"), body, signal);
-    return { hits, say: `${count(hits.length, "picture", "pictures")}. A click makes one an example.` };
+    return { hits, told: `${count(hits.length, "picture", "pictures")}. A click makes one an example.` };
   });
 }
 
@@ -165,12 +216,12 @@ async function list(asked) {
   running = controller;
   busy(at("teach-hits"), true);
   try {
-    const { hits, say } = await asked(controller.signal);
+    const { hits, told } = await asked(controller.signal);
     if (running !== controller) return;
     at("teach-hits").replaceChildren(...hits.map(choice));
     tiles.reset();
-    at("teach-status").textContent = say;
-    announce(say);
+    at("teach-empty").hidden = hits.length > 0;
+    say(told);
   } catch (error) {
     if (running === controller && error.name !== "AbortError") {
       at("teach-status").textContent = error.message;
@@ -189,16 +240,17 @@ function choice(hit) {
   return listed;
 }
 
-const headPath = (rest = "") =>
-  inCollection(collection, `/heads/${encodeURIComponent(at("head-name").value.trim())}${rest}`);
+const headPath = (name, rest = "") => inCollection(collection, `/heads/${encodeURIComponent(name)}${rest}`);
 
 async function train() {
+  const name = at("head-name").value.trim();
   const examples = [...classes].flatMap(([label, some]) => [...some.keys()].map((id) => ({ label, id })));
   const aspect = page.model()?.spaces?.specific_image_dim ? "both" : "shared";
   at("train").disabled = true;
   at("train").textContent = "Training\u2026";
   try {
-    showLearned(await send("PUT", headPath(), { examples, aspect, start: "zero_shot" }));
+    showLearned(await send("PUT", headPath(name), { examples, aspect, start: "zero_shot" }));
+    listHeads();
   } catch (error) {
     at("learned").hidden = false;
     at("learned").replaceChildren(element("p", "wrong", error.message));
@@ -210,9 +262,10 @@ async function train() {
 }
 
 function showLearned(head) {
+  learned = head.name;
   const box = at("learned");
   const { accuracy, interval, per_label: each = [] } = head.held_out || {};
-  const say = typeof accuracy === "number"
+  const told = typeof accuracy === "number"
     ? `Right for ${percent(accuracy)} of examples that it had not seen`
       + (interval ? `, surely between ${percent(interval[0])} and ${percent(interval[1])}.` : ".")
     : "Too few examples to say how often it is right.";
@@ -222,22 +275,16 @@ function showLearned(head) {
   }
   const title = element("h3", "", `Version ${head.version}, learned in ${head.took_ms.toFixed(0)} ms`);
   const correct = button("button", "Show where it is unsure", undefined, suggest);
-  const field = element("input");
-  [field.value, field.maxLength, field.id] = [at("head-name").value.trim(), 64, "apply-field"];
-  const label = element("label", "above", "Write its labels into the field");
-  label.htmlFor = field.id;
-  const job = element("div");
-  const apply = button("button", "Apply to the collection", undefined, () => applyTo(field.value.trim(), job, apply));
-  box.replaceChildren(title, element("p", "say", say), rows, correct, label, field, apply, job);
+  box.replaceChildren(title, element("p", "say", told), rows, correct, applyForm(page, learned, head.labels));
   box.hidden = false;
-  announce(say);
+  announce(told);
 }
 
 function suggest() {
   return list(async (signal) => {
-    const { items } = await send("POST", headPath("/suggest"), { k: SHOWN }, signal);
+    const { items } = await send("POST", headPath(learned, "/suggest"), { k: SHOWN }, signal);
     const found = await Promise.all(items.map(described));
-    return { hits: found, say: "It is least sure of these. Choose a label, click what is one, and train again." };
+    return { hits: found, told: "It is least sure of these. Choose a label, click what is one, and train again." };
   });
 }
 
@@ -247,26 +294,52 @@ async function described({ id, labels }) {
   return { ...(await item(collection, id)), guess };
 }
 
-async function applyTo(field, box, apply) {
-  applying += 1;
-  const mine = applying;
-  const failed = (error) => box.replaceChildren(element("p", "wrong", error.message));
-  apply.disabled = true;
-  try {
-    const { job } = await send("POST", headPath("/apply"), { field });
-    let told = null;
-    const over = await follow(job, (now) => {
-      if (told) return told.tell(now);
-      told = line(now, failed);
-      box.replaceChildren(told.row);
-    }, () => mine !== applying);
-    if (mine !== applying) return;
-    await page.reload();
-    announce(`Applying: ${over.state}`);
-    if (over.state === "done") box.append(element("p", "say", `Search can now filter by ${field}.`));
-  } catch (error) {
-    failed(error);
-  } finally {
-    apply.disabled = false;
-  }
+// The heads that the collection keeps.
+async function listHeads() {
+  const name = collection;
+  const heads = name ? await call(inCollection(name, "/heads")).then((l) => l.heads).catch(() => []) : [];
+  if (name !== collection) return;
+  at("heads").hidden = !heads.length;
+  at("heads-list").replaceChildren(...heads.map(headRow));
+}
+
+function headRow(head) {
+  const row = element("li", "head");
+  const { name, version, labels, accuracy } = head;
+  const right = typeof accuracy === "number" ? `, right for ${percent(accuracy)}` : "";
+  const facts = `${labels.slice(0, 6).join(", ")}${labels.length > 6 ? ` and ${labels.length - 6} more` : ""}; version ${version}${right}`;
+  const wrong = element("p", "say wrong");
+  const change = (method, path, body) => async () => {
+    try {
+      await send(method, path, body);
+      await listHeads();
+      announce(method === "DELETE" ? `${name} is deleted` : `Version ${body.version} of ${name} is in use`);
+      (at("heads").hidden ? at("new-label") : at("heads")).focus();
+    } catch (error) {
+      wrong.textContent = error.message;
+      announce(error.message);
+    }
+  };
+  const open = button("small", "Classify", `Classify with ${name}`, () =>
+    page.visit(new URLSearchParams({ collection, view: "classify", head: name })));
+  const acts = [open, button("small", "Apply\u2026", `Apply ${name}`, () => {
+    const shown = row.querySelector("form");
+    if (shown) shown.remove();
+    else row.append(applyForm(page, name, labels));
+  })];
+  const before = head.versions.filter((v) => v < version).at(-1);
+  if (before) acts.push(button("small", `Back to version ${before}`, `Go back to version ${before} of ${name}`,
+    change("POST", headPath(name, "/rollback"), { version: before })));
+  const remove = change("DELETE", headPath(name));
+  // Nothing brings it back, so it takes two clicks.
+  const gone = button("small", "Delete", `Delete ${name}`, () => {
+    if (gone.dataset.sure) return remove();
+    gone.dataset.sure = "yes";
+    gone.textContent = "Delete for good";
+    gone.ariaLabel = `Delete ${name} for good`;
+  });
+  const tools = element("p", "row wrap");
+  tools.append(...acts, gone);
+  row.append(element("span", "class-name", name), element("p", "say", facts), tools, wrong);
+  return row;
 }

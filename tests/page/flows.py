@@ -10,9 +10,10 @@ from playwright.sync_api import sync_playwright
 import flows_label
 import flows_look
 import flows_search
+import flows_ways
 from stage import SIZES, Server, look
 
-FLOWS = [*flows_search.FLOWS, *flows_label.FLOWS, *flows_look.FLOWS]
+FLOWS = [*flows_search.FLOWS, *flows_ways.FLOWS, *flows_label.FLOWS, *flows_look.FLOWS]
 # Chromium's sandbox does not run as root, where tests often do; the page is our own.
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 

@@ -66,6 +66,22 @@ def the_overview_is_another_map(at):
     drawn = "Number(document.querySelector('#map').dataset.points)"
     until(lambda: page.evaluate(drawn) == 3944, "all points are drawn", seconds=240)
     assert "PCA" in page.locator("#map-say").inner_text()
+    # On a screen without a pointer, too.
+    page.get_by_role("button", name="Zoom in").click()
+    page.get_by_role("button", name="Zoom in").click()
+    until(lambda: page.evaluate(drawn) < 3944, "it is zoomed in")
+    if at.size == "desk":
+        box = page.locator("#map").bounding_box()
+        for d in range(-90, 90, 4):
+            page.mouse.move(box["x"] + box["width"] / 2 + d, box["y"] + box["height"] / 2 + d / 2)
+            page.wait_for_timeout(30)
+            if page.locator("#map-card").is_visible():
+                break
+        page.locator("#map-card").wait_for()
+        page.mouse.wheel(0, -200)
+        page.locator("#map-card").wait_for(state="hidden")
+    page.get_by_role("button", name="Show the whole map").click()
+    until(lambda: page.evaluate(drawn) == 3944, "all points are drawn")
     page.locator("#map").focus()
     page.locator("#near > li").first.wait_for()
     page.keyboard.press("Enter")
