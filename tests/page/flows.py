@@ -1,5 +1,6 @@
 """Every flow, at each size: flows.py BINARY CHROMIUM AXE SHOTS [WORDS]."""
 
+import shutil
 import sys
 import time
 import traceback
@@ -22,6 +23,8 @@ def main():
     binary, chromium, axe, shots, *words = sys.argv[1:]
     axe, shots = Path(axe).read_text(), Path(shots)
     shots.mkdir(parents=True, exist_ok=True)
+    # What another model made is refused, and flows write into what they find.
+    shutil.rmtree(shots / "data", ignore_errors=True)
     chosen = [f for f in FLOWS if all(word in f.__name__ for word in words)]
     failed = 0
     with sync_playwright() as play, Server(binary, "demo", "--data", shots / "data") as server:
