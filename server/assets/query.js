@@ -1,12 +1,9 @@
 // What is asked, in the address and as a request. A question is
 // {text, parts: [{kind: "text" | "id" | "image", value, minus}], target, space, fold, sure, filters}
 // with filters [{op, field, value}].
-import { send } from "./api.js";
 import { keptPicture } from "./pictures.js";
 
 export const HITS = 40;
-// Hits that the server gives at once.
-const MOST_AT_ONCE = 1000;
 // What is to be avoided counts half of what is looked for: docs/searches.md.
 const MINUS = -0.5;
 // Variants of one drawing, or of one photo.
@@ -99,24 +96,6 @@ export function toBody(asked, { mixed, fields }) {
   const must = conditions(asked.filters, fields);
   if (must.length) body.filter = { must };
   return body;
-}
-
-// The nearest of near duplicates leads them. Where another one in the first rows is surer, that one
-// does; how sure the others are is told where nothing is folded.
-export async function surestFirst(found, path, { collapse, ...body }, signal) {
-  const folded = found.hits.filter((hit) => hit.duplicates?.length && typeof hit.confidence === "number");
-  if (!collapse || body.cursor || !folded.some((hit) => found.hits.indexOf(hit) < 3 * LEADING)) return;
-  const k = Math.min(MOST_AT_ONCE, folded.reduce((n, hit) => n + hit.duplicates.length, HITS));
-  // The hits are there in any case.
-  const all = await send("POST", path, { ...body, k }, signal).catch(() => null);
-  const known = new Map(all?.hits.map((hit) => [hit.id, hit]));
-  for (const hit of folded) {
-    const twins = hit.duplicates.map((id) => known.get(id)).filter(Boolean);
-    const best = twins.reduce((a, b) => (b.confidence > a.confidence ? b : a), hit);
-    if (best === hit) continue;
-    const duplicates = [hit.id, ...hit.duplicates.filter((id) => id !== best.id)];
-    found.hits[found.hits.indexOf(hit)] = { ...best, duplicates };
-  }
 }
 
 // Conditions of the engine: docs/filters.md. Those of fields that are not declared are left out.

@@ -5,7 +5,7 @@ import { openDetail } from "./detail.js";
 import { learnValues, readFilters, showFilters, writeFilters } from "./filters.js";
 import { NO_PICTURE, forget, isPicture, item, keep, keptPicture, show, wrong } from "./pictures.js";
 import {
-  LEADING, MOST_PARTS, POOR, SURE, fromAddress, isEmpty, nothing, onlyMinus, surestFirst, toAddress, toBody,
+  LEADING, MOST_PARTS, POOR, SURE, fromAddress, isEmpty, nothing, onlyMinus, toAddress, toBody,
 } from "./query.js";
 import { busy, chip, tile } from "./results.js";
 
@@ -252,9 +252,7 @@ async function ask(collection, body, shown) {
   running = controller;
   busy(at("hits"), true);
   try {
-    const path = inCollection(collection.name, "/search");
-    const found = await send("POST", path, body, controller.signal);
-    await surestFirst(found, path, body, controller.signal);
+    const found = await send("POST", inCollection(collection.name, "/search"), body, controller.signal);
     if (running !== controller) return;
     shown(found);
     learnValues(found.hits);

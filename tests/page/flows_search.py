@@ -186,24 +186,6 @@ def shared_and_specific_are_explained_and_compared(at):
     at.fine("search-specific")
 
 
-def the_surest_of_near_duplicates_leads_them(at):
-    """The nearest led, so that "red apple" was answered with a tomato, and the red apple lay behind it."""
-    swapped = 0
-    for text in ["red apple", "bicycle", "waving hand", "house", "sad face", "snow"]:
-        def search(**more):
-            return at.server.call("POST", "/v1/collections/demo/search", {"text": text, "target": "image", **more})["hits"]
-
-        sure = {hit["id"]: hit["confidence"] for hit in search(k=200)}
-        first = search(k=1, collapse=0.98)[0]
-        # The first of equals stays.
-        best = max([first["id"], *first.get("duplicates", [])], key=lambda id: sure.get(id, 0))
-        swapped += best != first["id"]
-        at.open(f"?collection=demo&q={text}")
-        at.settled()
-        assert at.ids()[0] == best, (text, at.ids()[0], best)
-    assert swapped, "none of these words tells whether the surest leads"
-
-
 def near_duplicates_are_folded_and_unfolded(at):
     page = at.page
     at.open("?collection=demo&q=waving+hand")
@@ -383,6 +365,6 @@ FLOWS = [
     words_find_their_picture_and_the_address_keeps_them, a_search_without_an_answer_says_so,
     a_click_finds_more_like_it_and_back_returns, several_things_are_asked_with_plus_and_minus,
     pictures_are_dropped_pasted_and_picked, shared_and_specific_are_explained_and_compared,
-    the_surest_of_near_duplicates_leads_them, near_duplicates_are_folded_and_unfolded, filters_of_every_kind_narrow_a_search,
+    near_duplicates_are_folded_and_unfolded, filters_of_every_kind_narrow_a_search,
     the_grid_is_walked_by_keys, the_newest_question_wins, more_results_follow_and_errors_are_said,
 ]
