@@ -12,7 +12,8 @@ fn main() {
     divan::main();
 }
 
-/// How far examples are from the row of their class: nearly all are told right, or some three of four.
+/// Deviation of each number of an example from that of the row of its class: two, since fits of examples that
+/// are farther from it take more steps.
 const NOISE: [f32; 2] = [0.03, 0.15];
 
 /// Examples of shared and specific embeddings, and their classes: each is near a row of its own.

@@ -1,5 +1,5 @@
-//! The log of administrative actions and refused attempts: one object of JSON per line, only ever appended to. A file that
-//! has grown large is kept beside it under a number, the newest under 1.
+//! The log of administrative actions and refused attempts: one object of JSON per line, only ever
+//! appended to. A file that has grown large is kept beside it under a number, the newest under 1.
 
 use std::{
     io::{self, Write as _},

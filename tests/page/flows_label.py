@@ -56,13 +56,17 @@ def teach(at, name):
     assert counts == ["4", "4"], counts
 
 
+def train(page):
+    page.get_by_role("button", name="Train", exact=True).click()
+    page.get_by_role("heading", name="Version 1, learned in").wait_for()
+
+
 def a_head_is_taught_and_corrected(at):
     page = at.page
     name = f"mine-{at.size}"
     teach(at, name)
     at.fine("teach-examples")
-    page.get_by_role("button", name="Train", exact=True).click()
-    page.get_by_role("heading", name="Version 1, learned in").wait_for()
+    train(page)
     learned = page.locator("#learned").inner_text()
     assert "Right for" in learned and "surely between" in learned, learned
     at.fine("teach-learned")
@@ -91,8 +95,7 @@ def a_head_is_applied_as_a_job_and_filtered_by(at):
     page = at.page
     name = f"kind-{at.size}"
     teach(at, name)
-    page.get_by_role("button", name="Train", exact=True).click()
-    page.get_by_role("heading", name="Version 1, learned in").wait_for()
+    train(page)
     field = page.get_by_label("Write its labels into the field")
     apply = page.get_by_role("button", name="Apply to the collection")
     replace = page.get_by_role("button", name="Replace it")
@@ -106,7 +109,7 @@ def a_head_is_applied_as_a_job_and_filtered_by(at):
     field.fill("taught")
     apply.click()
     said = page.get_by_text("Search can now filter by taught.")
-    # An earlier run may have written it.
+    # The flow at another size may have written it.
     replace.or_(said).locator("visible=true").first.wait_for()
     page.wait_for_timeout(500)
     if replace.is_visible():
@@ -148,8 +151,7 @@ def what_was_taught_is_kept_listed_and_taken_back(at):
     page = at.page
     name = f"kept-{at.size}"
     teach(at, name)
-    page.get_by_role("button", name="Train", exact=True).click()
-    page.get_by_role("heading", name="Version 1, learned in").wait_for()
+    train(page)
     page.get_by_role("button", name="Train again").click()
     page.get_by_role("heading", name="Version 2, learned in").wait_for()
     # A name that is none is not sent; the head that was trained stays the one that is asked.

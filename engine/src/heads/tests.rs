@@ -2,8 +2,9 @@
 
 mod keeping;
 mod learning;
+mod words;
 
-use embedding::{Embedding, Encoder, HashEncoder, Modality, Spaces};
+use embedding::{Embedding, Encoder, HashEncoder, Modality, Scoring, Spaces};
 use serde_json::json;
 
 use super::*;
@@ -99,4 +100,15 @@ fn two() -> KeptHead {
         likeness: taught.likeness,
         ..kept(taught.head)
     }
+}
+
+/// The words of each class are a little off its center.
+fn words(classes: usize, labels: &[String]) -> Head {
+    let rows = clusters(classes, 1, 0.4, 77);
+    let prompts: Vec<Vec<Embedding>> = rows
+        .chunks(DIM)
+        .map(|row| vec![Embedding::new(row.to_vec()).expect("of unit length")])
+        .collect();
+    let scoring = Scoring::Softmax { logit_scale: 20.0 };
+    Head::zero_shot(spaces().shared(), labels.to_vec(), &prompts, scoring).expect("a head")
 }
