@@ -8,6 +8,7 @@ mod choice;
 mod folds;
 mod lbfgs;
 mod objective;
+mod shape;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +19,7 @@ pub use choice::{Candidate, Choice, GRID, choose};
 pub use folds::stratified_folds;
 pub(crate) use folds::{Compared, Comparison, Patience, Plan, Told, compare};
 
-use self::objective::Objective;
+use self::objective::Problem;
 use crate::{EngineError, Head, Inputs, index::sum_of_products};
 
 /// Logits are what the weights make them.
@@ -169,6 +170,15 @@ impl Logistic {
         options: &Options,
         near: Option<&Self>,
     ) -> Result<Self, EngineError> {
+        Self::solve(&Problem::new(samples), options, near)
+    }
+
+    /// The same of a problem that several fits may have.
+    fn solve(
+        problem: &Problem<'_>,
+        options: &Options,
+        near: Option<&Self>,
+    ) -> Result<Self, EngineError> {
         for (name, value) in [("C", options.c), ("the tolerance", options.tolerance)] {
             if !(value.is_finite() && value > 0.0) {
                 return Err(bad(format!(
@@ -176,7 +186,7 @@ impl Logistic {
                 )));
             }
         }
-        let (classes, dim) = (samples.classes, samples.dim);
+        let (classes, dim) = (problem.classes(), problem.dim());
         if let Some(near) = near
             && (near.intercepts.len(), near.dim) != (classes, dim)
         {
@@ -186,15 +196,18 @@ impl Logistic {
                 near.dim
             )));
         }
-        let objective = Objective::new(samples, options.c);
+        let objective = problem.with_c(options.c);
         let start = near.map_or_else(
             || vec![0.0; classes * (dim + 1)],
-            |near| objective.center(&near.weights, &near.intercepts),
+            |near| problem.center(&near.weights, &near.intercepts),
         );
-        let minimum = lbfgs::minimize(start, options, |at, gradient| {
-            objective.evaluate(at, gradient)
-        });
-        let (weights, intercepts) = objective.uncenter(&minimum.at);
+        let minimum = lbfgs::minimize(
+            start,
+            options,
+            |at, gradient| objective.evaluate(at, gradient),
+            |gradient| objective.precondition(gradient),
+        );
+        let (weights, intercepts) = problem.uncenter(&minimum.at);
         Ok(Self {
             weights,
             intercepts,

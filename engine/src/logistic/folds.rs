@@ -1,6 +1,6 @@
 //! Rows predicted from the others, in parts.
 
-use super::{Candidate, Logistic, Options, Samples};
+use super::{Candidate, Logistic, Options, Samples, objective::Problem};
 use crate::{Draws, EngineError, metrics::verdict};
 
 /// The precision of fits that are only compared. Gradients of unit embeddings are small: at 1e-4,
@@ -106,6 +106,9 @@ pub(crate) fn compare(
     let parts: Vec<Part> = (0..plan.compared_folds)
         .map(|fold| Part::without(samples, &plan.fold_of, fold))
         .collect();
+    let samples_of = parts.iter().map(|part| part.samples(samples));
+    let samples_of: Vec<Samples> = samples_of.collect::<Result<_, _>>()?;
+    let problems: Vec<Problem> = samples_of.iter().map(Problem::new).collect();
     let mut near: Vec<Option<Logistic>> = vec![None; parts.len()];
     let mut compared: Vec<Compared> = Vec::with_capacity(plan.grid.len());
     let (mut best, mut since_best) = (f64::NEG_INFINITY, 0);
@@ -118,8 +121,8 @@ pub(crate) fn compare(
             max_steps: MAX_STEPS,
         };
         let mut told = Vec::new();
-        for (part, near) in parts.iter().zip(&mut near) {
-            let fit = Logistic::fit(&part.samples(samples)?, &options, near.as_ref())?;
+        for ((part, problem), near) in parts.iter().zip(&problems).zip(&mut near) {
+            let fit = Logistic::solve(problem, &options, near.as_ref())?;
             for i in &part.held_out {
                 let probabilities = judge(&fit, *i);
                 let label = samples.labels[*i];

@@ -1,5 +1,5 @@
 //! The least value of a smooth convex function: limited-memory BFGS (Nocedal and Wright 2006,
-//! algorithms 7.4 and 7.5).
+//! algorithms 7.4 and 7.5), with a preconditioner where they begin with a multiple of the identity.
 
 use std::collections::VecDeque;
 
@@ -35,13 +35,17 @@ struct Pair {
     change: Vec<f64>,
     /// Their dot product.
     curvature: f64,
+    /// What the preconditioner is to be multiplied with, told from them.
+    scale: f64,
 }
 
-/// Follows `evaluate` down from `at`; it gives the value, and writes the gradient.
+/// Follows `evaluate` down from `at`; it gives the value, and writes the gradient. `precondition` multiplies with
+/// about the inverse of the second derivatives: a fixed, symmetric and positive matrix.
 pub(super) fn minimize(
     mut at: Vec<f64>,
     options: &Options,
     mut evaluate: impl FnMut(&[f64], &mut [f64]) -> f64,
+    precondition: impl Fn(&mut [f64]),
 ) -> Minimum {
     let mut gradient = vec![0.0; at.len()];
     let mut value = evaluate(&at, &mut gradient);
@@ -55,19 +59,14 @@ pub(super) fn minimize(
         if steps == options.max_steps {
             break false;
         }
-        let direction = direction(&gradient, &memory);
-        let first = if memory.is_empty() {
-            (1.0 / dot(&gradient, &gradient).sqrt()).min(1.0)
-        } else {
-            1.0
-        };
+        let direction = direction(&gradient, &memory, &precondition);
         let from = From {
             at: &at,
             value,
             slope: dot(&gradient, &direction),
             direction: &direction,
         };
-        let Some(next) = from.walk(first, &mut evaluate) else {
+        let Some(next) = from.walk(&mut evaluate) else {
             if memory.is_empty() {
                 // Not even straight down: values are as low as rounding lets them be told apart.
                 break false;
@@ -87,7 +86,10 @@ pub(super) fn minimize(
             if memory.len() == MEMORY {
                 memory.pop_front();
             }
+            let mut preconditioned = change.clone();
+            precondition(&mut preconditioned);
             memory.push_back(Pair {
+                scale: curvature / dot(&change, &preconditioned),
                 step,
                 change,
                 curvature,
@@ -108,7 +110,11 @@ pub(super) fn minimize(
 }
 
 /// Where to go: down the gradient, as far in each direction as the last steps say.
-fn direction(gradient: &[f64], memory: &VecDeque<Pair>) -> Vec<f64> {
+fn direction(
+    gradient: &[f64],
+    memory: &VecDeque<Pair>,
+    precondition: &impl Fn(&mut [f64]),
+) -> Vec<f64> {
     let mut direction: Vec<f64> = gradient.iter().map(|g| -g).collect();
     let mut parts = Vec::with_capacity(memory.len());
     for pair in memory.iter().rev() {
@@ -116,10 +122,10 @@ fn direction(gradient: &[f64], memory: &VecDeque<Pair>) -> Vec<f64> {
         add(-part, &pair.change, &mut direction);
         parts.push(part);
     }
+    precondition(&mut direction);
     if let Some(last) = memory.back() {
-        let scale = last.curvature / dot(&last.change, &last.change);
         for d in &mut direction {
-            *d *= scale;
+            *d *= last.scale;
         }
     }
     for (pair, part) in memory.iter().zip(parts.into_iter().rev()) {
@@ -150,7 +156,6 @@ impl From<'_> {
     /// rounding, slopes decide alone (Hager and Zhang 2005, equation 4.1).
     fn walk(
         &self,
-        first: f64,
         evaluate: &mut impl FnMut(&[f64], &mut [f64]) -> f64,
     ) -> Option<Next> {
         if self.slope >= 0.0 {
@@ -160,7 +165,7 @@ impl From<'_> {
             length: 0.0,
             slope: self.slope,
         };
-        let (mut high, mut length) = (f64::INFINITY, first);
+        let (mut high, mut length) = (f64::INFINITY, 1.0);
         let mut gradient = vec![0.0; self.at.len()];
         for _ in 0..MOST_LENGTHS {
             let mut at = self.at.to_vec();
@@ -226,7 +231,7 @@ impl Tried {
 }
 
 /// Sum of products: of eight sequences side by side, for one alone would wait for each of its sums.
-fn dot(a: &[f64], b: &[f64]) -> f64 {
+pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
     let mut sums = [0.0; 8];
     for (a, b) in a.iter().zip(b) {
@@ -238,7 +243,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     sums.iter().sum::<f64>() + rest.sum::<f64>()
 }
 
-fn add(factor: f64, from: &[f64], to: &mut [f64]) {
+pub(super) fn add(factor: f64, from: &[f64], to: &mut [f64]) {
     for (to, from) in to.iter_mut().zip(from) {
         *to += factor * from;
     }

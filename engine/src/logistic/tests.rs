@@ -2,7 +2,7 @@ use embedding::{Aspect, Embedding, Fingerprint};
 use serde::Deserialize;
 
 use super::*;
-use crate::{Draws, Query};
+use crate::{Draws, Query, index::run};
 
 #[derive(Deserialize)]
 struct Case {
@@ -91,7 +91,8 @@ fn the_gradient_is_the_slope_of_the_value() {
     let weights: Vec<f64> = (0..n).map(|_| 1.5 + f64::from(number())).collect();
     let samples = Samples::new(&rows, dim, &labels, classes).expect("fine");
     let samples = samples.with_base(Some(&base)).weighted(Some(&weights));
-    let objective = Objective::new(&samples, 0.01);
+    let problem = Problem::new(&samples);
+    let objective = problem.with_c(0.01);
     let mut gradient = vec![0.0; at.len()];
     objective.evaluate(&at, &mut gradient);
     let mut scratch = vec![0.0; at.len()];
@@ -106,6 +107,23 @@ fn the_gradient_is_the_slope_of_the_value() {
             (slope - difference).abs() < 1e-8,
             "{i}: {slope}, not {difference}"
         );
+    }
+}
+
+#[test]
+fn exponentials_are_those_of_the_library() {
+    let numbers: Vec<f64> = (0..200_000).map(|i| 3.0 - f64::from(i) * 0.00358).collect();
+    let mut found = numbers.clone();
+    let sum = run(objective::Exponentials {
+        most: 3.0,
+        of: &mut found,
+    });
+    assert!((sum / found.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+    for (x, found) in numbers.iter().zip(&found) {
+        let expected = (x - 3.0).exp();
+        let is_tiny = expected < 1e-300;
+        assert!(is_tiny || (found / expected - 1.0).abs() < 1e-13, "{x}: {found}, not {expected}");
+        assert!(found.is_finite() && (!is_tiny || *found < 1e-299), "{x}: {found}");
     }
 }
 
