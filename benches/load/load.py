@@ -1,8 +1,8 @@
 """How `diptych serve` stands up to load; see run.sh.
 
-Clients ask one search after another without a pause, each with a text that nobody asked before. "Three times"
-sends as many searches a second as three times what the clients got before, whether they are answered or not.
-Latencies of what was answered and of what was refused are told apart.
+Clients ask one search after another without a pause, with texts out of 200,000; the service keeps no embeddings
+of queries. "Three times" sends as many searches a second as three times what the clients got before, whether they
+are answered or not. Latencies of what was answered and of what was refused are told apart.
 """
 
 import argparse

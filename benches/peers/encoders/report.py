@@ -111,8 +111,12 @@ def summary(result):
 
 
 def put_markdown(result, path):
-    models = [model for (model,) in distinct(result.get("rows", []), "model")]
-    put_between_marks(path, " ".join(["encoders", *models]), summary(result))
+    rows = result.get("rows", [])
+    models = [model for (model,) in distinct(rows, "model")]
+    # One batch of pictures alone has a place of its own.
+    batches = {row["batch"] for row in rows if row["kind"] == "image"}
+    alone = [f"b{batch}" for batch in batches if len(batches) == 1]
+    put_between_marks(path, " ".join(["encoders", *models, *alone]), summary(result))
 
 
 def main():

@@ -28,7 +28,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../
 from shared import put_between_marks, table
 
 FIGURES = ["recall@10", "shared p@10", "specific p@10", "probe", "CIFAR-10", "gap"]
-TRANSLATED = "the same, 15 languages"
+TRANSLATED = "all, with gamma, 15 languages"
 LATENT = {
     "in-modal": {"in_modal": 1.0},
     "separation": {"separation": 0.1},
