@@ -35,7 +35,7 @@ pub(crate) use code_rows::CodeRows;
 pub(crate) use codes::Codes;
 pub(crate) use graph::{Graph, Layer, Lists};
 pub(crate) use hnsw::{OFTEN_LIVE, Reach, Walked};
-pub(crate) use kernel::{Kernel, ROWS, Task, dot, run, sum_of_products};
+pub(crate) use kernel::{Kernel, Task, dot, run, sum_of_products};
 #[cfg(test)]
 pub(crate) use rows::{along_few, between, clustered};
 pub(crate) use short::ShortCodes;

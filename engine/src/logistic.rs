@@ -8,6 +8,7 @@ mod choice;
 mod folds;
 mod lbfgs;
 mod objective;
+mod product;
 mod shape;
 #[cfg(test)]
 mod tests;

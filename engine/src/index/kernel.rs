@@ -22,8 +22,6 @@ use std::sync::LazyLock;
 /// Lanes of the portable dot product: wide enough for the compiler to keep two vector registers
 /// busy.
 const LANES: usize = 16;
-/// Rows that [`Kernel::dots`] takes together: what it reads serves all of them.
-pub(crate) const ROWS: usize = 4;
 /// Largest magnitude of a code. -128 has no positive counterpart, so no code is.
 pub(crate) const CODE_MAX: i8 = 127;
 
@@ -35,13 +33,6 @@ pub(crate) trait Kernel: Copy {
 
     /// Of codes in `-CODE_MAX..=CODE_MAX`, exact. `b_sum` is the sum of `b`.
     fn dot_codes(self, a: &[i8], b: &[i8], b_sum: i32) -> i32;
-
-    /// Of each of a few rows with two vectors of their length, in double precision. The order of
-    /// summation depends on the length only.
-    #[inline(always)]
-    fn dots(self, rows: [&[f32]; ROWS], with: [&[f64]; 2]) -> [[f64; ROWS]; 2] {
-        with.map(|with| rows.map(|row| sum_of_products(row, with)))
-    }
 
     /// `a * b + c`, rounded once where an instruction does that.
     #[inline(always)]
@@ -196,19 +187,6 @@ impl Kernel for Portable {
     fn prefetch<T>(self, _: &[T]) {}
 }
 
-/// Adds to what [`Kernel::dots`] gives of whole vectors the products of what is left behind them.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn add_rests(out: &mut [[f64; ROWS]; 2], rows: [&[f32]; ROWS], with: [&[f64]; 2]) {
-    for (out, with) in out.iter_mut().zip(with) {
-        for (out, row) in out.iter_mut().zip(rows) {
-            for (x, w) in row.iter().zip(with) {
-                *out += f64::from(*x) * w;
-            }
-        }
-    }
-}
-
 /// In double precision, of eight sequences side by side, for one alone would wait for each of its sums.
 #[inline(always)]
 pub(crate) fn sum_of_products(row: &[f32], with: &[f64]) -> f64 {
@@ -274,17 +252,6 @@ mod tests {
                     "{len} numbers: {got}, not {plain}"
                 );
                 let wide: Vec<f64> = y.iter().map(|y| f64::from(*y)).collect();
-                let turned: Vec<f64> = wide.iter().map(|y| -y).collect();
-                let reversed: Vec<f32> = x.iter().rev().copied().collect();
-                let dots = kernel.dots([x, &reversed, x, y], [&wide, &turned]);
-                let of = |row: &[f32]| sum_of_products(row, &wide);
-                for (i, row) in [x, &reversed, x, y].into_iter().enumerate() {
-                    let off = [dots[0][i] - of(row), dots[1][i] + of(row)];
-                    assert!(
-                        off.iter().all(|off| off.abs() < 1e-11),
-                        "{len}, row {i}: {off:?}"
-                    );
-                }
                 assert!((sum_of_products(x, &wide) - plain).abs() < 1e-11);
                 assert!((kernel.multiply_add(3.0, 0.5, 0.25) - 1.75).abs() < 1e-15);
                 let infinite = vec![f32::INFINITY; len];

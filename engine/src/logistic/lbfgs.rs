@@ -154,10 +154,7 @@ impl From<'_> {
     /// A step whose length meets Wolfe's conditions. Where it does not, the next one is where a parabola
     /// has its minimum; near the minimum of the function, where values no longer differ by more than
     /// rounding, slopes decide alone (Hager and Zhang 2005, equation 4.1).
-    fn walk(
-        &self,
-        evaluate: &mut impl FnMut(&[f64], &mut [f64]) -> f64,
-    ) -> Option<Next> {
+    fn walk(&self, evaluate: &mut impl FnMut(&[f64], &mut [f64]) -> f64) -> Option<Next> {
         if self.slope >= 0.0 {
             return None;
         }

@@ -5,16 +5,19 @@
 
 use rayon::prelude::*;
 
-use super::{Samples, shape::Shape};
-use crate::index::{Kernel, ROWS, Task, run};
+use super::{
+    Samples,
+    product::{Matrix, add_product},
+    shape::Shape,
+};
+use crate::index::{Kernel, Task, run};
 
-/// Rows whose products are held at a time.
-const PANEL: usize = 1024;
-/// Vectors that one pass over the rows serves.
-const TOGETHER: usize = 4;
-/// Numbers of a row that are worked on before the next, so that the sums of some vectors stay in the
-/// nearest cache.
-const TILE: usize = 512;
+/// Rows that are held in double precision at a time, with their products.
+const PANEL: usize = 512;
+/// Rows that one thread multiplies at a time.
+const BLOCK: usize = 64;
+/// Vectors whose sums one thread adds up at a time.
+const TOGETHER: usize = 16;
 
 /// The rows of a fit, whatever `C` it has.
 ///
@@ -94,10 +97,10 @@ impl<'a> Problem<'a> {
         self.mean.iter().zip(weights).map(|(m, w)| m * w).sum()
     }
 
-    /// Multiplies every row with each of a few vectors, `vectors` is `[n, dim]`, has `change` make other
-    /// numbers of the products of a row and tell a loss, and adds up the rows by these numbers: `to`, `[n, dim]`,
-    /// becomes the sums relative to the mean, `sums`, `[n]`, those of the numbers. The losses are added up, too.
-    /// `offsets`, `[n]`, are added to the products.
+    /// Multiplies every row, relative to the mean, with each of a few vectors, `vectors` is `[n, dim]`, has `change`
+    /// make other numbers of the products of a row and tell a loss, and adds up the rows by these numbers: `to`,
+    /// `[n, dim]`, becomes the sums, `sums`, `[n]`, those of the numbers. The losses are added up, too. `offsets`,
+    /// `[n]`, are added to the products.
     pub(super) fn pass(
         &self,
         vectors: &[f64],
@@ -105,75 +108,64 @@ impl<'a> Problem<'a> {
         [to, sums]: [&mut [f64]; 2],
         change: impl Fn(usize, &mut [f64]) -> f64 + Sync,
     ) -> f64 {
-        let Samples {
-            rows: all, dim, ..
-        } = *self.samples;
+        let Samples { rows: all, dim, .. } = *self.samples;
         let (n, count) = (self.rows(), offsets.len());
         to.fill(0.0);
         sums.fill(0.0);
+        let mut panel = vec![0.0; PANEL.min(n) * dim];
         let mut products = vec![0.0; PANEL.min(n) * count];
+        let vectors = Matrix::of_rows(vectors, dim).transposed();
         let mut loss = 0.0;
         for start in (0..n).step_by(PANEL) {
             let rows = PANEL.min(n - start);
-            let panel = &mut products[..rows * count];
-            let losses: Vec<f64> = panel
-                .par_chunks_mut(ROWS * count)
+            let (panel, products) = (&mut panel[..rows * dim], &mut products[..rows * count]);
+            let blocks = panel.par_chunks_mut(BLOCK * dim);
+            let losses: Vec<f64> = blocks
+                .zip(products.par_chunks_mut(BLOCK * count))
                 .enumerate()
-                .map(|(i, out)| {
-                    let first = start + ROWS * i;
-                    run(Products {
-                        rows: &all[first * dim..][..out.len() / count * dim],
-                        dim,
-                        vectors,
-                        out,
-                    });
-                    let each = out.chunks_exact_mut(count).enumerate();
-                    each.map(|(i, out)| {
-                        for (out, offset) in out.iter_mut().zip(offsets) {
-                            *out += offset;
+                .map(|(i, (centered, out))| {
+                    let first = start + BLOCK * i;
+                    let rows = all[first * dim..].chunks_exact(dim);
+                    for (centered, row) in centered.chunks_exact_mut(dim).zip(rows) {
+                        for ((to, x), mean) in centered.iter_mut().zip(row).zip(&self.mean) {
+                            *to = f64::from(*x) - mean;
                         }
-                        change(first + i, out)
-                    })
-                    .sum()
+                    }
+                    for out in out.chunks_exact_mut(count) {
+                        out.copy_from_slice(offsets);
+                    }
+                    add_product(Matrix::of_rows(centered, dim), vectors, out);
+                    let each = out.chunks_exact_mut(count).enumerate();
+                    each.map(|(i, out)| change(first + i, out)).sum()
                 })
                 .collect();
             loss += losses.iter().sum::<f64>();
-            to.par_chunks_mut(TOGETHER * dim)
-                .zip(sums.par_chunks_mut(TOGETHER))
-                .enumerate()
-                .for_each(|(group, (to, sums))| {
-                    let first = TOGETHER * group;
-                    for (i, sum) in sums.iter_mut().enumerate() {
-                        let column = panel.iter().skip(first + i).step_by(count);
-                        *sum += column.sum::<f64>();
-                    }
-                    run(Outer {
-                        factors: panel,
-                        count,
-                        first,
-                        rows: &all[start * dim..][..rows * dim],
-                        dim,
-                        to,
-                    });
-                });
-        }
-        for (to, sum) in to.chunks_exact_mut(dim).zip(sums) {
-            for (to, mean) in to.iter_mut().zip(&self.mean) {
-                *to -= *sum * mean;
+            for row in products.chunks_exact(count) {
+                for (sum, factor) in sums.iter_mut().zip(row) {
+                    *sum += factor;
+                }
             }
+            let (panel, factors) = (
+                Matrix::of_rows(panel, dim),
+                Matrix::of_rows(products, count),
+            );
+            let groups = to.par_chunks_mut(TOGETHER * dim).enumerate();
+            groups.for_each(|(group, to)| {
+                let factors = factors.columns(TOGETHER * group, to.len() / dim);
+                add_product(factors.transposed(), panel, to);
+            });
         }
         loss
     }
 
-    /// What [`Problem::pass`] adds to products, so that they are those of rows relative to the mean.
-    pub(super) fn offsets(&self, vectors: &[f64]) -> Vec<f64> {
-        let vectors = vectors.chunks_exact(self.dim());
-        vectors.map(|vector| -self.at_mean(vector)).collect()
-    }
-
     /// Mean squared distance of rows from their mean.
     pub(super) fn variance(&self) -> f64 {
-        let squares: f64 = self.samples.rows.iter().map(|x| f64::from(*x).powi(2)).sum();
+        let squares: f64 = self
+            .samples
+            .rows
+            .iter()
+            .map(|x| f64::from(*x).powi(2))
+            .sum();
         let of_mean: f64 = self.mean.iter().map(|x| x * x).sum();
         (squares / self.rows() as f64 - of_mean).max(0.0)
     }
@@ -184,14 +176,14 @@ impl Objective<'_> {
     pub(super) fn evaluate(&self, at: &[f64], gradient: &mut [f64]) -> f64 {
         let Samples { dim, classes, .. } = *self.problem.samples;
         let split = classes * dim;
-        let (weights, offsets) = self.problem.uncenter(at);
+        let (weights, offsets) = at.split_at(split);
         let (of_weights, of_intercepts) = gradient.split_at_mut(split);
         let to = [&mut *of_weights, &mut *of_intercepts];
         let loss = self
             .problem
-            .pass(&weights, &offsets, to, |i, out| self.loss(i, out));
+            .pass(weights, offsets, to, |i, out| self.loss(i, out));
         let scale = 1.0 / self.problem.rows() as f64;
-        for (g, w) in of_weights.iter_mut().zip(&weights) {
+        for (g, w) in of_weights.iter_mut().zip(weights) {
             *g = *g * scale + self.penalty * w;
         }
         for g in of_intercepts {
@@ -283,125 +275,6 @@ fn exp<K: Kernel>(kernel: K, x: f64) -> f64 {
     // 2 to the whole number, from its exponent.
     let power = f64::from_bits((shifted.to_bits() << 52).wrapping_add(1.0_f64.to_bits()));
     if x < LEAST { 0.0 } else { sum * power }
-}
-
-/// Products of a few rows with some vectors: `out` is `[rows, vectors]`.
-struct Products<'a> {
-    rows: &'a [f32],
-    dim: usize,
-    vectors: &'a [f64],
-    out: &'a mut [f64],
-}
-
-impl Task for Products<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<K: Kernel>(self, kernel: K) {
-        let count = self.vectors.len() / self.dim;
-        let rows: [&[f32]; ROWS] = std::array::from_fn(|i| {
-            // Past the last row the first one stands in, and what comes out is not used.
-            let row = self.rows.get(i * self.dim..(i + 1) * self.dim);
-            row.unwrap_or(&self.rows[..self.dim])
-        });
-        for (pair, vectors) in self.vectors.chunks(2 * self.dim).enumerate() {
-            let (first, second) = vectors.split_at(self.dim);
-            // The last of an odd number stands in for the one that is missing.
-            let is_alone = second.is_empty();
-            let [of_first, of_second] =
-                kernel.dots(rows, [first, if is_alone { first } else { second }]);
-            for (i, out) in self.out.chunks_exact_mut(count).enumerate() {
-                out[2 * pair] = of_first[i];
-                if !is_alone {
-                    out[2 * pair + 1] = of_second[i];
-                }
-            }
-        }
-    }
-}
-
-/// Adds up rows by each of a few factors: `to` is `[few, dim]`, `factors` is `[rows, count]`.
-struct Outer<'a> {
-    factors: &'a [f64],
-    count: usize,
-    /// The first of the factors that are meant.
-    first: usize,
-    rows: &'a [f32],
-    dim: usize,
-    to: &'a mut [f64],
-}
-
-impl Task for Outer<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<K: Kernel>(self, kernel: K) {
-        let mut start = 0;
-        while start < self.dim {
-            let end = self.dim.min(start + TILE);
-            let groups = self.rows.chunks(ROWS * self.dim);
-            let factors = self.factors.chunks(ROWS * self.count);
-            for (rows, of_rows) in groups.zip(factors) {
-                let tile: [&[f32]; ROWS] = std::array::from_fn(|i| {
-                    let row = rows.get(i * self.dim + start..i * self.dim + end);
-                    row.unwrap_or(&rows[start..end])
-                });
-                // Past the last row nothing is added.
-                let factors = |number: usize| -> [f64; ROWS] {
-                    std::array::from_fn(|i| {
-                        let at = i * self.count + self.first + number;
-                        of_rows.get(at).copied().unwrap_or(0.0)
-                    })
-                };
-                for (pair, to) in self.to.chunks_mut(2 * self.dim).enumerate() {
-                    let (one, other) = to.split_at_mut(self.dim);
-                    let one = &mut one[start..end];
-                    let factors = [factors(2 * pair), factors(2 * pair + 1)];
-                    if other.is_empty() {
-                        add_all(kernel, factors[0], tile, one);
-                    } else {
-                        add_to_both(kernel, factors, tile, [one, &mut other[start..end]]);
-                    }
-                }
-            }
-            start = end;
-        }
-    }
-}
-
-/// Adds a multiple of each of a few rows.
-#[inline(always)]
-fn add_all<K: Kernel>(kernel: K, factors: [f64; ROWS], rows: [&[f32]; ROWS], to: &mut [f64]) {
-    let n = to.len();
-    let rows = rows.map(|row| &row[..n]);
-    for i in 0..n {
-        for (factor, row) in factors.iter().zip(&rows) {
-            to[i] = kernel.multiply_add(*factor, f64::from(row[i]), to[i]);
-        }
-    }
-}
-
-/// The same for two, so that each number of a row is widened once.
-#[inline(always)]
-fn add_to_both<K: Kernel>(
-    kernel: K,
-    [factors, others]: [[f64; ROWS]; 2],
-    rows: [&[f32]; ROWS],
-    [to, other]: [&mut [f64]; 2],
-) {
-    let n = to.len();
-    let other = &mut other[..n];
-    let rows = rows.map(|row| &row[..n]);
-    for i in 0..n {
-        let mut x = [0.0; ROWS];
-        for r in 0..ROWS {
-            x[r] = f64::from(rows[r][i]);
-        }
-        for r in 0..ROWS {
-            to[i] = kernel.multiply_add(factors[r], x[r], to[i]);
-            other[i] = kernel.multiply_add(others[r], x[r], other[i]);
-        }
-    }
 }
 
 /// Adds a multiple of a row.

@@ -122,8 +122,14 @@ fn exponentials_are_those_of_the_library() {
     for (x, found) in numbers.iter().zip(&found) {
         let expected = (x - 3.0).exp();
         let is_tiny = expected < 1e-300;
-        assert!(is_tiny || (found / expected - 1.0).abs() < 1e-13, "{x}: {found}, not {expected}");
-        assert!(found.is_finite() && (!is_tiny || *found < 1e-299), "{x}: {found}");
+        assert!(
+            is_tiny || (found / expected - 1.0).abs() < 1e-13,
+            "{x}: {found}, not {expected}"
+        );
+        assert!(
+            found.is_finite() && (!is_tiny || *found < 1e-299),
+            "{x}: {found}"
+        );
     }
 }
 

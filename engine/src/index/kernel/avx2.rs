@@ -1,22 +1,18 @@
 //! 256-bit vectors: x86-64 processors since 2013.
 
 use std::arch::x86_64::{
-    __m256, __m256d, __m256i, _MM_HINT_T0, _mm_add_epi32, _mm_add_pd, _mm_add_ps, _mm_add_sd,
-    _mm_add_ss, _mm_cvtsd_f64, _mm_cvtsi128_si32, _mm_cvtss_f32, _mm_loadu_ps, _mm_movehdup_ps,
-    _mm_movehl_ps, _mm_prefetch, _mm_shuffle_epi32, _mm_unpackhi_pd, _mm256_abs_epi8,
-    _mm256_add_epi32, _mm256_add_ps, _mm256_castpd256_pd128, _mm256_castps256_ps128,
-    _mm256_castsi256_si128, _mm256_cvtps_pd, _mm256_extractf128_pd, _mm256_extractf128_ps,
-    _mm256_extracti128_si256, _mm256_fmadd_pd, _mm256_fmadd_ps, _mm256_loadu_pd, _mm256_loadu_ps,
-    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_set1_epi16,
-    _mm256_setzero_pd, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_sign_epi8,
+    __m256, __m256i, _MM_HINT_T0, _mm_add_epi32, _mm_add_ps, _mm_add_ss, _mm_cvtsi128_si32,
+    _mm_cvtss_f32, _mm_movehdup_ps, _mm_movehl_ps, _mm_prefetch, _mm_shuffle_epi32,
+    _mm256_abs_epi8, _mm256_add_epi32, _mm256_add_ps, _mm256_castps256_ps128,
+    _mm256_castsi256_si128, _mm256_extractf128_ps, _mm256_extracti128_si256, _mm256_fmadd_ps,
+    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16,
+    _mm256_set1_epi16, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_sign_epi8,
 };
 
-use super::{Kernel, ROWS, Task, add_rests};
+use super::{Kernel, Task};
 
 /// Numbers of a vector.
 const FLOATS: usize = 8;
-/// Numbers of a vector in double precision.
-const DOUBLES: usize = 4;
 /// Codes of a vector.
 const CODES: usize = 32;
 /// Bytes that a cache holds together.
@@ -96,43 +92,6 @@ impl Kernel for Avx2 {
         rest.fold(sum, |sum, (a, b)| sum + i32::from(*a) * i32::from(*b))
     }
 
-    #[expect(clippy::needless_range_loop, reason = "several arrays go in step")]
-    #[inline(always)]
-    fn dots(self, rows: [&[f32]; ROWS], with: [&[f64]; 2]) -> [[f64; ROWS]; 2] {
-        let split = rows.map(|row| row.as_chunks::<DOUBLES>());
-        let with = with.map(|with| with.as_chunks::<DOUBLES>());
-        let count = split.iter().map(|(vectors, _)| vectors.len()).min();
-        let count = count.unwrap_or(0).min(with[0].0.len()).min(with[1].0.len());
-        let vectors = split.map(|(vectors, _)| &vectors[..count]);
-        let mut out = [[0.0; ROWS]; 2];
-        // Loops, not closures: these would be functions that lack the instructions.
-        // SAFETY: `self` exists, so the processor has these instructions; each load reads the numbers
-        // of an array that is as long as what is loaded.
-        unsafe {
-            let mut sums = [[_mm256_setzero_pd(); ROWS]; 2];
-            for i in 0..count {
-                let mut x = [_mm256_setzero_pd(); ROWS];
-                for r in 0..ROWS {
-                    x[r] = _mm256_cvtps_pd(_mm_loadu_ps(vectors[r][i].as_ptr()));
-                }
-                for k in 0..2 {
-                    let w = _mm256_loadu_pd(with[k].0[i].as_ptr());
-                    for r in 0..ROWS {
-                        sums[k][r] = _mm256_fmadd_pd(x[r], w, sums[k][r]);
-                    }
-                }
-            }
-            for (out, sums) in out.iter_mut().zip(&sums) {
-                for (out, sum) in out.iter_mut().zip(sums) {
-                    *out = sum_doubles(*sum);
-                }
-            }
-        }
-        let rests = split.map(|(_, rest)| rest);
-        add_rests(&mut out, rests, with.map(|(_, rest)| rest));
-        out
-    }
-
     #[inline(always)]
     fn multiply_add(self, a: f64, b: f64, c: f64) -> f64 {
         a.mul_add(b, c)
@@ -179,16 +138,6 @@ unsafe fn products(a: &[i8; CODES], b: &[i8; CODES]) -> __m256i {
         let b = _mm256_loadu_si256(b.as_ptr().cast());
         let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(a), _mm256_sign_epi8(b, a));
         _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))
-    }
-}
-
-/// Needs AVX.
-#[inline(always)]
-unsafe fn sum_doubles(v: __m256d) -> f64 {
-    // SAFETY: the caller has the instructions.
-    unsafe {
-        let two = _mm_add_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd::<1>(v));
-        _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)))
     }
 }
 

@@ -1,18 +1,15 @@
 //! 512-bit vectors with byte products (VNNI): Intel since 2019, AMD since 2022.
 
 use std::arch::x86_64::{
-    __m512i, _mm256_loadu_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_cvtps_pd,
-    _mm512_dpbusd_epi32, _mm512_fmadd_pd, _mm512_fmadd_ps, _mm512_loadu_pd, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_reduce_add_epi32, _mm512_reduce_add_pd, _mm512_reduce_add_ps,
-    _mm512_set1_epi8, _mm512_setzero_pd, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_xor_si512,
+    __m512i, _mm512_add_epi32, _mm512_add_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_reduce_add_epi32, _mm512_reduce_add_ps,
+    _mm512_set1_epi8, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_xor_si512,
 };
 
-use super::{Kernel, ROWS, Task, add_rests, avx2::prefetch};
+use super::{Kernel, Task, avx2::prefetch};
 
 /// Numbers of a vector.
 const FLOATS: usize = 16;
-/// Numbers of a vector in double precision.
-const DOUBLES: usize = 8;
 /// Codes of a vector.
 const CODES: usize = 64;
 
@@ -101,43 +98,6 @@ impl Kernel for Avx512 {
         rest.fold(sum - 128 * b_sum, |sum, (a, b)| {
             sum + (i32::from(*a) + 128) * i32::from(*b)
         })
-    }
-
-    #[expect(clippy::needless_range_loop, reason = "several arrays go in step")]
-    #[inline(always)]
-    fn dots(self, rows: [&[f32]; ROWS], with: [&[f64]; 2]) -> [[f64; ROWS]; 2] {
-        let split = rows.map(|row| row.as_chunks::<DOUBLES>());
-        let with = with.map(|with| with.as_chunks::<DOUBLES>());
-        let count = split.iter().map(|(vectors, _)| vectors.len()).min();
-        let count = count.unwrap_or(0).min(with[0].0.len()).min(with[1].0.len());
-        let vectors = split.map(|(vectors, _)| &vectors[..count]);
-        let mut out = [[0.0; ROWS]; 2];
-        // Loops, not closures: these would be functions that lack the instructions.
-        // SAFETY: `self` exists, so the processor has these instructions; each load reads the numbers
-        // of an array that is as long as what is loaded.
-        unsafe {
-            let mut sums = [[_mm512_setzero_pd(); ROWS]; 2];
-            for i in 0..count {
-                let mut x = [_mm512_setzero_pd(); ROWS];
-                for r in 0..ROWS {
-                    x[r] = _mm512_cvtps_pd(_mm256_loadu_ps(vectors[r][i].as_ptr()));
-                }
-                for k in 0..2 {
-                    let w = _mm512_loadu_pd(with[k].0[i].as_ptr());
-                    for r in 0..ROWS {
-                        sums[k][r] = _mm512_fmadd_pd(x[r], w, sums[k][r]);
-                    }
-                }
-            }
-            for (out, sums) in out.iter_mut().zip(&sums) {
-                for (out, sum) in out.iter_mut().zip(sums) {
-                    *out = _mm512_reduce_add_pd(*sum);
-                }
-            }
-        }
-        let rests = split.map(|(_, rest)| rest);
-        add_rests(&mut out, rests, with.map(|(_, rest)| rest));
-        out
     }
 
     #[inline(always)]
