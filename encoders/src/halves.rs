@@ -78,7 +78,7 @@ impl TextHalf {
         Ok(Self {
             tokenizer,
             tower,
-            specific: Specific::new(source, "text", shared.as_ref(), width)?,
+            specific: Specific::new(source, "text", shared.as_ref(), (width, 0))?,
             width,
         })
     }
@@ -109,7 +109,8 @@ impl TextHalf {
         for part in ids.chunks(PASS) {
             let pass = || {
                 let pooled = self.tower.pooled(part)?;
-                Ok((self.tower.project(&pooled)?, self.specific.of(&pooled)?))
+                let specific = self.specific.of(&pooled, None)?;
+                Ok((self.tower.project(&pooled)?, specific))
             };
             collect(&mut rows, pass())?;
         }
@@ -126,7 +127,8 @@ impl ImageHalf {
     ) -> Result<Self, ModelError> {
         let (tower, shared) = ImageRunner::new(source, network, backend)?;
         let width = network.image.width();
-        let specific = Specific::new(source, "visual", shared.as_ref(), width)?;
+        let sizes = (width, network.image.details());
+        let specific = Specific::new(source, "visual", shared.as_ref(), sizes)?;
         let side = network.image.image_size();
         let size = preprocess.size();
         Ok(Self {
@@ -169,8 +171,13 @@ impl ImageHalf {
         let mut rows = Vec::with_capacity(batch.len());
         for part in batch.chunks(PASS) {
             let pass = || {
-                let pooled = self.tower.pooled(part)?;
-                Ok((self.tower.project(&pooled)?, self.specific.of(&pooled)?))
+                let (pooled, details) = if self.specific.reads_details() {
+                    self.tower.with_details(part)?
+                } else {
+                    (self.tower.pooled(part)?, None)
+                };
+                let specific = self.specific.of(&pooled, details.as_ref())?;
+                Ok((self.tower.project(&pooled)?, specific))
             };
             collect(&mut rows, pass())?;
         }

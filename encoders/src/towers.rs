@@ -168,16 +168,28 @@ impl ImageRunner {
         match self {
             Self::Packed(tower) => tower.pooled(pictures),
             Self::Candle(tower, device) => {
-                let mut rows = Vec::new();
-                // Those of one size that follow each other go through together.
-                for group in pictures.chunk_by(|a, b| size(a) == size(b)) {
-                    let (height, width) = size(&group[0]);
-                    let values: Vec<f32> =
-                        group.iter().flat_map(Pixels::as_slice).copied().collect();
-                    let shape = (group.len(), 3, height, width);
-                    rows.push(tower.pooled(&Tensor::from_vec(values, shape, device)?)?);
+                let rows: Result<Vec<Tensor>> = of_one_size(pictures, device)
+                    .map(|pixels| tower.pooled(&pixels?))
+                    .collect();
+                Tensor::cat(&rows?, 0)?.to_device(&Device::Cpu)
+            }
+        }
+    }
+
+    /// The same, and the details of each picture where the tower has any.
+    pub(crate) fn with_details(&self, pictures: &[Pixels]) -> Result<(Tensor, Option<Tensor>)> {
+        match self {
+            Self::Packed(tower) => Ok((tower.pooled(pictures)?, None)),
+            Self::Candle(tower, device) => {
+                let (mut pooled, mut details) = (Vec::new(), Vec::new());
+                for pixels in of_one_size(pictures, device) {
+                    let (rows, more) = tower.with_details(&pixels?)?;
+                    pooled.push(rows);
+                    details.extend(more);
                 }
-                Tensor::cat(&rows, 0)?.to_device(&Device::Cpu)
+                let whole = |rows: &[Tensor]| Tensor::cat(rows, 0)?.to_device(&Device::Cpu);
+                let details = (!details.is_empty()).then(|| whole(&details)).transpose()?;
+                Ok((whole(&pooled)?, details))
             }
         }
     }
@@ -192,6 +204,19 @@ impl ImageRunner {
             }
         }
     }
+}
+
+/// Pictures as tensors `[n, 3, height, width]`: those of one size that follow each other go through together.
+fn of_one_size<'a>(
+    pictures: &'a [Pixels],
+    device: &'a Device,
+) -> impl Iterator<Item = Result<Tensor>> + 'a {
+    let groups = pictures.chunk_by(|a, b| size(a) == size(b));
+    groups.map(|group| {
+        let (height, width) = size(&group[0]);
+        let values: Vec<f32> = group.iter().flat_map(Pixels::as_slice).copied().collect();
+        Tensor::from_vec(values, (group.len(), 3, height, width), device)
+    })
 }
 
 fn size(pixels: &Pixels) -> (usize, usize) {

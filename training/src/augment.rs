@@ -81,18 +81,7 @@ fn random_part(picture: &Picture, areas: [f32; 2], random: &mut impl Rng) -> Pic
         let first = center[i] * all[i] as f32 - sides[i] as f32 / 2.0;
         first.round().clamp(0.0, (all[i] - sides[i]) as f32) as u32
     });
-    cut(picture, corner, sides)
-}
-
-/// The part of a picture that begins at a corner and has these sides; it must lie inside.
-fn cut(picture: &Picture, [left, top]: [u32; 2], [width, height]: [u32; 2]) -> Picture {
-    let row = 3 * picture.width() as usize;
-    let inner = 3 * left as usize..3 * (left + width) as usize;
-    let rows = picture.as_rgb().chunks_exact(row).skip(top as usize);
-    let rows = rows.take(height as usize);
-    let rgb = rows.flat_map(|row| &row[inner.clone()]).copied().collect();
-    // Without a part there is the whole.
-    Picture::new(width, height, rgb).unwrap_or_else(|_| picture.clone())
+    picture.part(corner, sides)
 }
 
 /// A similarity from pixels of the frame to those of the picture, squashed to a square as when it is

@@ -4,7 +4,10 @@ use std::path::Path;
 
 use candle_core::Tensor;
 use embedding::Embedding;
-use encoders::{Card, Export, Retrained, RgbaPicture, Stored};
+use encoders::{
+    Card, Export, Retrained, RgbaPicture, Stored,
+    nn::{beside, unit_rows},
+};
 use rayon::prelude::*;
 
 use crate::{
@@ -20,11 +23,16 @@ use crate::{
 const BATCH: usize = 256;
 
 /// The projection that [`learned_whitening`] finds on the pictures that a run was trained on, each as it is
-/// when it is served.
+/// when it is served. Specific embeddings become `dim` numbers, or as many as shared ones have.
 ///
 /// # Errors
 /// When the run has no specific projections, `data` are pairs, or as for [`learned_whitening`].
-pub fn whitening(run: &Run, data: &Data, ridge: f64) -> Result<Whitening, TrainingError> {
+pub fn whitening(
+    run: &Run,
+    data: &Data,
+    ridge: f64,
+    dim: Option<usize>,
+) -> Result<Whitening, TrainingError> {
     let Data::Drawings(dataset) = data else {
         return Err(TrainingError::NoThings);
     };
@@ -37,7 +45,7 @@ pub fn whitening(run: &Run, data: &Data, ridge: f64) -> Result<Whitening, Traini
     let all: Vec<(usize, &RgbaPicture)> = concepts
         .flat_map(|(thing, concept)| concept.pictures.iter().map(move |(p, _)| (thing, p)))
         .collect();
-    let (mut pooled, mut shared) = (Vec::new(), Vec::new());
+    let (mut seen, mut shared) = (Vec::new(), Vec::new());
     for part in all.chunks(BATCH) {
         let pixels: Vec<f32> = part
             .par_iter()
@@ -46,21 +54,22 @@ pub fn whitening(run: &Run, data: &Data, ridge: f64) -> Result<Whitening, Traini
         let shape = (part.len(), 3, side, side);
         let pixels = Tensor::from_vec(pixels, shape, run.parameters.device())?;
         let tower = &towers.network.image;
-        let outputs = tower.pooled(&pixels)?;
-        let projected = tower.project(&outputs)?;
-        for (tensor, rows) in [(outputs, &mut pooled), (projected, &mut shared)] {
-            for row in tensor.to_vec2::<f32>()? {
-                rows.push(Embedding::normalized(row)?);
-            }
+        let (pooled, details) = tower.with_details(&pixels)?;
+        seen.extend(match details {
+            Some(details) => beside(&pooled, &details)?.to_vec2::<f32>()?,
+            None => unit_rows(&pooled)?.to_vec2::<f32>()?,
+        });
+        for row in tower.project(&pooled)?.to_vec2::<f32>()? {
+            shared.push(Embedding::normalized(row)?);
         }
     }
     let things: Vec<usize> = all.iter().map(|(thing, _)| *thing).collect();
     let pictures = Pictures {
-        pooled: &pooled,
+        seen: &seen,
         shared: &shared,
         things: &things,
     };
-    learned_whitening(pictures, ridge)
+    learned_whitening(pictures, ridge, dim.unwrap_or(run.network.dim))
 }
 
 /// Writes the weights and the tokenizer of a run, and `card`, as a model folder: for a run that began with
@@ -82,7 +91,9 @@ pub fn export(
             .iter_mut()
             .find(|(name, _)| *name == VISUAL_SPECIFIC);
         let (_, own) = own.ok_or(TrainingError::NoSpecific)?;
-        *own = Tensor::from_slice(&whitening.projection, own.shape(), own.device())?;
+        let rows = whitening.projection.len() / whitening.width;
+        let shape = (rows, whitening.width);
+        *own = Tensor::from_slice(&whitening.projection, shape, own.device())?;
     }
     if let Some(base) = &run.base {
         let of_base = base.card();

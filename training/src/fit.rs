@@ -450,17 +450,14 @@ fn training_form(config: &ModelSection) -> Form {
     }
 }
 
-/// How pictures are shown to towers that are trained from nothing: squashed to the square, levels from
-/// -1 to 1.
+/// How pictures are shown to towers that are trained from nothing: on white, squashed to the square, levels
+/// from -1 to 1.
 fn squash(side: usize) -> Result<PreprocessConfig, TrainingError> {
     let side = u32::try_from(side).ok().and_then(std::num::NonZeroU32::new);
     let side = side.ok_or(TrainingError::Value {
         key: "model.image.image_size",
         expected: "at least 1",
     })?;
-    Ok(PreprocessConfig::squash(
-        side,
-        Filter::Bicubic,
-        Normalization::HALF,
-    ))
+    let config = PreprocessConfig::squash(side, Filter::Bicubic, Normalization::HALF);
+    Ok(config.on_white())
 }

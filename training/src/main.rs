@@ -127,9 +127,12 @@ struct ExportArguments {
     full_precision: bool,
     /// Put a learned whitening of the training pictures in the place of the specific projection of
     /// pictures: those of one thing by different hands then lie together. RIDGE is added to the variation
-    /// within things in every direction, as a share of its mean; .003 is a good one.
+    /// within things in every direction, as a share of its mean; .1 is a good one.
     #[arg(long, value_name = "RIDGE")]
     whiten: Option<f64>,
+    /// Numbers of whitened specific embeddings, at least as many as shared ones have [default: as many]
+    #[arg(long, value_name = "DIM", requires = "whiten")]
+    specific_dim: Option<usize>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -211,6 +214,7 @@ fn export_run(arguments: ExportArguments) -> anyhow::Result<()> {
         description,
         full_precision,
         whiten,
+        specific_dim,
     } = arguments;
     let config = RunConfig::read(&config)?;
     let has_checkpoint = checkpoint::file(&run).exists();
@@ -236,7 +240,7 @@ fn export_run(arguments: ExportArguments) -> anyhow::Result<()> {
             "--whiten is {ridge}, expected a number of at least 0"
         );
         let data = Data::read(&config.data).context("reading the training pictures")?;
-        anyhow::Ok(whitening(&trained, &data, ridge)?)
+        anyhow::Ok(whitening(&trained, &data, ridge, specific_dim)?)
     });
     let whitening = whitening.transpose()?;
     export(&trained, whitening.as_ref(), (card, stored), &out)?;

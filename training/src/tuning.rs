@@ -71,9 +71,10 @@ pub fn begin(
         let widths = [network.image.width(), network.text.transformer.width];
         for (tower, width) in ["visual", "text"].into_iter().zip(widths) {
             let name = format!("{tower}_specific_projection.weight");
-            if base.shape(&name)?.is_some() {
-                let init = Init::Constant(0.0);
-                loading.tensor(&name, &[network.dim, width], init)?;
+            // One of another shape, such as a whitening of details, is not what is learned here.
+            let shape = [network.dim, width];
+            if base.shape(&name)?.is_some_and(|found| found == shape) {
+                loading.tensor(&name, &shape, Init::Constant(0.0))?;
             }
         }
     }

@@ -12,11 +12,14 @@ use nalgebra::{Cholesky, DMatrix, DVector, SymmetricEigen};
 
 use crate::TrainingError;
 
+/// Pictures whose variation is added up at a time.
+const AT_ONCE: usize = 1024;
+
 /// Pictures of things, as a tower sees them.
 #[derive(Debug, Clone, Copy)]
 pub struct Pictures<'a> {
-    /// Pooled outputs `[n, width]`, of unit length.
-    pub pooled: &'a [Embedding],
+    /// What the projection reads of each, `[n, width]`: pooled outputs, and details where there are any.
+    pub seen: &'a [Vec<f32>],
     /// Shared embeddings of the same pictures `[n, dim]`.
     pub shared: &'a [Embedding],
     /// Which thing each picture shows: any number, the same for the same thing.
@@ -28,12 +31,14 @@ pub struct Pictures<'a> {
 pub struct Whitening {
     /// `[dim, width]`, row by row.
     pub projection: Vec<f32>,
-    /// Mean of the squared inner product of a picture's shared and specific embedding: 0 where they are
-    /// orthogonal.
+    /// Numbers that it reads of a picture.
+    pub width: usize,
+    /// Mean of the squared inner product of a picture's shared and specific embedding, the shorter one with
+    /// zeros behind it: 0 where they are orthogonal.
     pub overlap: f64,
 }
 
-/// Learns a projection from pooled outputs to `dim` numbers, as many as shared embeddings have.
+/// Learns a projection of what is seen of pictures to `dim` numbers, at least as many as shared embeddings have.
 ///
 /// Variation within things is whitened, after `ridge` times its mean has been added in every direction; of
 /// what remains between things the `dim` strongest directions are kept, without that of the overall
@@ -41,10 +46,21 @@ pub struct Whitening {
 /// away from the shared ones: where those vary most, these vary least.
 ///
 /// # Errors
-/// When no thing has two pictures, or there are too few things or pooled numbers for `dim`.
-pub fn learned_whitening(of: Pictures<'_>, ridge: f64) -> Result<Whitening, TrainingError> {
-    let dim = of.shared.first().map_or(0, Embedding::dim);
-    let rows = matrix(of.pooled);
+/// When no thing has two pictures, or `dim` is too small beside shared embeddings, or too large for the things
+/// and numbers that there are.
+pub fn learned_whitening(
+    of: Pictures<'_>,
+    ridge: f64,
+    dim: usize,
+) -> Result<Whitening, TrainingError> {
+    let shared = matrix(of.shared.iter().map(Embedding::as_slice));
+    if dim < shared.nrows() {
+        return Err(TrainingError::Value {
+            key: "--specific-dim",
+            expected: "at least as many numbers as shared embeddings have",
+        });
+    }
+    let rows = matrix(of.seen.iter().map(Vec::as_slice));
     let width = rows.nrows();
     let means = Means::of(&rows, of.things);
     if means.repeated.is_empty() {
@@ -60,15 +76,16 @@ pub fn learned_whitening(of: Pictures<'_>, ridge: f64) -> Result<Whitening, Trai
     }
 
     let mut within = DMatrix::zeros(width, width);
-    let mut counted = 0.0_f64;
-    for (row, thing) in rows.column_iter().zip(&means.of_row) {
-        if means.counts[*thing] > 1.0 {
-            let apart = row - means.all.column(*thing);
-            within.ger(1.0, &apart, &apart, 1.0);
-            counted += 1.0;
+    let compared = (0..rows.ncols()).filter(|i| means.counts[means.of_row[*i]] > 1.0);
+    let compared: Vec<usize> = compared.collect();
+    for some in compared.chunks(AT_ONCE) {
+        let mut apart = rows.select_columns(some);
+        for (mut column, i) in apart.column_iter_mut().zip(some) {
+            column -= means.all.column(means.of_row[*i]);
         }
+        within.gemm(1.0, &apart, &apart.transpose(), 1.0);
     }
-    within /= counted;
+    within /= compared.len() as f64;
     let level = ridge * within.trace() / width as f64;
     for i in 0..width {
         within[(i, i)] += level;
@@ -96,7 +113,7 @@ pub fn learned_whitening(of: Pictures<'_>, ridge: f64) -> Result<Whitening, Trai
     let solved = upper.solve_upper_triangular(&directions.into_owned());
     let projection = solved.ok_or(TrainingError::Unvarying)?.transpose();
 
-    let shared = matrix(of.shared);
+    let shared = shared.resize_vertically(dim, 0.0);
     let specific = unit_columns(&projection * &rows);
     let (from, to) = (
         descending(&specific * specific.transpose()),
@@ -116,6 +133,7 @@ pub fn learned_whitening(of: Pictures<'_>, ridge: f64) -> Result<Whitening, Trai
     });
     Ok(Whitening {
         projection: rows.collect(),
+        width,
         overlap,
     })
 }
@@ -162,10 +180,11 @@ impl Means {
 }
 
 /// Rows as columns.
-fn matrix(rows: &[Embedding]) -> DMatrix<f64> {
-    let dim = rows.first().map_or(0, Embedding::dim);
-    let values = rows.iter().flat_map(Embedding::as_slice);
-    DMatrix::from_iterator(dim, rows.len(), values.map(|x| f64::from(*x)))
+fn matrix<'a>(rows: impl ExactSizeIterator<Item = &'a [f32]> + Clone) -> DMatrix<f64> {
+    let dim = rows.clone().next().map_or(0, <[f32]>::len);
+    let count = rows.len();
+    let values = rows.flatten().map(|x| f64::from(*x));
+    DMatrix::from_iterator(dim, count, values)
 }
 
 fn unit_columns(mut all: DMatrix<f64>) -> DMatrix<f64> {
@@ -213,13 +232,13 @@ mod tests {
 
     /// Four pictures of each thing: what tells things apart is small and in five numbers, what hands do is
     /// large and in three others, and all have something in common.
-    fn pictures() -> (Vec<Embedding>, Vec<Embedding>, Vec<usize>) {
+    fn pictures() -> (Vec<Vec<f32>>, Vec<Embedding>, Vec<usize>) {
         let mut random = ChaCha8Rng::seed_from_u64(5);
         let mut draw =
             |n: usize| -> Vec<f32> { (0..n).map(|_| random.random_range(-1.0_f32..1.0)).collect() };
         let things: Vec<Vec<f32>> = (0..THINGS).map(|_| draw(5)).collect();
         let hands: Vec<Vec<f32>> = (0..4).map(|_| draw(3)).collect();
-        let (mut pooled, mut shared, mut of) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut seen, mut shared, mut of) = (Vec::new(), Vec::new(), Vec::new());
         for hand in &hands {
             for (i, thing) in things.iter().enumerate() {
                 let grain = draw(WIDTH);
@@ -230,12 +249,13 @@ mod tests {
                 let row = row.map(|(at, ((own, drawn), grain))| {
                     own + drawn + 0.01 * grain + if at == 11 { 2.0 } else { 0.0 }
                 });
-                pooled.push(Embedding::normalized(row.collect()).expect("not zero"));
+                let row = Embedding::normalized(row.collect()).expect("not zero");
+                seen.push(row.as_slice().to_vec());
                 shared.push(Embedding::normalized(draw(DIM)).expect("not zero"));
                 of.push(i);
             }
         }
-        (pooled, shared, of)
+        (seen, shared, of)
     }
 
     /// Share of pictures whose nearest other picture by another hand shows the same thing.
@@ -249,12 +269,11 @@ mod tests {
         hits.count() as f64 / rows.len() as f64
     }
 
-    fn projected(pooled: &[Embedding], whitening: &Whitening) -> Vec<Vec<f32>> {
-        pooled
-            .iter()
+    fn projected(seen: &[Vec<f32>], whitening: &Whitening) -> Vec<Vec<f32>> {
+        seen.iter()
             .map(|row| {
                 let rows = whitening.projection.chunks_exact(WIDTH);
-                let row = rows.map(|p| p.iter().zip(row.as_slice()).map(|(a, b)| a * b).sum());
+                let row = rows.map(|p| p.iter().zip(row).map(|(a, b)| a * b).sum());
                 let unit = Embedding::normalized(row.collect()).expect("not zero");
                 unit.as_slice().to_vec()
             })
@@ -263,17 +282,16 @@ mod tests {
 
     #[test]
     fn a_thing_by_another_hand_is_found_after_whitening_and_not_before() {
-        let (pooled, shared, things) = pictures();
+        let (seen, shared, things) = pictures();
         let of = Pictures {
-            pooled: &pooled,
+            seen: &seen,
             shared: &shared,
             things: &things,
         };
-        let whitening = learned_whitening(of, 1e-3).expect("learns");
+        let whitening = learned_whitening(of, 1e-3, DIM).expect("learns");
         assert_eq!(whitening.projection.len(), DIM * WIDTH);
-        let plain: Vec<_> = pooled.iter().map(|row| row.as_slice().to_vec()).collect();
-        let before = found(&plain, &things);
-        let after = projected(&pooled, &whitening);
+        let before = found(&seen, &things);
+        let after = projected(&seen, &whitening);
         let now = found(&after, &things);
         assert!(before < 0.7 && now > 0.95, "{before} before, {now} after");
         // What all have in common is gone.
@@ -286,39 +304,50 @@ mod tests {
         });
         let overlap = products.sum::<f64>() / after.len() as f64;
         assert!((overlap - whitening.overlap).abs() < 1e-5);
-        assert_eq!(learned_whitening(of, 1e-3).expect("learns"), whitening);
+        assert_eq!(learned_whitening(of, 1e-3, DIM).expect("learns"), whitening);
     }
 
     #[test]
     fn specific_embeddings_are_turned_away_from_shared_ones() {
-        let (pooled, _, things) = pictures();
+        let (seen, _, things) = pictures();
         // Shared embeddings that vary in one direction only: there specific ones must vary least.
         let along = Embedding::normalized(vec![1.0, 0.02, 0.01, 0.0]).expect("not zero");
-        let shared = vec![along; pooled.len()];
+        let shared = vec![along; seen.len()];
         let of = Pictures {
-            pooled: &pooled,
+            seen: &seen,
             shared: &shared,
             things: &things,
         };
-        let whitening = learned_whitening(of, 1e-3).expect("learns");
+        let whitening = learned_whitening(of, 1e-3, DIM).expect("learns");
         assert!(whitening.overlap < 1.0 / DIM as f64, "{whitening:?}");
+        // More numbers than shared ones leave more room beside them.
+        let more = learned_whitening(of, 1e-3, 6).expect("learns");
+        assert_eq!(more.projection.len(), 6 * WIDTH);
+        assert!(more.overlap < whitening.overlap, "{more:?}");
     }
 
     #[test]
     fn what_cannot_be_learned_from_is_refused() {
-        let (pooled, shared, things) = pictures();
+        let (seen, shared, things) = pictures();
         let alone: Vec<usize> = (0..things.len()).collect();
         let learn = |things: &[usize], shared: &[Embedding]| {
             let of = Pictures {
-                pooled: &pooled,
+                seen: &seen,
                 shared,
                 things,
             };
-            learned_whitening(of, 1e-3).expect_err("is refused")
+            learned_whitening(of, 1e-3, DIM).expect_err("is refused")
         };
         assert!(matches!(learn(&alone, &shared), TrainingError::NoRepeats));
         let few: Vec<usize> = things.iter().map(|i| i % 5).collect();
         let said = learn(&few, &shared).to_string();
         assert!(said.contains("5 things"), "{said}");
+        let of = Pictures {
+            seen: &seen,
+            shared: &shared,
+            things: &things,
+        };
+        let said = learned_whitening(of, 1e-3, 3).expect_err("is refused");
+        assert!(said.to_string().contains("--specific-dim"), "{said}");
     }
 }

@@ -9,7 +9,7 @@ use candle_core::{Device, Tensor};
 use embedding::Embedding;
 use encoders::{
     Card, Model, Picture, Pixels, RgbaPicture, Stored,
-    nn::{Form, Network, unit_rows},
+    nn::{Form, Network, beside, unit_rows},
 };
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
@@ -491,7 +491,7 @@ fn whitened_projections_are_exported_and_served() {
     let mut config = config(residual(), 16, 6);
     let folder = tempfile::tempdir().expect("a folder");
     let (plain, _) = run(&config, folder.path(), 6);
-    let refused = whitening(&plain, &by_two_hands().into(), 0.01).map(|w| w.overlap);
+    let refused = whitening(&plain, &by_two_hands().into(), 0.01, None).map(|w| w.overlap);
     assert!(
         matches!(refused, Err(TrainingError::NoSpecific)),
         "{refused:?}"
@@ -500,12 +500,12 @@ fn whitened_projections_are_exported_and_served() {
     config.model.specific = true;
     let folder = tempfile::tempdir().expect("a folder");
     let (trained, _) = run(&config, folder.path(), 6);
-    let refused = whitening(&trained, &drawings().into(), 0.01).map(|w| w.overlap);
+    let refused = whitening(&trained, &drawings().into(), 0.01, None).map(|w| w.overlap);
     assert!(
         matches!(refused, Err(TrainingError::NoRepeats)),
         "{refused:?}"
     );
-    let found = whitening(&trained, &by_two_hands().into(), 0.01).expect("learns");
+    let found = whitening(&trained, &by_two_hands().into(), 0.01, None).expect("learns");
     let out = tempfile::tempdir().expect("a folder");
     let card = (Card::default(), Stored::F32);
     export(&trained, Some(&found), card, out.path()).expect("exports");
@@ -521,13 +521,16 @@ fn whitened_projections_are_exported_and_served() {
     let towers = Network::new(&mut parameters, &trained.network, form).expect("builds");
     for (pixels, served) in pixels.iter().zip(&served) {
         let shown = Tensor::from_slice(pixels.as_slice(), (1, 3, SIDE, SIDE), &Device::Cpu);
-        let pooled = towers.image.pooled(&shown.expect("shape fits"));
-        let pooled = pooled
+        let shown = towers.image.with_details(&shown.expect("shape fits"));
+        let (pooled, details) = shown.expect("pools");
+        let seen = beside(&pooled, &details.expect("a residual tower has them"));
+        let seen = seen
             .and_then(|p| p.to_vec2::<f32>())
-            .expect("pools")
+            .expect("is a row")
             .remove(0);
-        let rows = found.projection.chunks_exact(pooled.len());
-        let row = rows.map(|p| p.iter().zip(&pooled).map(|(a, b)| a * b).sum());
+        assert_eq!(seen.len(), found.width);
+        let rows = found.projection.chunks_exact(found.width);
+        let row = rows.map(|p| p.iter().zip(&seen).map(|(a, b)| a * b).sum());
         let row = Embedding::normalized(row.collect()).expect("not zero");
         let cosine = row.cosine(served.specific.as_ref().expect("is specific"));
         assert!(cosine > 1.0 - 1e-4, "{cosine}");

@@ -166,6 +166,9 @@ impl Base {
     }
 }
 
+/// How the names of specific projections end.
+const SPECIFIC: &str = "_specific_projection.weight";
+
 /// What is new in a model that was trained further.
 pub struct Retrained<'a> {
     /// Tensors by the names of transformers.
@@ -193,16 +196,23 @@ impl Retrained<'_> {
         let mut all = Vec::new();
         for (name, old) in source.files().views() {
             let shape = old.shape().to_vec();
-            let (kind, bytes) = match new.remove(name) {
+            let (kind, shape, bytes) = match new.remove(name) {
                 Some(tensor) => {
                     // SigLIP stores its scale and bias as vectors of one element.
                     let is_scalar = tensor.dims().is_empty() && shape == [1];
-                    if tensor.dims() != shape && !is_scalar {
+                    // A specific projection may read more than the one before, and make more of it.
+                    let is_free = name.ends_with(SPECIFIC);
+                    if tensor.dims() != shape && !is_scalar && !is_free {
                         let problem =
                             format!("has shape {shape:?}, its replacement {:?}", tensor.dims());
                         return Err(error(name, problem));
                     }
                     let kind = self.stored.map_or(old.dtype(), Stored::kind);
+                    let shape = if is_free {
+                        tensor.dims().to_vec()
+                    } else {
+                        shape
+                    };
                     let bytes = to_bytes(&tensor, kind)?;
                     let bytes = bytes.ok_or_else(|| {
                         error(
@@ -210,9 +220,9 @@ impl Retrained<'_> {
                             format!("has type {kind:?}, expected F32, F16 or BF16"),
                         )
                     })?;
-                    (kind, bytes.into())
+                    (kind, shape, bytes.into())
                 }
-                None => (old.dtype(), old.data().to_vec().into()),
+                None => (old.dtype(), shape, old.data().to_vec().into()),
             };
             all.push(RawTensor {
                 name: name.into(),

@@ -12,7 +12,7 @@ mod text;
 pub(crate) mod transformer;
 pub(crate) mod vit;
 
-pub use network::{ImageConfig, ImageTower, Network, NetworkConfig, unit_rows};
+pub use network::{ImageConfig, ImageTower, Network, NetworkConfig, beside, unit_rows};
 pub use ops::{BatchStatistics, Elements, with_narrow_factors};
 pub use residual::{ResidualConfig, ResidualTower};
 pub use sentence::{DenseConfig, SentenceConfig, SentencePass, SentencePooling, SentenceTower};

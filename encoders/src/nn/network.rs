@@ -62,6 +62,14 @@ impl ImageConfig {
             Self::Residual(config) => config.width,
         }
     }
+
+    /// Elements of the details of a picture: see [`ImageTower::with_details`].
+    pub fn details(&self) -> usize {
+        match self {
+            Self::Vit(_) => 0,
+            Self::Residual(config) => config.details(),
+        }
+    }
 }
 
 /// An image tower of either kind.
@@ -101,6 +109,21 @@ impl ImageTower {
         match self {
             Self::Vit(tower) => tower.pooled(pixels),
             Self::Residual(tower) => tower.pooled(pixels),
+        }
+    }
+
+    /// The same, and the details of each picture, `[n, details]`, where the tower has any: see
+    /// [`ResidualTower::with_details`].
+    ///
+    /// # Errors
+    /// When the shape does not fit.
+    pub fn with_details(&self, pixels: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
+        match self {
+            Self::Vit(tower) => Ok((tower.pooled(pixels)?, None)),
+            Self::Residual(tower) => {
+                let (pooled, details) = tower.with_details(pixels)?;
+                Ok((pooled, Some(details)))
+            }
         }
     }
 
@@ -179,6 +202,15 @@ pub(crate) fn logits(
         .then(|| source.tensor("logit_bias", &[], Init::Constant(LOGIT_BIAS_START)))
         .transpose()?;
     Ok((scale, bias))
+}
+
+/// What a specific projection of pictures reads where it reads details: `[n, width + details]`, pooled outputs of
+/// unit length and behind each the details of its picture.
+///
+/// # Errors
+/// When they are of different pictures.
+pub fn beside(pooled: &Tensor, details: &Tensor) -> Result<Tensor> {
+    Tensor::cat(&[&unit_rows(pooled)?, details], 1)
 }
 
 /// Scales rows `[n, dim]` to unit length, with a backward pass.

@@ -5,15 +5,23 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
 use super::{
     Form,
     layers::{LayerNorm, Linear},
+    network::unit_rows,
     ops::{BatchStatistics, ConvShape, add_relu, batch_norm, conv2d},
     source::{Init, Source},
 };
 use crate::ModelError;
+
+/// Side of the grid that maps of earlier stages are averaged over for the details of a picture. On whitened embeddings 4 was
+/// no better, and takes four times the weights.
+const GRID: usize = 2;
+/// Length of what each earlier stage adds to the details, beside a pooled output of length 1. It decides how much a
+/// whitening with a ridge makes of them.
+const DETAIL: f64 = 0.3;
 
 /// The sizes of a residual tower.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +41,15 @@ pub struct ResidualConfig {
 }
 
 impl ResidualConfig {
+    /// Elements of the details of a picture: see [`ResidualTower::with_details`].
+    pub fn details(&self) -> usize {
+        let earlier = self
+            .stages
+            .split_last()
+            .map_or(&[][..], |(_, earlier)| earlier);
+        GRID.pow(2) * earlier.iter().sum::<usize>()
+    }
+
     /// Side of the last stage's output.
     fn final_side(&self) -> usize {
         let halvings = self.stem.len() + self.stages.len() - 1;
@@ -124,6 +141,35 @@ impl ResidualTower {
     /// # Errors
     /// When the shape does not fit.
     pub fn pooled(&self, pixels: &Tensor) -> Result<Tensor> {
+        self.run(pixels, &mut |_| Ok(()))
+    }
+
+    /// Pooled outputs and details: `[n, width]` and `[n, details]`. Details are what each stage but the last sees,
+    /// averaged over the quarters of the picture and of one length for each stage: edges, colors and where they are,
+    /// which the last one no longer tells apart (hypercolumns; Hariharan et al. 2015).
+    ///
+    /// # Errors
+    /// When the shape does not fit.
+    pub fn with_details(&self, pixels: &Tensor) -> Result<(Tensor, Tensor)> {
+        let mut parts = Vec::new();
+        let pooled = self.run(pixels, &mut |stage| {
+            let cells = on_grid(stage, GRID)?.flatten_from(1)?;
+            parts.push((unit_rows(&cells)? * DETAIL)?);
+            Ok(())
+        })?;
+        let details = match parts.as_slice() {
+            [] => Tensor::zeros((pooled.dim(0)?, 0), pooled.dtype(), pooled.device())?,
+            parts => Tensor::cat(parts, 1)?,
+        };
+        Ok((pooled, details))
+    }
+
+    /// Shows `earlier` the output of every stage but the last, `[n, side, side, channels]`.
+    fn run(
+        &self,
+        pixels: &Tensor,
+        earlier: &mut dyn FnMut(&Tensor) -> Result<()>,
+    ) -> Result<Tensor> {
         let (n, _, height, width) = pixels.dims4()?;
         let side = self.config.image_size;
         if (height, width) != (side, side) {
@@ -133,8 +179,12 @@ impl ResidualTower {
         for conv in &self.stem {
             x = conv.forward(&x, true)?;
         }
-        for block in &self.blocks {
+        for (i, block) in self.blocks.iter().enumerate() {
             x = block.forward(&x)?;
+            let ends_stage = (i + 1).is_multiple_of(self.config.blocks);
+            if ends_stage && i + 1 < self.blocks.len() {
+                earlier(&x)?;
+            }
         }
         self.norm.forward(&self.head.forward(&x.reshape((n, ()))?)?)
     }
@@ -166,6 +216,28 @@ impl ResidualTower {
         let stem = self.stem.iter().filter_map(ConvNorm::take);
         stem.chain(self.blocks.iter().flat_map(of_block)).collect()
     }
+}
+
+/// Means over the cells of a grid, `[n, grid, grid, channels]`, of maps `[n, side, side, channels]`. Where the side is no
+/// multiple of the grid, cells share a row or column.
+fn on_grid(maps: &Tensor, grid: usize) -> Result<Tensor> {
+    let (n, side, _, channels) = maps.dims4()?;
+    let rows = means(side, grid, maps.device())?;
+    let x = maps.reshape((n, side, side * channels))?;
+    let x = rows.broadcast_matmul(&x)?;
+    let x = x.reshape((n * grid, side, channels))?;
+    rows.broadcast_matmul(&x)?
+        .reshape((n, grid, grid, channels))
+}
+
+/// `[grid, side]`: which part of each place belongs to the mean of a cell.
+fn means(side: usize, grid: usize, device: &Device) -> Result<Tensor> {
+    let mut weights = vec![0.0_f32; grid * side];
+    for (cell, row) in weights.chunks_exact_mut(side).enumerate() {
+        let (start, end) = (cell * side / grid, ((cell + 1) * side).div_ceil(grid));
+        row[start..end].fill(1.0 / (end - start) as f32);
+    }
+    Tensor::from_vec(weights, (grid, side), device)
 }
 
 /// Two convolutions around a shortcut.
@@ -332,5 +404,33 @@ impl ConvNorm {
         };
         let statistics = last.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         Some((format!("{}.norm", self.name), statistics))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_of_a_grid_have_the_means_of_what_they_cover() {
+        // Two pictures of 5 x 5 and 2 channels; a grid of 2 shares the middle row and column.
+        let values: Vec<f32> = (0..2 * 5 * 5 * 2).map(|i| (i * i % 97) as f32).collect();
+        let maps = Tensor::from_slice(&values, (2, 5, 5, 2), &Device::Cpu).expect("fits");
+        let cells = on_grid(&maps, 2).and_then(|cells| cells.flatten_all()?.to_vec1::<f32>());
+        let mut expected = Vec::new();
+        for picture in 0..2 {
+            for (top, left) in [(0_usize, 0_usize), (0, 2), (2, 0), (2, 2)] {
+                for channel in 0..2 {
+                    let places = (0..9).map(|i| (top + i / 3, left + i % 3));
+                    let value = |(y, x)| values[((picture * 5 + y) * 5 + x) * 2 + channel];
+                    expected.push(places.map(value).sum::<f32>() / 9.0);
+                }
+            }
+        }
+        for (cell, expected) in cells.expect("computes").iter().zip(&expected) {
+            assert!((cell - expected).abs() < 1e-4, "{cell}, not {expected}");
+        }
+        let same = on_grid(&maps, 5).and_then(|cells| cells.flatten_all()?.to_vec1::<f32>());
+        assert_eq!(same.expect("computes"), values);
     }
 }

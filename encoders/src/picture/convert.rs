@@ -25,15 +25,23 @@ pub(super) fn to_rgb(color: ColorType, mut data: Vec<u8>) -> Option<Vec<u8>> {
     })
 }
 
-/// Samples of any 8 or 16-bit color type to `[h, w, 4]`; `None` for floating point.
-pub(super) fn to_rgba(color: ColorType, data: &[u8]) -> Option<Vec<u8>> {
-    let alpha: Vec<u8> = match color {
-        ColorType::Rgba8 => return Some(data.to_vec()),
+/// How opaque each pixel is, `[h, w]`; `None` where the color type does not say.
+pub(super) fn alpha(color: ColorType, data: &[u8]) -> Option<Vec<u8>> {
+    Some(match color {
+        ColorType::Rgba8 => gather(data, |p: &[u8; 4]| [p[3]]),
         ColorType::La8 => gather(data, |[_, a]: &[u8; 2]| [*a]),
         ColorType::La16 => gather(data, |[_, _, a, b]: &[u8; 4]| [high(*a, *b)]),
         ColorType::Rgba16 => gather(data, |p: &[u8; 8]| [high(p[6], p[7])]),
-        _ => Vec::new(),
-    };
+        _ => return None,
+    })
+}
+
+/// Samples of any 8 or 16-bit color type to `[h, w, 4]`; `None` for floating point.
+pub(super) fn to_rgba(color: ColorType, data: &[u8]) -> Option<Vec<u8>> {
+    if color == ColorType::Rgba8 {
+        return Some(data.to_vec());
+    }
+    let alpha = alpha(color, data).unwrap_or_default();
     let rgb = to_rgb(color, data.to_vec())?;
     let alpha = alpha.into_iter().chain(std::iter::repeat(255));
     Some(

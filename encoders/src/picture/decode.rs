@@ -63,10 +63,12 @@ impl Default for DecodeLimits {
 /// a still AVIF, to RGB and turns it upright as its EXIF orientation (in AVIF `irot` and `imir`)
 /// says.
 ///
-/// Gray is replicated, a palette looked up, alpha dropped (not blended), 16-bit color reduced to
-/// its high byte and 16-bit gray clipped to 255, the screen around the first frame of a GIF filled
-/// from its palette: all as Pillow's `convert("RGB")` does it, and transformers up to version 4
-/// with it. (Version 5 blends transparency onto white.) Lossless formats give Pillow's bytes, but
+/// Gray is replicated, a palette looked up, 16-bit color reduced to its high byte and 16-bit gray
+/// clipped to 255, the screen around the first frame of a GIF filled from its palette: all as
+/// Pillow's `convert("RGB")` does it, and transformers up to version 4 with it. What is
+/// transparent has the color that the file has there, too, and is remembered: a model that wants
+/// it blended onto white, as transformers does from version 5 on, says so in its
+/// `preprocessor_config.json`. Lossless formats give Pillow's bytes, but
 /// for a GIF whose first frame reaches beyond its screen: that is cut here, where Pillow enlarges
 /// the screen. So does JPEG; lossy WebP and AVIF may differ by a few gray levels.
 ///
@@ -75,14 +77,30 @@ impl Default for DecodeLimits {
 /// floating-point colors or with JPEG inside, and an AVIF made of several in a grid.
 pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Picture, PictureError> {
     let raw = read(bytes, limits)?;
-    let rgb = convert::to_rgb(raw.color, raw.data).ok_or_else(|| unsupported_color(raw.format))?;
+    let unsupported = || unsupported_color(raw.format);
+    let sides = (raw.width, raw.height);
+    let alpha = convert::alpha(raw.color, &raw.data);
+    let rgb = convert::to_rgb(raw.color, raw.data).ok_or_else(unsupported)?;
+    let upright = |mut image: DynamicImage| {
+        image.apply_orientation(raw.orientation);
+        (image.width(), image.height(), image.into_bytes())
+    };
+    let (width, height, rgb) = if raw.orientation == Orientation::NoTransforms {
+        (sides.0, sides.1, rgb)
+    } else {
+        let buffer = ImageBuffer::from_raw(sides.0, sides.1, rgb).ok_or_else(unsupported)?;
+        upright(DynamicImage::ImageRgb8(buffer))
+    };
+    let picture = Picture::new(width, height, rgb)?;
+    let Some(alpha) = alpha else {
+        return Ok(picture);
+    };
     if raw.orientation == Orientation::NoTransforms {
-        return Picture::new(raw.width, raw.height, rgb);
+        return picture.with_alpha(alpha);
     }
-    let buffer = ImageBuffer::from_raw(raw.width, raw.height, rgb);
-    let mut image = DynamicImage::ImageRgb8(buffer.ok_or_else(|| unsupported_color(raw.format))?);
-    image.apply_orientation(raw.orientation);
-    Picture::new(image.width(), image.height(), image.into_bytes())
+    let buffer = ImageBuffer::from_raw(sides.0, sides.1, alpha).ok_or_else(unsupported)?;
+    let (_, _, alpha) = upright(DynamicImage::ImageLuma8(buffer));
+    picture.with_alpha(alpha)
 }
 
 /// As [`decode`], keeping the alpha channel; a picture without one is opaque.

@@ -8,7 +8,7 @@
 mod json;
 mod open_clip;
 
-use std::num::NonZeroU32;
+use std::{borrow::Cow, num::NonZeroU32};
 
 use super::resize::{Filter, Window, resize_window};
 use super::rgb::{Picture, Pixels};
@@ -101,10 +101,21 @@ impl Normalization {
     }
 }
 
+/// What becomes of transparency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Transparency {
+    /// It is as if it were not there: the color that a file has below it is seen, often black. CLIP and
+    /// `SigLIP` were trained like that.
+    Ignored,
+    /// The picture is seen as on a white page.
+    White,
+}
+
 /// How pictures become [`Pixels`]: read from `preprocessor_config.json`, or made for a model that
 /// is about to be trained.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PreprocessConfig {
+    transparency: Transparency,
     resize: Option<Resize>,
     /// Centered; what lies outside of the picture is filled up.
     crop: Option<Size>,
@@ -122,6 +133,7 @@ impl PreprocessConfig {
     /// As CLIP: the shorter side to `side`, then the central square of that side.
     pub fn shortest_edge(side: NonZeroU32, filter: Filter, normalization: Normalization) -> Self {
         Self {
+            transparency: Transparency::Ignored,
             resize: Some(Resize {
                 to: ResizeTo::ShortestEdge(side),
                 filter,
@@ -138,6 +150,7 @@ impl PreprocessConfig {
     /// As `SigLIP`: the whole picture squashed to a square of `side`.
     pub fn squash(side: NonZeroU32, filter: Filter, normalization: Normalization) -> Self {
         Self {
+            transparency: Transparency::Ignored,
             resize: Some(Resize {
                 to: ResizeTo::Exact(Size::square(side)),
                 filter,
@@ -148,6 +161,16 @@ impl PreprocessConfig {
             rescale: Some(1.0 / 255.0),
             normalization: Some(normalization),
             output: Some(Size::square(side)),
+        }
+    }
+
+    /// The same with transparent pictures seen as on a white page. Without it the color that a file has
+    /// below its transparency is seen, as CLIP was trained.
+    #[must_use]
+    pub fn on_white(self) -> Self {
+        Self {
+            transparency: Transparency::White,
+            ..self
         }
     }
 
@@ -207,6 +230,10 @@ impl PreprocessConfig {
     ///
     /// For code that varies pictures before it prepares them, such as training augmentation.
     pub fn visible(&self, picture: Picture) -> Picture {
+        let picture = match self.transparency {
+            Transparency::Ignored => picture,
+            Transparency::White => picture.on_white().into_owned(),
+        };
         let Some(output) = self.output else {
             return picture;
         };
@@ -216,12 +243,8 @@ impl PreprocessConfig {
         if full_width && full_height {
             return picture;
         }
-        let row_bytes = 3 * picture.width() as usize;
-        let kept = picture.as_rgb().chunks_exact(row_bytes);
-        let kept = kept.skip(rows.start as usize).take(rows.len());
-        let (from, to) = (3 * columns.start as usize, 3 * columns.end as usize);
-        let rgb = kept.flat_map(|row| &row[from..to]).copied().collect();
-        Picture::new(columns.len() as u32, rows.len() as u32, rgb).expect("cut to fill the size")
+        let corner = [columns.start, rows.start];
+        picture.part(corner, [columns.len() as u32, rows.len() as u32])
     }
 
     /// Which part of a `side` is shown when it is `resized` and then cut to `shown`, and whether that is
@@ -239,6 +262,11 @@ impl PreprocessConfig {
 
     /// The pixels of one picture, shape `[3, height, width]`.
     pub fn prepare(&self, picture: &Picture) -> Pixels {
+        let seen = match self.transparency {
+            Transparency::Ignored => Cow::Borrowed(picture),
+            Transparency::White => picture.on_white(),
+        };
+        let picture = &*seen;
         let (width, height, filter) = self.resized(picture);
         let (out_width, out_height) = match self.output {
             Some(size) => (size.width.get(), size.height.get()),

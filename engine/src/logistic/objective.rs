@@ -15,7 +15,7 @@ use crate::index::{Kernel, Task, run};
 /// Rows that are held in double precision at a time, with their products.
 const PANEL: usize = 512;
 /// Rows that one thread multiplies at a time.
-const BLOCK: usize = 64;
+const BLOCK: usize = 128;
 /// Vectors whose sums one thread adds up at a time.
 const TOGETHER: usize = 16;
 

@@ -12,7 +12,7 @@ use actix_web::{
     web::{Data, Path, Payload},
 };
 use embedding::{Embedding, Modality};
-use encoders::{DecodeLimits, Picture, Pixels};
+use encoders::{DecodeLimits, Pixels};
 use engine::{Collection, ItemId};
 use futures_util::future::try_join_all;
 use serde::Deserialize;
@@ -143,7 +143,7 @@ async fn windows_of(
         let grid = Grid::over(whole.width(), whole.height());
         let windows = grid
             .windows()
-            .map(|at| (theirs.model.prepare)(&cut(&whole, at)));
+            .map(|[corner, sides]| (theirs.model.prepare)(&whole.part(corner, sides)));
         let pixels = windows.collect();
         Ok((grid, pixels))
     })
@@ -226,8 +226,8 @@ struct Grid {
     y: Line,
 }
 
-/// Left, top, width, height in pixels.
-type Place = (u32, u32, u32, u32);
+/// `[left, top]` and `[width, height]` in pixels.
+type Place = [[u32; 2]; 2];
 
 impl Grid {
     fn over(width: u32, height: u32) -> Self {
@@ -244,7 +244,8 @@ impl Grid {
     fn windows(self) -> impl Iterator<Item = Place> {
         let Self { x, y } = self;
         (0..y.windows).flat_map(move |row| {
-            (0..x.windows).map(move |column| (x.start(column), y.start(row), x.window, y.window))
+            (0..x.windows)
+                .map(move |column| [[x.start(column), y.start(row)], [x.window, y.window]])
         })
     }
 
@@ -272,16 +273,6 @@ impl Grid {
     }
 }
 
-/// A part of a picture.
-fn cut(whole: &Picture, (left, top, width, height): Place) -> Picture {
-    let row_bytes = 3 * whole.width() as usize;
-    let rows = whole.as_rgb().chunks_exact(row_bytes);
-    let rows = rows.skip(top as usize).take(height as usize);
-    let (from, to) = (3 * left as usize, 3 * (left + width) as usize);
-    let rgb = rows.flat_map(|row| &row[from..to]).copied().collect();
-    Picture::new(width, height, rgb).expect("the window lies inside")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,10 +294,10 @@ mod tests {
             assert!(
                 windows
                     .iter()
-                    .all(|(l, t, w, h)| l + w <= width && t + h <= height)
+                    .all(|[[l, t], [w, h]]| l + w <= width && t + h <= height)
             );
-            assert_eq!((windows[0].0, windows[0].1), (0, 0));
-            let (l, t, w, h) = windows[windows.len() - 1];
+            assert_eq!(windows[0][0], [0, 0]);
+            let [[l, t], [w, h]] = windows[windows.len() - 1];
             assert_eq!((l + w, t + h), (width, height));
             let ones = grid.means(&vec![1.0; windows.len()]);
             assert_eq!(ones.len(), grid.x.cells() * grid.y.cells());
@@ -330,7 +321,5 @@ mod tests {
             (cells[0], cells[1], cells[9], cells[4]),
             (1.0, 0.5, 0.25, 0.0)
         );
-        let picture = Picture::new(2, 2, (0..12).collect()).expect("a picture");
-        assert_eq!(cut(&picture, (1, 1, 1, 1)).as_rgb(), [9, 10, 11]);
     }
 }

@@ -37,4 +37,4 @@ kept "$recipe/mini.toml" "$work/run" "$work/first"
 "$trainer" fit --config "$recipe/again.toml" --run "$work/again"
 kept "$recipe/again.toml" "$work/again" "$work/second"
 "$trainer" fit --config "$recipe/more.toml" --run "$work/more"
-model --config "$recipe/more.toml" --run "$work/more" --out encoders/builtin --whiten .003
+model --config "$recipe/more.toml" --run "$work/more" --out encoders/builtin --whiten .03 --specific-dim 384

@@ -48,7 +48,8 @@ impl Origin {
                     shared: width,
                     key,
                 },
-                preprocess: PreprocessConfig::squash(edge, Filter::Bicubic, Normalization::HALF),
+                preprocess: PreprocessConfig::squash(edge, Filter::Bicubic, Normalization::HALF)
+                    .on_white(),
                 side,
             });
         }

@@ -420,16 +420,29 @@ fn damaged_bytes_give_an_error_or_a_picture_within_the_budget() {
 #[test]
 fn pictures_are_turned_upright() {
     let exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0".to_vec();
-    let mut bytes = Vec::new();
-    let mut encoder = image::codecs::png::PngEncoder::new(&mut bytes);
-    encoder.set_exif_metadata(exif).expect("PNG holds EXIF");
-    encoder
-        .write_image(&[10, 20, 30, 40, 50, 60], 3, 2, ExtendedColorType::L8)
-        .expect("memory takes every byte");
+    let png = |samples: &[u8], color| {
+        let mut bytes = Vec::new();
+        let mut encoder = image::codecs::png::PngEncoder::new(&mut bytes);
+        let exif = exif.clone();
+        encoder.set_exif_metadata(exif).expect("PNG holds EXIF");
+        encoder
+            .write_image(samples, 3, 2, color)
+            .expect("memory takes every byte");
+        bytes
+    };
+    let bytes = png(&[10, 20, 30, 40, 50, 60], ExtendedColorType::L8);
     let picture = decode(&bytes, &LIMITS).expect("it decodes");
     assert_eq!((picture.width(), picture.height()), (2, 3));
     let gray: Vec<u8> = picture.as_rgb().iter().step_by(3).copied().collect();
     assert_eq!(gray, [40, 10, 50, 20, 60, 30]);
     let rgba = decode_rgba(&bytes, &LIMITS).expect("it decodes");
     assert_eq!((rgba.width(), rgba.height()), (2, 3));
+
+    // What is transparent turns with it, and shows white.
+    let clear = [10, 0, 20, 255, 30, 255, 40, 255, 50, 255, 60, 0];
+    let clear = decode(&png(&clear, ExtendedColorType::La8), &LIMITS).expect("it decodes");
+    assert_eq!(clear.as_rgb(), picture.as_rgb());
+    let shown = clear.on_white();
+    let gray: Vec<u8> = shown.as_rgb().iter().step_by(3).copied().collect();
+    assert_eq!(gray, [40, 255, 50, 20, 255, 30]);
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Centering, Normalization, PreprocessConfig, Resize, ResizeTo, Size};
+use super::{Centering, Normalization, PreprocessConfig, Resize, ResizeTo, Size, Transparency};
 use crate::ModelError;
 use crate::keys::{self, Keys};
 use crate::picture::resize::Filter;
@@ -29,7 +29,7 @@ const HARMLESS: [&str; 8] = [
     "processor_class",
 ];
 
-const READ: [&str; 13] = [
+const READ: [&str; 14] = [
     "crop_size",
     "do_center_crop",
     "do_convert_rgb",
@@ -43,7 +43,11 @@ const READ: [&str; 13] = [
     "resample",
     "rescale_factor",
     "size",
+    TRANSPARENCY,
 ];
+
+/// Our own key: transformers reads over it.
+const TRANSPARENCY: &str = "transparency";
 
 /// Which image processor of transformers a file is for; it decides what a bare number means.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -115,6 +119,7 @@ impl PreprocessConfig {
         };
         let (rescale, normalization) = reader.levels()?;
         Ok(Self {
+            transparency: reader.transparency()?,
             resize,
             crop,
             centering: Centering::Floor,
@@ -143,6 +148,9 @@ impl PreprocessConfig {
             "do_rescale": self.rescale.is_some(),
             "do_normalize": self.normalization.is_some(),
         });
+        if self.transparency == Transparency::White {
+            keys[TRANSPARENCY] = json!("white");
+        }
         if let Some(resize) = &self.resize {
             keys["resample"] = json!(resize.filter as u8);
             match &resize.to {
@@ -237,6 +245,7 @@ impl Reader<'_> {
         let max_patches = count("max_num_patches", MAX_PATCHES.min(MAX_SIDE.pow(2) / pixels))?;
         let (rescale, normalization) = self.levels()?;
         Ok(PreprocessConfig {
+            transparency: self.transparency()?,
             resize: Some(Resize {
                 filter: self.filter()?,
                 to: ResizeTo::Patches { patch, max_patches },
@@ -248,6 +257,17 @@ impl Reader<'_> {
             normalization,
             output: None,
         })
+    }
+
+    fn transparency(&self) -> Result<Transparency, ModelError> {
+        const EXPECTED: &str = "\"white\", or no such key";
+        if !self.0.is_set(TRANSPARENCY) {
+            return Ok(Transparency::Ignored);
+        }
+        match self.0.text(TRANSPARENCY, EXPECTED)? {
+            "white" => Ok(Transparency::White),
+            _ => Err(self.0.bad(TRANSPARENCY, EXPECTED)),
+        }
     }
 
     fn levels(&self) -> Result<(Option<f64>, Option<Normalization>), ModelError> {

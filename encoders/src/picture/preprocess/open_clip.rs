@@ -5,7 +5,7 @@
 
 use std::num::NonZeroU32;
 
-use super::{Centering, Normalization, PreprocessConfig, Resize, ResizeTo, Size};
+use super::{Centering, Normalization, PreprocessConfig, Resize, ResizeTo, Size, Transparency};
 use crate::ModelError;
 use crate::keys::Keys;
 use crate::picture::resize::Filter;
@@ -69,6 +69,7 @@ impl PreprocessConfig {
         let normalization =
             normalization.ok_or_else(|| keys.bad("std", "three finite numbers above zero"))?;
         Ok(Self {
+            transparency: Transparency::Ignored,
             resize: Some(Resize { to, filter }),
             crop: cropped.then_some(Size::square(side)),
             centering: Centering::Even,

@@ -271,3 +271,25 @@ fn the_visible_part_is_what_preparing_shows() {
         }
     }
 }
+
+/// A black drawing on a transparent ground is black as a whole where transparency is not looked at.
+#[test]
+fn transparency_is_white_only_where_the_file_says_so() {
+    let drawing = Picture::new(2, 1, vec![0; 6]).expect("made to fill the size");
+    let drawing = drawing.with_alpha(vec![255, 0]).expect("as many");
+    let side = NonZeroU32::new(2).expect("not zero");
+    let config = PreprocessConfig::squash(side, Filter::Box, Normalization::HALF);
+    let first_row = |config: &PreprocessConfig| config.prepare(&drawing).as_slice()[..2].to_vec();
+    assert_eq!(first_row(&config), [-1.0, -1.0]);
+    let written = config.to_json().expect("transformers knows it");
+    assert!(!written.contains("transparency"), "{written}");
+
+    let config = config.on_white();
+    assert_eq!(first_row(&config), [-1.0, 1.0]);
+    assert_eq!(config.visible(drawing.clone()).as_rgb()[3..], [255; 3]);
+    let written = config.to_json().expect("transformers reads over it");
+    let read = |json: &str| PreprocessConfig::from_json(json.as_bytes(), Path::new(FILE));
+    assert_eq!(read(&written).expect("reads it back"), config);
+    let refused = read(&written.replace("\"white\"", "\"black\"")).expect_err("no such ground");
+    assert!(refused.to_string().contains("transparency"), "{refused}");
+}
