@@ -210,7 +210,7 @@ impl Collection {
     pub fn metas(
         &self,
     ) -> Result<impl Iterator<Item = Result<ItemMeta, EngineError>> + Send + '_, EngineError> {
-        self.each(|record: &Record<'_>, id| record.meta(id))
+        self.each(None, |record: &Record<'_>, id| record.meta(id))
     }
 
     /// Every item, embeddings and all, in the order of ids. Others may write meanwhile, so that
@@ -221,11 +221,13 @@ impl Collection {
     pub fn items(
         &self,
     ) -> Result<impl Iterator<Item = Result<Item, EngineError>> + Send + '_, EngineError> {
-        self.each(|record: &Record<'_>, id| record.item(id))
+        self.each(None, |record: &Record<'_>, id| record.item(id))
     }
 
+    /// Of every item behind `after`, in the order of ids.
     pub(crate) fn each<T: 'static>(
         &self,
+        after: Option<ItemId>,
         read: impl Fn(&Record<'_>, ItemId) -> Result<T, String> + Send,
     ) -> Result<impl Iterator<Item = Result<T, EngineError>> + Send, EngineError> {
         if self.deleted.load(SeqCst) {
@@ -233,7 +235,8 @@ impl Collection {
         }
         let prefix = item_prefix(self.description.number);
         self.core.flushes.settle(self.core.store.as_ref())?;
-        let entries = self.core.store.scan(&prefix);
+        let after = after.map(|id| item_key(self.description.number, &id));
+        let entries = self.core.store.scan_after(&prefix, after.as_deref());
         Ok(entries.map(move |entry| {
             let (key, value) = entry?;
             let id = self.id_of(&key)?;

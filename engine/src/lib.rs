@@ -40,7 +40,7 @@
 //! [`store`]; [`Fields`] and [`Filter`] (`filter`, `indexing`) choose among items by their payloads;
 //! `confidence` says how sure a hit is; `audit` repeats a share of the searches exactly and keeps
 //! recall above its target; [`Collection::snapshot`] and [`Engine::restore`] (`snapshot`) keep a
-//! collection as it was at one moment.
+//! collection as it was at one moment; [`Collection::list`] pages through it.
 //! [`Head`], [`Prompts`], [`logistic`], [`Map`] and [`metrics`] stand beside; `heads` learns heads and keeps
 //! them with a collection.
 
@@ -69,6 +69,7 @@ pub mod index;
 mod indexing;
 mod item;
 mod jobs;
+mod listing;
 mod loading;
 pub mod logistic;
 mod map;
@@ -118,6 +119,7 @@ pub use heads::{
 };
 pub use item::{Item, ItemId, ItemMeta, Payload, Stats, Upserted};
 pub use jobs::{Job, JobKind, JobState, MAX_JOBS, MAX_OPEN_JOBS};
+pub use listing::{ListRequest, Listing};
 pub use map::{Map, MapMethod};
 pub use prompts::Prompts;
 pub use request::{

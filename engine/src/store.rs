@@ -130,8 +130,18 @@ pub trait Store: Send + Sync {
     /// When the store cannot be read.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Every key that starts with `prefix`, in byte order. Others may write meanwhile.
-    fn scan<'a>(&'a self, prefix: &[u8]) -> Box<dyn Iterator<Item = Entry> + Send + 'a>;
+    /// Every key that starts with `prefix`, in byte order, behind `after` where that is given. Others may
+    /// write meanwhile.
+    fn scan_after<'a>(
+        &'a self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+    ) -> Box<dyn Iterator<Item = Entry> + Send + 'a>;
+
+    /// Every key that starts with `prefix`, as [`Store::scan_after`].
+    fn scan<'a>(&'a self, prefix: &[u8]) -> Box<dyn Iterator<Item = Entry> + Send + 'a> {
+        self.scan_after(prefix, None)
+    }
 
     /// Takes a batch in: [`Store::get`] sees it at once, and it is durable, and seen by scans, when
     /// a later [`Store::sync`] has returned. What is durable is always a beginning of the batches
@@ -212,6 +222,22 @@ pub fn check_contract<S: Store>(make: impl Fn() -> S, reopen: impl Fn(S) -> S) {
         numbers.iter().all(|(k, v)| *v == vec![k[4]; 700]),
         "values are what was written"
     );
+    let after = |after: &[u8]| -> Vec<Vec<u8>> {
+        let entries = store.scan_after(b"n", Some(after));
+        let keys = entries.map(|entry| entry.map(|(key, _)| key));
+        keys.collect::<Result<_, _>>()
+            .expect("the store can be read")
+    };
+    let keys: Vec<_> = numbers.iter().map(|(key, _)| key.clone()).collect();
+    assert_eq!(after(&keys[10]), keys[11..], "behind a key, without it");
+    let between = [&keys[10][..], b"."].concat();
+    assert_eq!(
+        after(&between),
+        keys[11..],
+        "behind a key that is not there"
+    );
+    assert_eq!(after(b"a"), keys, "behind one before the prefix all of it");
+    assert_eq!(after(b"o").len(), 0, "behind one after the prefix nothing");
     let large = store.get(b"o\xff").expect("can be read").expect("is there");
     assert_eq!(large.len(), 3 << 20, "a large value comes back whole");
 

@@ -4,6 +4,7 @@ mod corpus;
 mod damage;
 mod filters;
 mod graph;
+mod listing;
 mod model;
 mod opening;
 mod recall;

@@ -67,6 +67,17 @@ pub(crate) struct ItemOut {
     pub(crate) embeddings: Option<EmbeddingsOfItemOut>,
 }
 
+/// Items in the order of their ids.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ListOut {
+    /// Without their embeddings.
+    pub(crate) items: Vec<ItemOut>,
+    /// What to send as `after` for the next page; null behind the last. A page with a rare filter may hold fewer
+    /// items than `limit`, or none, and yet not be the last.
+    #[schema(value_type = Option<String>)]
+    pub(crate) next: Option<ItemId>,
+}
+
 /// The embeddings of an item, each of unit length.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct EmbeddingsOfItemOut {

@@ -3,6 +3,7 @@
 mod read;
 mod search;
 
+use embedding::Modality;
 use engine::{Durability, Fields, Payload};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
@@ -183,6 +184,31 @@ pub(crate) struct ItemQuery {
     #[serde(default)]
     #[param(default = false)]
     pub(crate) embeddings: bool,
+}
+
+/// What may follow `?` when items are listed.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListQuery {
+    /// A filter as in a search, as JSON: `{"must": [{"field": "kind", "eq": "fruit"}]}`.
+    #[param(example = json!("{}"))]
+    pub(crate) filter: Option<String>,
+    /// Pictures or texts; both where it is left out.
+    #[param(value_type = Option<crate::openapi::twins::Modality>, inline)]
+    pub(crate) modality: Option<Modality>,
+    /// Items of a page, at most.
+    #[serde(default = "page_size")]
+    #[param(minimum = 1, maximum = 1000, default = 100, required = false)]
+    pub(crate) limit: usize,
+    /// The `next` of the page before.
+    #[param(min_length = 1, max_length = 512)]
+    pub(crate) after: Option<String>,
+}
+
+/// Items of a page where nobody says.
+fn page_size() -> usize {
+    100
 }
 
 /// What may follow `?` when items are added or changed.

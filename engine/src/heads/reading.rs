@@ -5,10 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use embedding::mix;
 use serde_json::Value;
 
-use crate::{
-    EngineError, Filter, Item, ItemId, Payload, collection::Collection, item::hash_of,
-    record::Record,
-};
+use crate::{EngineError, ItemId, collection::Collection, item::hash_of};
 
 /// A field of payloads that has labels: strings, or lists of strings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,31 +90,6 @@ impl Collection {
             labels,
             skipped,
         })
-    }
-
-    /// Every item that passes a filter, with the version that it has so, in the order of ids after
-    /// `after`. Others may write meanwhile.
-    ///
-    /// # Errors
-    /// As for [`Collection::items`], and when the filter does not fit the declared fields.
-    pub fn items_passing(
-        &self,
-        filter: Option<&Filter>,
-        after: Option<ItemId>,
-    ) -> Result<impl Iterator<Item = Result<(Item, u64), EngineError>> + Send + '_, EngineError>
-    {
-        let filter = filter.map(|filter| self.check_filter(filter)).transpose()?;
-        let read = move |record: &Record<'_>, id: ItemId| {
-            if after.as_ref().is_some_and(|after| id <= *after) {
-                return Ok(None);
-            }
-            let passes = |payload: &Payload| filter.as_ref().is_none_or(|f| f.passes(payload));
-            if !passes(&record.payload()?) {
-                return Ok(None);
-            }
-            Ok(Some((record.item(id)?, record.version)))
-        };
-        Ok(self.each(read)?.filter_map(Result::transpose))
     }
 }
 

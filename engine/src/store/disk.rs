@@ -19,6 +19,7 @@ mod opening;
 
 use std::{
     io::ErrorKind::UnexpectedEof,
+    ops::Bound,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering::SeqCst},
@@ -240,13 +241,22 @@ impl Store for DiskStore {
         }
     }
 
-    fn scan<'a>(&'a self, prefix: &[u8]) -> Box<dyn Iterator<Item = Entry> + Send + 'a> {
-        let mut entries = Some(self.db().scan_prefix(prefix));
+    fn scan_after<'a>(
+        &'a self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+    ) -> Box<dyn Iterator<Item = Entry> + Send + 'a> {
+        let from = match after.filter(|after| *after >= prefix) {
+            Some(after) => Bound::Excluded(after.to_vec()),
+            None => Bound::Included(prefix.to_vec()),
+        };
+        let mut entries = Some(self.db().range((from, Bound::Unbounded)));
+        let prefix = prefix.to_vec();
         Box::new(std::iter::from_fn(move || {
             loop {
                 let next = self.guarded(|| entries.as_mut().and_then(Iterator::next).transpose());
                 let entry = next.and_then(|entry| match entry {
-                    Some((key, _)) if parts::is_part(&key) => Ok(None),
+                    Some((key, _)) if parts::is_part(&key) || !key.starts_with(&prefix) => Ok(None),
                     Some((key, stored)) => Ok(Some((self.whole(&key, &stored)?, key))),
                     None => Ok(None),
                 });

@@ -105,9 +105,13 @@ impl Store for MemoryStore {
         Ok(self.map.read().get(key).cloned())
     }
 
-    fn scan<'a>(&'a self, prefix: &[u8]) -> Box<dyn Iterator<Item = Entry> + Send + 'a> {
+    fn scan_after<'a>(
+        &'a self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+    ) -> Box<dyn Iterator<Item = Entry> + Send + 'a> {
+        let mut last = after.filter(|after| *after >= prefix).map(<[u8]>::to_vec);
         let prefix = prefix.to_vec();
-        let mut last: Option<Vec<u8>> = None;
         // The lock is taken for one step at a time, so that others can write meanwhile.
         Box::new(std::iter::from_fn(move || {
             let from = last.as_ref().map_or(Included(&prefix), Excluded);

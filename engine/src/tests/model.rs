@@ -42,8 +42,12 @@ impl Store for Kept {
         self.0.get(key)
     }
 
-    fn scan<'a>(&'a self, prefix: &[u8]) -> Box<dyn Iterator<Item = Entry> + Send + 'a> {
-        self.0.scan(prefix)
+    fn scan_after<'a>(
+        &'a self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+    ) -> Box<dyn Iterator<Item = Entry> + Send + 'a> {
+        self.0.scan_after(prefix, after)
     }
 
     fn apply(&self, batch: Batch) -> Result<(), StoreError> {

@@ -41,10 +41,14 @@ impl Store for Counting {
         self.store.get(key)
     }
 
-    fn scan<'a>(&'a self, prefix: &[u8]) -> Box<dyn Iterator<Item = Entry> + Send + 'a> {
+    fn scan_after<'a>(
+        &'a self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+    ) -> Box<dyn Iterator<Item = Entry> + Send + 'a> {
         self.scans
             .fetch_add(usize::from(prefix.starts_with(b"i")), SeqCst);
-        self.store.scan(prefix)
+        self.store.scan_after(prefix, after)
     }
 
     fn apply(&self, batch: Batch) -> Result<(), StoreError> {

@@ -63,11 +63,7 @@ impl<T, M: FnMut(Item, u64) -> T> Reader<T, M> {
                     collection,
                     reason,
                 }) => {
-                    // One that is before the place to go on was named before.
                     let at = ItemId::new(id.clone()).ok();
-                    if at.is_some() && at.as_ref() <= after {
-                        continue;
-                    }
                     last = at.or(last);
                     let message = EngineError::DamagedItem {
                         id: id.clone(),

@@ -7,7 +7,9 @@ use actix_web::{
     web::{Data, Path, Payload},
 };
 use bytes::Bytes;
-use engine::{Collection, Durability, ItemId, ItemWrite, PayloadChange};
+use engine::{
+    Collection, Durability, Filter, ItemId, ItemWrite, ListRequest, Listing, PayloadChange,
+};
 
 use super::{
     form,
@@ -15,21 +17,21 @@ use super::{
     took_ms,
 };
 use crate::{
-    answers::{ChangedOut, EmbeddingsOfItemOut, ItemOut, Status, StoredOut, WrittenOut},
+    answers::{ChangedOut, EmbeddingsOfItemOut, ItemOut, ListOut, Status, StoredOut, WrittenOut},
     body,
     config::Limits,
     ingest::{self, NewItem, encode_all, keep},
     openapi::{
         examples::PICTURE,
-        params::{DemoItem, Mine, MyItem},
+        params::{Demo, DemoItem, Mine, MyItem},
     },
     query,
     reply::ApiError,
     state::{AppState, Caller, block},
     tower::Client,
     wire::{
-        self, DeleteQuery, FormIn, ItemIn, ItemQuery, ItemsIn, Object, PatchIn, WriteQuery, parse,
-        parse_value,
+        self, DeleteQuery, FormIn, ItemIn, ItemQuery, ItemsIn, ListQuery, Object, PatchIn,
+        WriteQuery, parse, parse_value,
     },
 };
 
@@ -176,6 +178,63 @@ pub(super) fn check_count(items: usize, limits: &Limits) -> Result<(), ApiError>
         });
     }
     Ok(())
+}
+
+/// Items of a page.
+const MAX_LISTED: usize = 1000;
+
+/// Lists items in the order of their ids, a page at a time.
+///
+/// With a filter, those that pass. A page looks at 20,000 items at most.
+#[utoipa::path(
+    get,
+    path = "/v1/collections/{collection}/items",
+    operation_id = "list_items",
+    tag = "Items",
+    params(Demo, ListQuery),
+    responses((status = 200, description = "A page.", body = ListOut)),
+)]
+pub(crate) async fn list(
+    state: Data<AppState>,
+    name: Path<String>,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
+    let ListQuery {
+        filter,
+        modality,
+        limit,
+        after,
+    } = wire::query(&request)?;
+    let collection = state.collection(&name)?;
+    let limit = query::in_range("limit", limit, MAX_LISTED)?;
+    let filter = filter.map(|json| {
+        let value = serde_json::from_str(&json)
+            .map_err(|error| ApiError::invalid("filter", format!("this is no JSON: {error}")))?;
+        Filter::from_json(&value).map_err(|e| ApiError::engine("reading a filter", e))
+    });
+    let after = after.map(|id| ItemId::new(id).map_err(|e| ApiError::engine("reading an id", e)));
+    let asked = ListRequest {
+        after: after.transpose().map_err(|error| error.at("after"))?,
+        filter: filter.transpose()?,
+        modality,
+    };
+    let listing = block("listing items", move || {
+        let listing = collection.list(&asked, limit);
+        listing.map_err(|e| ApiError::engine("listing items", e))
+    });
+    let Listing { items, next } = listing.await?;
+    let items = items.into_iter().map(|item| ItemOut {
+        id: item.id,
+        version: item.version,
+        modality: item.modality,
+        payload: item.payload,
+        text: item.text,
+        embeddings: None,
+    });
+    Ok(HttpResponse::Ok().json(ListOut {
+        items: items.collect(),
+        next,
+    }))
 }
 
 /// Shows an item.

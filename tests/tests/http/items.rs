@@ -63,6 +63,63 @@ fn an_item_is_read_back_with_its_embeddings_and_deleted_for_good() {
 }
 
 #[test]
+fn items_are_listed_a_page_at_a_time_and_by_a_filter() {
+    let service = Service::start();
+    let fields = json!({ "fields": { "kind": "keyword" } });
+    assert_eq!(service.put_json("/v1/collections/c", &fields).status, 201);
+    let items = (0..25).map(|i| {
+        let kind = if i % 2 == 0 { "even" } else { "odd" };
+        json!({ "id": format!("{i:02}"), "text": format!("number {i}"), "payload": { "kind": kind } })
+    });
+    service.add(&Value::from(items.collect::<Vec<_>>()));
+    service.add(&json!({ "id": "picture", "image": png_base64(1) }));
+
+    let page = service.get(&format!("{ITEMS}?limit=10")).json();
+    let listed = |page: &Value| -> Vec<String> {
+        let items = page["items"].as_array().expect("items");
+        let id = |item: &Value| item["id"].as_str().expect("an id").to_owned();
+        items.iter().map(id).collect()
+    };
+    let expected = |numbers: &mut dyn Iterator<Item = usize>| -> Vec<String> {
+        numbers.map(|i| format!("{i:02}")).collect()
+    };
+    assert_eq!(listed(&page), expected(&mut (0..10)));
+    assert_eq!(page["next"], "09");
+    assert_eq!(
+        page["items"][3],
+        json!({ "id": "03", "version": page["items"][3]["version"], "modality": "text",
+            "payload": { "kind": "odd" }, "text": "number 3" })
+    );
+    let rest = service.get(&format!("{ITEMS}?after=09")).json();
+    let mut all = expected(&mut (10..25));
+    all.push("picture".to_owned());
+    assert_eq!((listed(&rest), &rest["next"]), (all, &Value::Null));
+    let pictures = service.get(&format!("{ITEMS}?modality=image")).json();
+    assert_eq!(listed(&pictures), ["picture"]);
+    let filter = "%7B%22must%22%3A%5B%7B%22field%22%3A%22kind%22%2C%22eq%22%3A%22odd%22%7D%5D%7D";
+    let odd = service.get(&format!("{ITEMS}?filter={filter}")).json();
+    assert_eq!(listed(&odd), expected(&mut (1..25).step_by(2)));
+
+    for (asked, field) in [
+        ("limit=0", "limit"),
+        ("limit=1001", "limit"),
+        ("filter=red", "filter"),
+        (
+            "filter=%7B%22must%22%3A%5B%7B%22field%22%3A%22size%22%2C%22eq%22%3A1%7D%5D%7D",
+            "filter.must[0].field",
+        ),
+        ("after=", "after"),
+        ("modality=sound", "modality"),
+    ] {
+        let refused = service.get(&format!("{ITEMS}?{asked}"));
+        assert_eq!(refused.status, 400, "{asked}");
+        assert_eq!(refused.json()["error"]["field"], field, "{asked}");
+    }
+    let absent = service.get("/v1/collections/absent/items");
+    absent.refused(404, "collection_not_found");
+}
+
+#[test]
 fn content_without_an_id_is_kept_once() {
     let service = Service::with_collection();
     let items = json!([{ "text": "a cat" }, { "image": png_base64(1) }, { "text": "a dog" }]);

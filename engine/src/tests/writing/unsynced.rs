@@ -94,8 +94,12 @@ impl Store for Unsynced {
         self.0.seen.get(key)
     }
 
-    fn scan<'a>(&'a self, prefix: &[u8]) -> Box<dyn Iterator<Item = Entry> + Send + 'a> {
-        self.0.disk.scan(prefix)
+    fn scan_after<'a>(
+        &'a self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+    ) -> Box<dyn Iterator<Item = Entry> + Send + 'a> {
+        self.0.disk.scan_after(prefix, after)
     }
 
     fn apply(&self, batch: Batch) -> Result<(), StoreError> {
