@@ -64,8 +64,10 @@ fn write_aside(path: &Path, png: &[u8]) -> std::io::Result<()> {
     fs::rename(&aside, path)
 }
 
-/// A picture shrunk to at most [`SIDE`] pixels a side, as PNG; `None` where PNG cannot hold it.
+/// A picture shrunk to at most [`SIDE`] pixels a side, on white where it is transparent, as PNG; `None` where PNG
+/// cannot hold it.
 pub(crate) fn make(picture: &Picture) -> Option<Vec<u8>> {
+    let picture = picture.on_white();
     let (width, height) = (picture.width() as usize, picture.height() as usize);
     let (rgb, width, height) = shrink(picture.as_rgb(), width, height);
     let mut out = Vec::new();

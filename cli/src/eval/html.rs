@@ -168,6 +168,7 @@ fn escape(text: &str) -> String {
 /// A small version of a picture as a data URI; `None` where it cannot be read any more.
 fn thumbnail(picture: &Location) -> Option<String> {
     let picture = inputs::decode(picture).ok()?;
+    let picture = picture.on_white();
     let (width, height) = (picture.width(), picture.height());
     let longest = width.max(height).max(SIDE);
     let side = |n: u32| (u64::from(n) * u64::from(SIDE) / u64::from(longest)).max(1) as u32;

@@ -34,7 +34,7 @@ pub(super) struct Window {
 }
 
 impl Picture {
-    /// The picture at another size, bit-equal to Pillow's.
+    /// The picture at another size, bit-equal to Pillow's; it is not transparent any more.
     ///
     /// # Errors
     /// When a side is zero.

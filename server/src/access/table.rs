@@ -44,6 +44,7 @@ const TABLE: &[(&str, &str, Need)] = &[
     ("GET", "/v1/collections", READ),
     ("GET", "/v1/collections/{collection}", READ),
     ("POST", "/v1/collections/{collection}/search", READ),
+    ("GET", "/v1/collections/{collection}/items", READ),
     ("GET", "/v1/collections/{collection}/items/{id}", READ),
     ("GET", "/v1/collections/{collection}/items/{id}/image", READ),
     ("GET", "/v1/collections/{collection}/map", READ),

@@ -109,7 +109,7 @@ fn items_are_listed_a_page_at_a_time_and_by_a_filter() {
             "filter.must[0].field",
         ),
         ("after=", "after"),
-        ("modality=sound", "modality"),
+        ("modality=sound", "query string"),
     ] {
         let refused = service.get(&format!("{ITEMS}?{asked}"));
         assert_eq!(refused.status, 400, "{asked}");

@@ -121,6 +121,7 @@ fn each_role_may_do_what_it_is_for_and_no_more() {
         ("GET", "/v1/models", Role::Read),
         ("GET", "/metrics", Role::Read),
         ("GET", "/info", Role::Read),
+        ("GET", "/v1/collections/c/items", Role::Read),
         ("GET", item, Role::Read),
         ("GET", "/v1/collections/c/items/a/image", Role::Read),
         ("POST", "/v1/collections/c/search", Role::Read),

@@ -209,3 +209,25 @@ fn an_uploaded_picture_is_shown_small_until_it_is_deleted() {
         .get("/v1/collections/c/items/p/image")
         .refused(404, "picture_not_found");
 }
+
+/// Stickers and logos have black below their transparency.
+#[test]
+fn a_transparent_picture_is_shown_on_white() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let service = Service::with(|config| config.thumbnails = Some(folder.path().to_owned()));
+    service.put("/v1/collections/c");
+    let mut sent = Vec::new();
+    let mut encoder = png::Encoder::new(&mut sent, 2, 1);
+    encoder.set_color(png::ColorType::Rgba);
+    let mut writer = encoder.write_header().expect("a fine header");
+    let pixels = [200, 10, 20, 255, 0, 0, 0, 0];
+    writer.write_image_data(&pixels).expect("fine data");
+    writer.finish().expect("a fine end");
+    service.add(&json!({ "id": "sticker", "image": crate::harness::base64(&sent) }));
+    let shown = service.get("/v1/collections/c/items/sticker/image");
+    let mut reader = png::Decoder::new(std::io::Cursor::new(&shown.body[..])).read_info();
+    let reader = reader.as_mut().expect("a PNG");
+    let mut pixels = vec![0; reader.output_buffer_size().expect("is small")];
+    reader.next_frame(&mut pixels).expect("pixels");
+    assert_eq!(pixels, [200, 10, 20, 255, 255, 255]);
+}
