@@ -53,6 +53,8 @@ def the_map_is_drawn_moved_and_leads_to_more_like_it(at):
                 break
         page.locator("#map-card").wait_for()
         at.fine("map-card")
+    # The list of what is near follows the last move a moment later.
+    page.wait_for_timeout(800)
     name = page.locator("#near .name").first.inner_text()
     page.locator("#near .hit").first.click()
     page.get_by_role("button", name=f"Remove {name}").wait_for()
