@@ -8,7 +8,6 @@ mod choice;
 mod folds;
 mod lbfgs;
 mod objective;
-mod product;
 mod shape;
 #[cfg(test)]
 mod tests;

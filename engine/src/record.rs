@@ -237,6 +237,11 @@ impl<'a> Record<'a> {
         serde_json::from_slice(self.payload).map_err(|error| error.to_string())
     }
 
+    /// Bytes of the payload and the text.
+    pub(crate) fn words_bytes(&self) -> usize {
+        self.payload.len() + self.text.map_or(0, str::len)
+    }
+
     /// Everything but the embeddings.
     pub(crate) fn meta(&self, id: ItemId) -> Result<ItemMeta, String> {
         Ok(ItemMeta {

@@ -72,8 +72,8 @@ pub(crate) struct ItemOut {
 pub(crate) struct ListOut {
     /// Without their embeddings.
     pub(crate) items: Vec<ItemOut>,
-    /// What to send as `after` for the next page; null behind the last. A page with a rare filter may hold fewer
-    /// items than `limit`, or none, and yet not be the last.
+    /// What to send as `after` for the next page; null where nothing follows. A page with a rare filter may hold
+    /// fewer items than `limit`, or none, and yet not be the last.
     #[schema(value_type = Option<String>)]
     pub(crate) next: Option<ItemId>,
 }

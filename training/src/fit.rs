@@ -452,7 +452,7 @@ fn training_form(config: &ModelSection) -> Form {
 
 /// How pictures are shown to towers that are trained from nothing: on white, squashed to the square, levels
 /// from -1 to 1.
-fn squash(side: usize) -> Result<PreprocessConfig, TrainingError> {
+pub(crate) fn squash(side: usize) -> Result<PreprocessConfig, TrainingError> {
     let side = u32::try_from(side).ok().and_then(std::num::NonZeroU32::new);
     let side = side.ok_or(TrainingError::Value {
         key: "model.image.image_size",

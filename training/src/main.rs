@@ -127,7 +127,7 @@ struct ExportArguments {
     full_precision: bool,
     /// Put a learned whitening of the training pictures in the place of the specific projection of
     /// pictures: those of one thing by different hands then lie together. RIDGE is added to the variation
-    /// within things in every direction, as a share of its mean; .1 is a good one.
+    /// within things in every direction, as a share of its mean; .03 is a good one.
     #[arg(long, value_name = "RIDGE")]
     whiten: Option<f64>,
     /// Numbers of whitened specific embeddings, at least as many as shared ones have [default: as many]

@@ -71,10 +71,21 @@ pub fn begin(
         let widths = [network.image.width(), network.text.transformer.width];
         for (tower, width) in ["visual", "text"].into_iter().zip(widths) {
             let name = format!("{tower}_specific_projection.weight");
-            // One of another shape, such as a whitening of details, is not what is learned here.
             let shape = [network.dim, width];
-            if base.shape(&name)?.is_some_and(|found| found == shape) {
-                loading.tensor(&name, &shape, Init::Constant(0.0))?;
+            match base.shape(&name)? {
+                None => {}
+                Some(found) if found == shape => {
+                    loading.tensor(&name, &shape, Init::Constant(0.0))?;
+                }
+                Some(found) => {
+                    return Err(TrainingError::Tuning {
+                        key: "model.specific",
+                        problem: format!(
+                            "{name} of the folder has shape {found:?}, as `export --whiten` makes it, and what is \
+                             trained has {shape:?}: without `model.specific` the folder's is kept"
+                        ),
+                    });
+                }
             }
         }
     }

@@ -307,6 +307,11 @@ fn what_cannot_be_tuned_is_refused_in_words() {
         ("siglip2_naflex", "", "not trained further"),
         ("clip_interpolated", "", "of one size, image_size"),
         (
+            "../../../encoders/builtin",
+            "specific = true",
+            "without `model.specific` the folder's is kept",
+        ),
+        (
             "gelu_named_eos",
             "freeze = [\"towr\"]",
             "\"towr\" names no tensor",

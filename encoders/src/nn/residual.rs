@@ -427,7 +427,9 @@ mod tests {
                 }
             }
         }
-        for (cell, expected) in cells.expect("computes").iter().zip(&expected) {
+        let cells = cells.expect("computes");
+        assert_eq!(cells.len(), expected.len());
+        for (cell, expected) in cells.iter().zip(&expected) {
             assert!((cell - expected).abs() < 1e-4, "{cell}, not {expected}");
         }
         let same = on_grid(&maps, 5).and_then(|cells| cells.flatten_all()?.to_vec1::<f32>());

@@ -232,7 +232,11 @@ impl PreprocessConfig {
     pub fn visible(&self, picture: Picture) -> Picture {
         let picture = match self.transparency {
             Transparency::Ignored => picture,
-            Transparency::White => picture.on_white().into_owned(),
+            // Only one that is transparent is copied.
+            Transparency::White => match picture.on_white() {
+                Cow::Owned(white) => white,
+                Cow::Borrowed(_) => picture,
+            },
         };
         let Some(output) = self.output else {
             return picture;

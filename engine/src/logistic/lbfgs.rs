@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use super::Options;
+use crate::directions::{add, dot};
 
 /// Steps that the shape of the function is told from.
 const MEMORY: usize = 10;
@@ -224,24 +225,5 @@ impl Tried {
         } else {
             least
         }
-    }
-}
-
-/// Sum of products: of eight sequences side by side, for one alone would wait for each of its sums.
-pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
-    let mut sums = [0.0; 8];
-    for (a, b) in a.iter().zip(b) {
-        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-            *sum += a * b;
-        }
-    }
-    let rest = a_rest.iter().zip(b_rest).map(|(a, b)| a * b);
-    sums.iter().sum::<f64>() + rest.sum::<f64>()
-}
-
-pub(super) fn add(factor: f64, from: &[f64], to: &mut [f64]) {
-    for (to, from) in to.iter_mut().zip(from) {
-        *to += factor * from;
     }
 }

@@ -5,12 +5,11 @@
 
 use rayon::prelude::*;
 
-use super::{
-    Samples,
+use super::{Samples, shape::Shape};
+use crate::{
+    index::{Kernel, Task, run},
     product::{Matrix, add_product},
-    shape::Shape,
 };
-use crate::index::{Kernel, Task, run};
 
 /// Rows that are held in double precision at a time, with their products.
 const PANEL: usize = 512;

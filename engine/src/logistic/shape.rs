@@ -5,11 +5,8 @@
 
 use rayon::prelude::*;
 
-use super::{
-    lbfgs::{add, dot},
-    objective::Problem,
-};
-use crate::Draws;
+use super::objective::Problem;
+use crate::directions::{Directions, add, dot};
 
 /// Directions that are told apart, at most; also one for so many numbers of a row, and one for a class, so
 /// that finding them takes no longer than a few evaluations of the loss.
@@ -25,45 +22,33 @@ const LEAST: f64 = 1e-9;
 #[derive(Debug, Default)]
 pub(super) struct Shape {
     dim: usize,
-    /// `[directions, dim]`, orthonormal.
-    directions: Vec<f64>,
-    /// The variance in each.
+    found: Directions,
+    /// The variance in each of them.
     variances: Vec<f64>,
     /// The mean variance in all others.
     rest: f64,
 }
 
 impl Shape {
-    /// By orthogonal iteration (Golub and Van Loan 2013, algorithm 8.2.8) from random directions. What it has not
-    /// told apart when it ends does no harm: any directions precondition, better or worse.
+    /// Directions that are not told apart when the passes end do no harm: any precondition, better or worse.
     pub(super) fn of(problem: &Problem<'_>) -> Self {
         let (dim, classes) = (problem.dim(), problem.classes());
         let count = MOST.min(dim / NUMBERS).min(classes);
-        let mut draws = Draws::new(&[SEED]);
-        let mut directions: Vec<f64> = (0..count * dim)
-            .map(|_| draws.below(2001) as f64 / 1000.0 - 1.0)
-            .collect();
-        orthonormalize(&mut directions, dim);
-        let mut next = vec![0.0; directions.len()];
         let (offsets, mut sums) = (vec![0.0; count], vec![0.0; count]);
-        let mut variances = vec![0.0; count];
-        let passes = if count == 0 { 0 } else { PASSES };
-        for _ in 0..passes {
-            problem.pass(&directions, &offsets, [&mut next, &mut sums], |_, _| 0.0);
-            let both = next.chunks_exact(dim).zip(directions.chunks_exact(dim));
-            for (variance, (next, direction)) in variances.iter_mut().zip(both) {
-                *variance = dot(next, direction) / problem.rows() as f64;
-            }
-            orthonormalize(&mut next, dim);
-            std::mem::swap(&mut directions, &mut next);
-        }
+        let found = Directions::find((count, dim), (PASSES, SEED), |axes| {
+            let mut next = vec![0.0; axes.len()];
+            problem.pass(axes, &offsets, [&mut next, &mut sums], |_, _| 0.0);
+            next
+        });
+        let rows = problem.rows() as f64;
+        let variances: Vec<f64> = found.squares.iter().map(|sum| sum / rows).collect();
         let whole = problem.variance();
         let told: f64 = variances.iter().sum();
         Self {
             dim,
-            directions,
+            found,
             variances,
-            rest: (whole - told).max(LEAST * whole) / dim as f64,
+            rest: (whole - told).max(LEAST * whole) / (dim - count).max(1) as f64,
         }
     }
 
@@ -76,7 +61,7 @@ impl Shape {
         let (of_weights, of_intercepts) = numbers.split_at_mut(classes * self.dim);
         let rest = 1.0 / (penalty + spread * self.rest);
         of_weights.par_chunks_mut(self.dim).for_each(|numbers| {
-            let directions = self.directions.chunks_exact(self.dim);
+            let directions = self.found.axes.chunks_exact(self.dim);
             let parts: Vec<f64> = directions
                 .clone()
                 .map(|direction| dot(direction, numbers))
@@ -95,31 +80,10 @@ impl Shape {
     }
 }
 
-/// Modified Gram-Schmidt. A vector that is a combination of the ones before it becomes nothing.
-fn orthonormalize(vectors: &mut [f64], dim: usize) {
-    for i in 0..vectors.len() / dim {
-        let (before, from) = vectors.split_at_mut(i * dim);
-        let vector = &mut from[..dim];
-        let length = dot(vector, vector).sqrt();
-        for other in before.chunks_exact(dim) {
-            let part = dot(other, vector);
-            add(-part, other, vector);
-        }
-        let left = dot(vector, vector).sqrt();
-        let scale = if left > LEAST * length {
-            1.0 / left
-        } else {
-            0.0
-        };
-        for x in vector {
-            *x *= scale;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::{super::Samples, *};
+    use crate::Draws;
 
     /// Rows that vary in three directions only, by 3, 2 and 1, and in all others by a little.
     #[test]
@@ -140,7 +104,7 @@ mod tests {
         let samples = Samples::new(&rows, dim, &labels, classes).expect("fine");
         let shape = Shape::of(&Problem::new(&samples));
         for (i, (at, by)) in [(4, 3.0), (11, 2.0), (30, 1.0_f64)].into_iter().enumerate() {
-            let along = shape.directions[i * dim + at];
+            let along = shape.found.axes[i * dim + at];
             assert!(along.abs() > 0.97, "{at}: {along}");
             let expected = by * by / 3.0;
             let found = shape.variances[i] / expected;

@@ -1,9 +1,11 @@
-//! Principal components by orthogonal iteration (Golub and Van Loan, algorithm 7.3.2 of the fourth
-//! edition, on the covariance, which is never written down).
+//! Principal components.
 
 use rayon::prelude::*;
 
-use crate::Draws;
+use crate::{
+    directions::{Directions, dot},
+    product::{Matrix, add_product},
+};
 
 /// Rounds: the first directions stand long before.
 const ROUNDS: usize = 24;
@@ -25,56 +27,57 @@ pub(super) fn reduce(rows: &[f32], dim: usize, kept: usize) -> Vec<f32> {
             *sum += f64::from(*x);
         }
     }
-    let mean: Vec<f32> = mean
-        .iter()
-        .map(|sum| (sum / n.max(1) as f64) as f32)
-        .collect();
-    let mut draws = Draws::new(&[SEED]);
-    // Uniform from -1 to 1.
-    let mut basis: Vec<f32> = (0..width * dim)
-        .map(|_| draws.below(1 << 20) as f32 / (1 << 19) as f32 - 1.0)
-        .collect();
-    orthonormal(&mut basis, dim);
-    for _ in 0..ROUNDS {
-        basis = times_covariance(rows, &mean, &basis);
-        orthonormal(&mut basis, dim);
+    for sum in &mut mean {
+        *sum /= n.max(1) as f64;
     }
-    upright(&mut basis, dim);
+    let found = Directions::find((width, dim), (ROUNDS, SEED), |axes| {
+        times_covariance(rows, &mean, axes)
+    });
+    let mut axes = found.axes;
+    axes.truncate(kept * dim);
+    upright(&mut axes, dim);
     rows.par_chunks_exact(dim)
         .flat_map_iter(|row| {
-            let along = basis.chunks_exact(dim).take(kept);
+            let mut row: Vec<f64> = row.iter().map(|x| f64::from(*x)).collect();
+            for (x, mean) in row.iter_mut().zip(&mean) {
+                *x -= mean;
+            }
+            let along = axes.chunks_exact(dim);
             along
-                .map(|axis| along_axis(row, &mean, axis))
+                .map(|axis| dot(&row, axis) as f32)
                 .collect::<Vec<f32>>()
         })
         .collect()
 }
 
-fn along_axis(row: &[f32], mean: &[f32], axis: &[f32]) -> f32 {
-    let centered = row.iter().zip(mean).map(|(x, mean)| x - mean);
-    centered.zip(axis).map(|(x, a)| x * a).sum()
-}
-
 /// The covariance of the rows, not divided, times each direction.
-fn times_covariance(rows: &[f32], mean: &[f32], basis: &[f32]) -> Vec<f32> {
+fn times_covariance(rows: &[f32], mean: &[f64], axes: &[f64]) -> Vec<f64> {
     let dim = mean.len();
-    let chunks: Vec<Vec<f32>> = rows
+    let count = axes.len() / dim;
+    let chunks: Vec<Vec<f64>> = rows
         .par_chunks(CHUNK * dim)
         .map(|chunk| {
-            let mut sums = vec![0.0; basis.len()];
-            for row in chunk.chunks_exact(dim) {
-                for (axis, sum) in basis.chunks_exact(dim).zip(sums.chunks_exact_mut(dim)) {
-                    let at = along_axis(row, mean, axis);
-                    for ((sum, x), mean) in sum.iter_mut().zip(row).zip(mean) {
-                        *sum += at * (x - mean);
-                    }
-                }
-            }
+            let means = mean.iter().cycle();
+            let centered: Vec<f64> = chunk
+                .iter()
+                .zip(means)
+                .map(|(x, mean)| f64::from(*x) - mean)
+                .collect();
+            let centered = Matrix::of_rows(&centered, dim);
+            let mut along = vec![0.0; chunk.len() / dim * count];
+            let axes = Matrix::of_rows(axes, dim);
+            add_product(centered, axes.transposed(), &mut along);
+            let mut sums = vec![0.0; count * dim];
+            add_product(
+                Matrix::of_rows(&along, count).transposed(),
+                centered,
+                &mut sums,
+            );
             sums
         })
         .collect();
     // In order, so that the same rows give the same bits.
-    let mut total = vec![0.0; basis.len()];
+    let mut total = vec![0.0; axes.len()];
     for chunk in chunks {
         for (total, x) in total.iter_mut().zip(chunk) {
             *total += x;
@@ -83,39 +86,9 @@ fn times_covariance(rows: &[f32], mean: &[f32], basis: &[f32]) -> Vec<f32> {
     total
 }
 
-/// Makes directions orthogonal and of unit length, each to those before it (modified Gram-Schmidt); one
-/// along which nothing differs becomes 0.
-fn orthonormal(basis: &mut [f32], dim: usize) {
-    for i in 0..basis.len() / dim {
-        let (before, rest) = basis.split_at_mut(i * dim);
-        let axis = &mut rest[..dim];
-        let was = norm(axis);
-        for other in before.chunks_exact(dim) {
-            let along: f32 = axis.iter().zip(other).map(|(a, b)| a * b).sum();
-            for (a, b) in axis.iter_mut().zip(other) {
-                *a -= along * b;
-            }
-        }
-        let length = norm(axis);
-        // What is left of rounding is no direction.
-        let scale = if length > 1e-5 * was && length > 0.0 {
-            1.0 / length
-        } else {
-            0.0
-        };
-        for a in axis {
-            *a *= scale;
-        }
-    }
-}
-
-fn norm(axis: &[f32]) -> f32 {
-    axis.iter().map(|a| a * a).sum::<f32>().sqrt()
-}
-
 /// Turns each direction so that its largest number is positive: a direction has no sign of its own.
-fn upright(basis: &mut [f32], dim: usize) {
-    for axis in basis.chunks_exact_mut(dim) {
+fn upright(axes: &mut [f64], dim: usize) {
+    for axis in axes.chunks_exact_mut(dim) {
         let largest = axis
             .iter()
             .copied()
@@ -131,6 +104,7 @@ fn upright(basis: &mut [f32], dim: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Draws;
 
     #[test]
     fn the_first_directions_are_those_in_which_the_rows_differ_most() {

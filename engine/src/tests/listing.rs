@@ -3,7 +3,10 @@
 use serde_json::json;
 
 use super::*;
-use crate::{FieldKind, Fields, Filter, ListRequest};
+use crate::{
+    FieldKind, Fields, Filter, ListRequest, catalog,
+    store::{Batch, Store as _},
+};
 
 /// Items `000` to `249`, every third a picture, with `n` from 0 to 4 in turn.
 fn filled(engine: &Engine) -> std::sync::Arc<Collection> {
@@ -74,6 +77,9 @@ fn pages_hold_every_item_once_and_a_filter_leaves_out_the_others() {
         .collect();
     assert_eq!(pages(&all, behind, 10), expected);
 
+    let whole = all.list(&ListRequest::default(), count(250));
+    assert_eq!(whole.expect("lists").next, None, "nothing follows");
+
     let filter = Filter::from_json(&json!({"must": [{"field": "m", "eq": 1}]}));
     let refused = ListRequest {
         filter: Some(filter.expect("a filter")),
@@ -84,4 +90,35 @@ fn pages_hold_every_item_once_and_a_filter_leaves_out_the_others() {
         refused.to_string().contains("not a declared field"),
         "{refused}"
     );
+}
+
+#[test]
+fn a_page_ends_early_where_it_has_looked_at_enough_and_damaged_items_count() {
+    let store = model::Kept(std::sync::Arc::new(crate::store::MemoryStore::new()));
+    let engine = Engine::with_store(Box::new(store.clone()), None, small()).expect("opens");
+    let all = filled(&engine);
+    let mut batch = Batch::default();
+    for i in 100..130 {
+        let key = catalog::item_key(0, &id(&format!("{i:03}")));
+        batch.put(key, b"damaged".to_vec());
+    }
+    store.commit(batch).expect("writes");
+    let filter = Filter::from_json(&json!({"must": [{"field": "n", "eq": 9}]}));
+    let mut request = ListRequest {
+        filter: Some(filter.expect("a filter")),
+        ..ListRequest::default()
+    };
+    // Nothing passes.
+    let mut behind = Vec::new();
+    loop {
+        let page = all.list_within(&request, count(5), 40).expect("lists");
+        assert_eq!(page.items, []);
+        let Some(next) = page.next else { break };
+        behind.push(next.to_string());
+        request.after = Some(next);
+    }
+    assert_eq!(behind, ["039", "079", "119", "159", "199", "239"]);
+    let found = pages(&all, ListRequest::default(), 7);
+    assert_eq!(found.len(), 220);
+    assert!(!found.contains(&"115".to_owned()));
 }

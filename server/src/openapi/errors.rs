@@ -41,6 +41,8 @@ pub(crate) const ENCODE: Codes = &[
     "queue_full",
     "deadline_passed",
 ];
+/// It waits for its turn among searches.
+pub(crate) const TURN: Codes = &["deadline_passed"];
 /// A collection is named.
 pub(crate) const COLLECTION: Codes = &["collection_not_found"];
 /// It must be of the server's model.
@@ -256,6 +258,7 @@ mod tests {
             KIND,
             QUERY,
             ENCODE,
+            TURN,
             COLLECTION,
             OF_MODEL,
             ITEM,

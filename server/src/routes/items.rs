@@ -185,7 +185,7 @@ const MAX_LISTED: usize = 1000;
 
 /// Lists items in the order of their ids, a page at a time.
 ///
-/// With a filter, those that pass. A page looks at 20,000 items at most.
+/// With a filter, those that pass. A page looks at 20,000 items and holds 8 MiB of payloads and texts, at most.
 #[utoipa::path(
     get,
     path = "/v1/collections/{collection}/items",
@@ -212,13 +212,15 @@ pub(crate) async fn list(
             .map_err(|error| ApiError::invalid("filter", format!("this is no JSON: {error}")))?;
         Filter::from_json(&value).map_err(|e| ApiError::engine("reading a filter", e))
     });
-    let after = after.map(|id| ItemId::new(id).map_err(|e| ApiError::engine("reading an id", e)));
+    let after = after.map(item_id);
     let asked = ListRequest {
         after: after.transpose().map_err(|error| error.at("after"))?,
         filter: filter.transpose()?,
         modality,
     };
+    let turn = state.search_turn().await?;
     let listing = block("listing items", move || {
+        let _turn = turn;
         let listing = collection.list(&asked, limit);
         listing.map_err(|e| ApiError::engine("listing items", e))
     });

@@ -59,7 +59,7 @@ pub(crate) fn all() -> Vec<Entry> {
         classify::classify [BODY KIND JSON ENCODE COLLECTION OF_MODEL]
 
         items::post [QUERY BODY KIND JSON ENCODE COLLECTION OF_MODEL WRITE]
-        items::list [QUERY COLLECTION]
+        items::list [QUERY COLLECTION TURN]
         items::get [QUERY COLLECTION ITEM]
         items::patch [QUERY BODY KIND JSON COLLECTION ITEM WRITE]
         items::delete [QUERY COLLECTION ITEM WRITE]

@@ -1,10 +1,8 @@
 //! Where a tower comes from.
 
-use std::num::NonZeroU32;
-
 use candle_core::Device;
 use encoders::{
-    Base, Filter, Model, Normalization, PreprocessConfig,
+    Base, Model, PreprocessConfig,
     nn::{Form, Init, Source as _},
 };
 
@@ -12,7 +10,7 @@ use super::{
     SslConfig,
     tower::{HEAD, Sizes, Tower},
 };
-use crate::{TrainingError, parameters::Parameters};
+use crate::{TrainingError, fit::squash, parameters::Parameters};
 
 /// The form in which a tower is trained.
 pub(super) const TRAINED: Form = Form::Differentiable {
@@ -35,11 +33,6 @@ impl Origin {
         if let Some(image) = &config.model.image {
             let image = image.network();
             let (side, width) = (image.image_size(), image.width());
-            let edge = u32::try_from(side).ok().and_then(NonZeroU32::new);
-            let edge = edge.ok_or(TrainingError::Value {
-                key: "model.image.image_size",
-                expected: "at least 1",
-            })?;
             return Ok(Self {
                 base: None,
                 // Nothing is projected anywhere.
@@ -48,8 +41,7 @@ impl Origin {
                     shared: width,
                     key,
                 },
-                preprocess: PreprocessConfig::squash(edge, Filter::Bicubic, Normalization::HALF)
-                    .on_white(),
+                preprocess: squash(side)?,
                 side,
             });
         }

@@ -6,7 +6,7 @@ use gemm::{Parallelism, gemm};
 
 /// Numbers of a matrix and how they lie.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Matrix<'a> {
+pub(crate) struct Matrix<'a> {
     numbers: &'a [f64],
     rows: usize,
     columns: usize,
@@ -16,7 +16,7 @@ pub(super) struct Matrix<'a> {
 
 impl<'a> Matrix<'a> {
     /// Row by row, as many rows as there are.
-    pub(super) fn of_rows(numbers: &'a [f64], columns: usize) -> Self {
+    pub(crate) fn of_rows(numbers: &'a [f64], columns: usize) -> Self {
         Self {
             numbers,
             rows: numbers.len() / columns,
@@ -26,7 +26,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// Some of its columns, from `first` on.
-    pub(super) fn columns(self, first: usize, columns: usize) -> Self {
+    pub(crate) fn columns(self, first: usize, columns: usize) -> Self {
         assert!(first + columns <= self.columns, "columns that it has");
         let from = (first * self.strides[1]).min(self.numbers.len());
         Self {
@@ -36,7 +36,7 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    pub(super) fn transposed(self) -> Self {
+    pub(crate) fn transposed(self) -> Self {
         Self {
             rows: self.columns,
             columns: self.rows,
@@ -57,8 +57,9 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// Adds a product to `to`, `[a.rows, b.columns]`, row by row. The order of summation depends on the sizes only.
-pub(super) fn add_product(a: Matrix<'_>, b: Matrix<'_>, to: &mut [f64]) {
+/// Adds a product to `to`, `[a.rows, b.columns]`, row by row. The order of summation depends on the sizes and the
+/// machine, not on how many threads call this.
+pub(crate) fn add_product(a: Matrix<'_>, b: Matrix<'_>, to: &mut [f64]) {
     a.check();
     b.check();
     assert_eq!(a.columns, b.rows, "matrices that can be multiplied");
