@@ -1,4 +1,5 @@
-//! Items: added as JSON, as a form and as a stream; read and deleted.
+//! Items: added as JSON, as a form and as a stream; listed, read and deleted. Over 400 lines: all of it is about one
+//! resource and shares its paths.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
