@@ -4,7 +4,7 @@ use super::{
     Precision,
     buffer::{Buffer, Shared},
     level::Level,
-    matmul::{Finish, MatMul, Product},
+    matmul::{Finish, MatMul, Product, WHOLE, packed},
 };
 
 /// Queries that go through together, in tiles: their weights stay in the second-level cache.
@@ -132,7 +132,9 @@ impl Attention {
                 rows: unsafe { head.rows.add(query * head.row_stride + start) },
                 row_stride: head.row_stride,
                 words: key_words,
+                segments: WHOLE,
                 panels: scratch.keys.as_ptr(),
+                panel_strides: packed(key_words, width),
                 columns,
                 finish: Finish::plain(weights.at(0), weight_stride),
             };
@@ -165,7 +167,9 @@ impl Attention {
                 rows: weights.at(0),
                 row_stride: weight_stride,
                 words: value_words,
+                segments: WHOLE,
                 panels: scratch.values.as_ptr(),
+                panel_strides: packed(value_words, width),
                 columns: size,
                 finish,
             };

@@ -1,17 +1,19 @@
 //! Aligned memory for packed columns and rows.
 
+use super::dense::Element;
+
 /// One cache line.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([u8; 64]);
 
 /// Zeroed bytes, aligned to cache lines, with one line more than was asked for.
-pub(super) struct Buffer {
+pub(crate) struct Buffer {
     lines: Vec<Line>,
 }
 
 impl Buffer {
-    pub(super) fn new(bytes: usize) -> Self {
+    pub(crate) fn new(bytes: usize) -> Self {
         Self {
             lines: vec![Line([0; 64]); bytes.div_ceil(64) + 1],
         }
@@ -28,6 +30,13 @@ impl Buffer {
     pub(super) fn words(&mut self, n: usize) -> &mut [u32] {
         self.reserve(4 * n);
         // SAFETY: there are that many words, initialized and aligned, and they are borrowed alone.
+        unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr().cast(), n) }
+    }
+
+    /// Its first `n` elements; it grows where it has fewer.
+    pub(crate) fn elements<E: Element>(&mut self, n: usize) -> &mut [E] {
+        self.reserve(size_of::<E>() * n);
+        // SAFETY: as above; elements are floats or the bits of others, of which none is invalid.
         unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr().cast(), n) }
     }
 

@@ -5,11 +5,11 @@ use std::{borrow::Cow, mem::MaybeUninit};
 
 use rayon::prelude::*;
 
+pub(crate) use super::buffer::Buffer;
 use super::{
     Precision,
-    buffer::Buffer,
     level::Level,
-    matmul::{Finish, MatMul, Product},
+    matmul::{Finish, MatMul, Product, WHOLE, packed},
     packed::Packed,
 };
 
@@ -106,23 +106,96 @@ pub(crate) fn place(floats: &mut [f32]) -> &mut [MaybeUninit<f32>] {
     unsafe { std::slice::from_raw_parts_mut(start.cast(), n) }
 }
 
-/// Writes `out = rows columns`; `rows` `[m, k]` of elements, whose rows are filled up to whole words, and
-/// `out` `[m, n]` for columns of `k` inputs and `n` outputs. What the map adds is added. All of `out`
-/// is initialized.
+/// Rows of elements: each is made of segments of one length, filled up to whole words.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a, E> {
+    /// Where they lie.
+    pub elements: &'a [E],
+    /// Elements from a row to the next.
+    pub stride: usize,
+    /// Where the segments of a row begin, in bytes from its first element.
+    pub segments: &'a [usize],
+}
+
+impl<'a, E: Element> Rows<'a, E> {
+    /// Rows of `columns` elements, one after another.
+    pub(crate) fn whole(elements: &'a [E], columns: usize) -> Self {
+        Self {
+            elements,
+            stride: E::stride(columns),
+            segments: WHOLE,
+        }
+    }
+}
+
+/// Writes `out = rows columns`, or adds it where `adds` is set; as many rows as `out` `[m, n]` has, for
+/// columns of `n` outputs. What the map adds is added. All of `out` is initialized.
 ///
 /// # Panics
 /// When a slice is shorter than its shape says, or the columns are of another precision.
-pub(crate) fn product<E: Element>(rows: &[E], columns: &Packed, out: &mut [MaybeUninit<f32>]) {
-    let (k, n) = (columns.inputs(), columns.outputs());
+pub(crate) fn product<E: Element>(
+    rows: Rows<'_, E>,
+    columns: &Packed,
+    out: &mut [MaybeUninit<f32>],
+    adds: bool,
+) {
+    let n = columns.outputs();
     let m = out.len() / n.max(1);
     assert_eq!(out.len(), m * n, "out is [m, n]");
-    assert_eq!(rows.len(), m * E::stride(k), "rows are [m, k]");
     assert_eq!(columns.precision(), E::PRECISION);
-    let rows = (rows.as_ptr().cast(), size_of::<E>() * E::stride(k));
-    let finish = Finish::plain(out.as_mut_ptr().cast(), 4 * n);
-    let product = columns.product(rows, std::ptr::null(), finish);
+    let element = size_of::<E>();
+    let words = E::PRECISION.words(columns.inputs()) / rows.segments.len();
+    let last = rows.segments.iter().max().copied().unwrap_or_default();
+    let reach = m.saturating_sub(1) * rows.stride * element + last + 4 * words;
+    assert!(
+        m == 0 || reach <= size_of_val(rows.elements),
+        "rows are [m, k]"
+    );
+    let at = (rows.elements.as_ptr().cast(), element * rows.stride);
+    let finish = Finish {
+        residual: adds,
+        ..Finish::plain(out.as_mut_ptr().cast(), 4 * n)
+    };
+    let product = Product {
+        words,
+        segments: rows.segments,
+        ..columns.product(at, std::ptr::null(), finish)
+    };
     // SAFETY: the asserts say that all rows are there.
     unsafe { columns.run(&product, 0..m, 0..columns.panels()) }
+}
+
+/// A matrix of elements, its rows filled up to whole words at least.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<'a, E> {
+    /// Row after row; what follows the last row's columns may be missing.
+    pub elements: &'a [E],
+    /// Number of rows.
+    pub rows: usize,
+    /// Columns that count.
+    pub columns: usize,
+    /// Elements from a row to the next.
+    pub stride: usize,
+}
+
+impl<'a, E: Element> Matrix<'a, E> {
+    /// Rows of `columns` elements, one after another.
+    pub(crate) fn whole(elements: &'a [E], columns: usize) -> Self {
+        let stride = E::stride(columns);
+        Self {
+            elements,
+            rows: elements.len() / stride.max(1),
+            columns,
+            stride,
+        }
+    }
+
+    /// Whether all of its rows are there, `columns` wide.
+    fn reaches(&self, columns: usize) -> bool {
+        self.rows == 0
+            || (columns <= self.stride
+                && (self.rows - 1) * self.stride + columns <= self.elements.len())
+    }
 }
 
 /// Memory of [`outer`], kept from call to call.
@@ -138,35 +211,53 @@ impl Default for Scratch {
     }
 }
 
-/// `out += a' b`, summed over rows: `a` `[r, m]` and `b` `[r, n]` of elements, whose rows are filled
-/// up to whole words, `out` `[m, n]`.
+/// `out += a' b`, summed over rows: `a` `[r, m]`, `b` `[r, n]`; `out` has rows of `n`, `out_stride` apart.
 ///
 /// # Panics
-/// When a slice has another length than its shape says.
+/// When a slice is shorter than its shape says.
 pub(crate) fn outer<E: Element>(
-    (a, m): (&[E], usize),
-    (b, n): (&[E], usize),
+    a: Matrix<'_, E>,
+    b: Matrix<'_, E>,
     scratch: &mut Scratch,
-    out: &mut [f32],
+    (out, out_stride): (&mut [f32], usize),
 ) {
     let level = Level::best();
-    let r = a.len() / E::stride(m).max(1);
-    assert_eq!(a.len(), r * E::stride(m), "a is [r, m]");
-    assert_eq!(b.len(), r * E::stride(n), "b is [r, n]");
-    assert_eq!(out.len(), m * n, "out is [m, n]");
+    let (r, m, n) = (a.rows, a.columns, b.columns);
+    assert_eq!(r, b.rows, "as many rows of each");
+    assert!(a.reaches(m) && b.reaches(n), "all rows are there");
+    assert!(
+        m == 0 || (m - 1) * out_stride + n <= out.len(),
+        "out is [m, n]"
+    );
     let width = level.panel();
-    turn(b, n, width, &mut scratch.panels);
-    // One panel that is as wide as `a`.
-    turn(a, m, m, &mut scratch.turned);
+    let words = r.div_ceil(E::PER_WORD);
+    // Words run along the rows: floats are such words already, and whole registers of them may be read where
+    // the rows are wide enough.
+    let floats = E::PER_WORD == 1;
+    let (panels, panel_strides) = if floats && b.reaches(n.next_multiple_of(level.lanes)) {
+        (b.elements.as_ptr().cast(), (4 * b.stride, 4 * width))
+    } else {
+        turn(b, width, &mut scratch.panels);
+        (scratch.panels.as_ptr(), packed(words, width))
+    };
+    let (rows, row_stride) = if floats {
+        (a.elements.as_ptr().cast(), 4 * a.stride)
+    } else {
+        // One panel that is as wide as `a`.
+        turn(a, m, &mut scratch.turned);
+        (scratch.turned.as_ptr(), 4 * m)
+    };
     let product = Product {
-        rows: scratch.turned.as_ptr(),
-        row_stride: 4 * m,
-        words: r.div_ceil(E::PER_WORD),
-        panels: scratch.panels.as_ptr(),
+        rows,
+        row_stride,
+        words,
+        segments: WHOLE,
+        panels,
+        panel_strides,
         columns: n,
         finish: Finish {
             residual: true,
-            ..Finish::plain(out.as_mut_ptr().cast(), 4 * n)
+            ..Finish::plain(out.as_mut_ptr().cast(), 4 * out_stride)
         },
     };
     let [_, kernel] = E::kernels(level);
@@ -174,11 +265,10 @@ pub(crate) fn outer<E: Element>(
     unsafe { kernel(&product, 0..m, 0..n.div_ceil(width)) }
 }
 
-/// Words along the rows of `matrix` `[r, n]`, in panels of `width` columns: `[panel][word][width]`.
-/// What is missing of the last panel and the last word is zero.
-pub(super) fn turn<E: Element>(matrix: &[E], n: usize, width: usize, to: &mut Buffer) {
-    let stride = E::stride(n);
-    let r = matrix.len() / stride.max(1);
+/// Words along the rows of `matrix`, in panels of `width` columns: `[panel][word][width]`. What is missing of
+/// the last panel and the last word is zero.
+pub(super) fn turn<E: Element>(matrix: Matrix<'_, E>, width: usize, to: &mut Buffer) {
+    let (r, n) = (matrix.rows, matrix.columns);
     let words = r.div_ceil(E::PER_WORD);
     let panels = n.div_ceil(width);
     let to = to.words(panels * words * width);
@@ -187,7 +277,7 @@ pub(super) fn turn<E: Element>(matrix: &[E], n: usize, width: usize, to: &mut Bu
         for (word, to) in panel.chunks_exact_mut(width).enumerate() {
             let (to, beyond) = to.split_at_mut(columns.len());
             beyond.fill(0);
-            let row = |at: usize| &matrix[at * stride..][columns.clone()];
+            let row = |at: usize| &matrix.elements[at * matrix.stride..][columns.clone()];
             let first = row(E::PER_WORD * word);
             if E::PER_WORD == 2 && 2 * word + 1 < r {
                 let second = row(2 * word + 1);

@@ -1,7 +1,7 @@
 //! Products of rows with packed columns.
 //!
-//! Columns lie in panels of two registers: `[panel][word][2 * COUNT]`, so that one tile of some rows
-//! and one panel keeps all its sums in registers, and reads both operands in order. Of a panel that
+//! Columns lie in panels of two registers, packed as `[panel][word][2 * COUNT]`, so that one tile of some
+//! rows and one panel keeps all its sums in registers, and reads both operands in order. Of a panel that
 //! is at most half full only the first register is computed. What is done with a sum (scales, bias,
 //! activation, residual) happens while the tile is at hand.
 
@@ -23,14 +23,27 @@ pub(crate) struct Product {
     pub rows: *const u8,
     /// Bytes from a row to the next; of turned rows, from a word to the next.
     pub row_stride: usize,
-    /// Words of a row that count, and of a packed column.
+    /// Words of each segment of a row that count.
     pub words: usize,
-    /// The packed columns, from panel 0 on.
+    /// Where the segments of a row begin, in bytes from its first word: [`WHOLE`] where it lies in one
+    /// piece. A column has those of all segments one after another.
+    pub segments: *const [usize],
+    /// The columns, from panel 0 on.
     pub panels: *const u8,
+    /// Bytes from a word of a panel to the next, and from a panel to the next.
+    pub panel_strides: (usize, usize),
     /// Number of columns in all.
     pub columns: usize,
     /// What becomes of the sums.
     pub finish: Finish,
+}
+
+/// Of rows that lie in one piece.
+pub(crate) const WHOLE: &[usize] = &[0];
+
+/// The strides of panels of `width` columns that are packed: [`Product::panel_strides`].
+pub(super) fn packed(words: usize, width: usize) -> (usize, usize) {
+    (4 * width, 4 * width * words)
 }
 
 /// What becomes of a sum, in this order.
@@ -85,7 +98,7 @@ pub(super) unsafe fn matmul<K: Kind, const TURNED: bool>(
     panels: Range<usize>,
 ) {
     let width = 2 * K::L::COUNT;
-    let panel_bytes = product.words * width * 4;
+    let (column_stride, panel_stride) = product.panel_strides;
     let count = rows.len();
     let blocks = count.div_ceil(BLOCK_TILES * K::L::ROWS);
     for block in split(rows, blocks) {
@@ -97,8 +110,14 @@ pub(super) unsafe fn matmul<K: Kind, const TURNED: bool>(
                 unsafe {
                     let step = if TURNED { 4 } else { product.row_stride };
                     let from = product.rows.add(tile.start * step);
-                    let columns = product.panels.add(panel * panel_bytes);
-                    let operands = (from, product.row_stride, columns, product.words);
+                    let operands = Operands {
+                        rows: from,
+                        row_stride: product.row_stride,
+                        segments: &*product.segments,
+                        columns: product.panels.add(panel * panel_stride),
+                        column_stride,
+                        words: product.words,
+                    };
                     if whole {
                         sums_of::<K, 2, TURNED>(tile.len(), operands, sums.as_mut_ptr());
                     } else {
@@ -117,15 +136,23 @@ pub(super) fn split(range: Range<usize>, parts: usize) -> impl Iterator<Item = R
     (0..parts).map(move |i| start + length * i / parts..start + length * (i + 1) / parts)
 }
 
-/// Row, its stride, columns, words.
-type Operands = (*const u8, usize, *const u8, usize);
+/// What a tile reads: see [`Product`].
+#[derive(Clone, Copy)]
+struct Operands<'a> {
+    rows: *const u8,
+    row_stride: usize,
+    segments: &'a [usize],
+    columns: *const u8,
+    column_stride: usize,
+    words: usize,
+}
 
 /// Writes the sums of one tile, `[rows, 2 * COUNT]`; with `REGISTERS` 1 the second half of each row
 /// stays as it is.
 #[inline(always)]
 unsafe fn sums_of<K: Kind, const REGISTERS: usize, const TURNED: bool>(
     rows: usize,
-    operands: Operands,
+    operands: Operands<'_>,
     out: *mut f32,
 ) {
     macro_rules! by_rows {
@@ -143,28 +170,31 @@ unsafe fn sums_of<K: Kind, const REGISTERS: usize, const TURNED: bool>(
 
 #[inline(always)]
 unsafe fn tile<K: Kind, const ROWS: usize, const REGISTERS: usize, const TURNED: bool>(
-    operands: Operands,
+    operands: Operands<'_>,
     out: *mut f32,
 ) {
-    let (rows, stride, mut columns, words) = operands;
+    let (stride, mut columns) = (operands.row_stride, operands.columns);
     let lanes = K::L::COUNT;
     unsafe {
         let mut sums = [[K::zero(); REGISTERS]; ROWS];
-        for word in 0..words {
-            let mut panel = [K::columns(columns); REGISTERS];
-            if REGISTERS == 2 {
-                panel[1] = K::columns(columns.add(4 * lanes));
-            }
-            columns = columns.add(8 * lanes);
-            for (i, sums) in sums.iter_mut().enumerate() {
-                let at = if TURNED {
-                    word * stride + 4 * i
-                } else {
-                    i * stride + 4 * word
-                };
-                let row = K::row(rows.add(at));
-                for (sum, columns) in sums.iter_mut().zip(panel) {
-                    *sum = K::mul_add(*sum, row, columns);
+        for segment in operands.segments {
+            let rows = operands.rows.add(*segment);
+            for word in 0..operands.words {
+                let mut panel = [K::columns(columns); REGISTERS];
+                if REGISTERS == 2 {
+                    panel[1] = K::columns(columns.add(4 * lanes));
+                }
+                columns = columns.add(operands.column_stride);
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let at = if TURNED {
+                        word * stride + 4 * i
+                    } else {
+                        i * stride + 4 * word
+                    };
+                    let row = K::row(rows.add(at));
+                    for (sum, columns) in sums.iter_mut().zip(panel) {
+                        *sum = K::mul_add(*sum, row, columns);
+                    }
                 }
             }
         }

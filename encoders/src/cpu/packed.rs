@@ -8,9 +8,9 @@ use rayon::prelude::*;
 use super::{
     Precision, Team,
     buffer::{Buffer, Shared},
-    dense::{Element, turn},
+    dense::{Element, Matrix, turn},
     level::Level,
-    matmul::{Finish, MatMul, Product, split},
+    matmul::{Finish, MatMul, Product, WHOLE, packed, split},
 };
 
 /// The largest magnitude of a weight as a byte.
@@ -26,6 +26,8 @@ pub(crate) struct Packed {
     outputs: usize,
     words: usize,
     panels: usize,
+    /// Columns of a panel.
+    width: usize,
     data: Buffer,
     /// Whole panels; zeros where there is none.
     bias: Vec<f32>,
@@ -116,6 +118,7 @@ impl Packed {
             outputs,
             words,
             panels,
+            width,
             data,
             bias: padded,
             scales,
@@ -131,18 +134,20 @@ impl Packed {
     /// Of weights `[inputs, outputs]` in place of `[outputs, inputs]`, each row of elements filled up to
     /// whole words.
     pub(crate) fn turned<E: Element>(level: &Level, weights: &[E], outputs: usize) -> Self {
-        let inputs = weights.len() / E::stride(outputs).max(1);
-        let panels = outputs.div_ceil(level.panel());
+        let weights = Matrix::whole(weights, outputs);
+        let width = level.panel();
+        let panels = outputs.div_ceil(width);
         let mut data = Buffer::new(0);
-        turn(weights, outputs, level.panel(), &mut data);
+        turn(weights, width, &mut data);
         Self {
             precision: E::PRECISION,
-            inputs,
+            inputs: weights.rows,
             outputs,
-            words: E::PRECISION.words(inputs),
+            words: E::PRECISION.words(weights.rows),
             panels,
+            width,
             data,
-            bias: vec![0.0; panels * level.panel()],
+            bias: vec![0.0; panels * width],
             scales: Vec::new(),
             corrections: Vec::new(),
             kernel: E::kernels(level)[0],
@@ -191,7 +196,9 @@ impl Packed {
             rows,
             row_stride,
             words: self.words,
+            segments: WHOLE,
             panels: self.data.as_ptr(),
+            panel_strides: packed(self.words, self.width),
             columns: self.outputs,
             finish,
         }

@@ -14,7 +14,7 @@ use super::{
     Form,
     layers::{LayerNorm, Linear},
     network::unit_rows,
-    ops::{BatchStatistics, ConvShape, add_relu, batch_norm, conv2d},
+    ops::{BatchStatistics, ConvShape, Ending, Map, NormWeights, add_relu, conv_norm, conv2d},
     source::{Init, Source},
 };
 use crate::ModelError;
@@ -178,18 +178,19 @@ impl ResidualTower {
         if (height, width) != (side, side) {
             candle_core::bail!("expected pixels of side {side}, got {height} x {width}");
         }
-        let mut x = pixels.permute((0, 2, 3, 1))?.contiguous()?;
+        let mut x = Map::from(pixels.permute((0, 2, 3, 1))?.contiguous()?);
         for conv in &self.stem {
-            x = conv.forward(&x, true)?;
+            x = conv.forward(&x, Ending::Relu)?;
         }
         for (i, block) in self.blocks.iter().enumerate() {
             x = block.forward(&x)?;
             let ends_stage = (i + 1).is_multiple_of(self.config.blocks);
             if ends_stage && i + 1 < self.blocks.len() {
-                earlier(&x)?;
+                earlier(&x.tensor()?)?;
             }
         }
-        self.norm.forward(&self.head.forward(&x.reshape((n, ()))?)?)
+        let flat = x.tensor()?.reshape((n, ()))?;
+        self.norm.forward(&self.head.forward(&flat)?)
     }
 
     /// Pooled rows `[n, width]` to the shared space, `[n, dim]`, not yet of unit length.
@@ -264,12 +265,13 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = self.conv2.forward(&self.conv1.forward(x, true)?, false)?;
-        match &self.shortcut {
-            Some(shortcut) => add_relu(&y, &shortcut.forward(x, false)?),
-            None => add_relu(&y, x),
-        }
+    fn forward(&self, x: &Map) -> Result<Map> {
+        let y = self.conv1.forward(x, Ending::Relu)?;
+        let past = match &self.shortcut {
+            Some(shortcut) => &shortcut.forward(x, Ending::Plain)?,
+            None => x,
+        };
+        self.conv2.forward(&y, Ending::AddRelu(past))
     }
 }
 
@@ -360,8 +362,8 @@ impl ConvNorm {
         })
     }
 
-    fn forward(&self, x: &Tensor, relu: bool) -> Result<Tensor> {
-        let y = conv2d(x, &self.weight, self.shape)?;
+    fn forward(&self, x: &Map, ending: Ending<'_>) -> Result<Map> {
+        let convolved = |x: &Map| conv2d(&x.tensor()?, &self.weight, self.shape);
         let y = match &self.norm {
             Norm::Batch {
                 gamma,
@@ -369,14 +371,27 @@ impl ConvNorm {
                 eps,
                 last,
             } => {
-                let (y, statistics) = batch_norm(&y, gamma, beta, *eps, relu)?;
+                let weights = NormWeights {
+                    weight: &self.weight,
+                    gamma,
+                    beta,
+                    eps: *eps,
+                };
+                let (y, statistics) = conv_norm(x, weights, self.shape, ending)?;
                 *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(statistics);
                 return Ok(y);
             }
-            Norm::Running { scale, bias } => y.broadcast_mul(scale)?.broadcast_add(bias)?,
-            Norm::Folded { bias } => y.broadcast_add(bias)?,
+            Norm::Running { scale, bias } => {
+                convolved(x)?.broadcast_mul(scale)?.broadcast_add(bias)?
+            }
+            Norm::Folded { bias } => convolved(x)?.broadcast_add(bias)?,
         };
-        if relu { y.relu() } else { Ok(y) }
+        let y = match ending {
+            Ending::Plain => y,
+            Ending::Relu => y.relu()?,
+            Ending::AddRelu(other) => add_relu(&y, &other.tensor()?)?,
+        };
+        Ok(y.into())
     }
 
     fn take(&self) -> Option<(String, BatchStatistics)> {

@@ -7,7 +7,7 @@ use super::{conv::in_order, elements, factors, with_elements};
 use crate::{
     cpu::{
         Level, Packed,
-        dense::{Element, Scratch, filled, outer, product},
+        dense::{Element, Matrix, Rows, Scratch, filled, outer, product},
     },
     run::Precision,
 };
@@ -99,7 +99,12 @@ fn through<E: Element>(x: &[f32], columns: &Packed) -> Vec<f32> {
     unsafe {
         filled(n, ROWS * outputs, |i, out| {
             let x = &x[i * ROWS * inputs..x.len().min((i + 1) * ROWS * inputs)];
-            product(&E::rows(x, inputs), columns, out);
+            product(
+                Rows::whole(&E::rows(x, inputs), inputs),
+                columns,
+                out,
+                false,
+            );
         })
     }
 }
@@ -122,8 +127,9 @@ fn backward<E: Element>(
             let (mut dw, mut db) = (vec![0.0; weight.len()], vec![0.0; outputs]);
             let mut scratch = Scratch::default();
             for (grad, x) in grad.chunks(ROWS * outputs).zip(x.chunks(ROWS * inputs)) {
-                let rows = (&*E::rows(grad, outputs), outputs);
-                outer(rows, (&*E::rows(x, inputs), inputs), &mut scratch, &mut dw);
+                let (rows, x) = (E::rows(grad, outputs), E::rows(x, inputs));
+                let (rows, x) = (Matrix::whole(&rows, outputs), Matrix::whole(&x, inputs));
+                outer(rows, x, &mut scratch, (&mut dw, inputs));
                 for grad in grad.chunks_exact(outputs) {
                     for (sum, g) in db.iter_mut().zip(grad) {
                         *sum += g;

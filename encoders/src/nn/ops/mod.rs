@@ -5,12 +5,13 @@
 //! machine allows, and its fused `layer_norm` has no backward pass at all.
 
 mod attention;
-mod batch_norm;
 mod conv;
+mod conv_norm;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod layer_norm;
 mod linear;
+mod map;
 mod relu;
 
 use std::cell::Cell;
@@ -19,10 +20,11 @@ use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, bail};
 use parking_lot::RwLockReadGuard;
 
 pub use attention::attention;
-pub use batch_norm::{BatchStatistics, batch_norm};
 pub use conv::{ConvShape, conv2d};
+pub use conv_norm::{BatchStatistics, Ending, NormWeights, conv_norm};
 pub use layer_norm::layer_norm;
 pub use linear::linear;
+pub use map::Map;
 pub use relu::{add_relu, quick_gelu};
 
 use crate::{
