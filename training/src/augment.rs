@@ -1,7 +1,7 @@
 //! Variation of pictures: position, part, ground, color, sharpness. And of photographs as they are served:
 //! which part is seen.
 
-use encoders::{Picture, PreprocessConfig, RgbaPicture};
+use encoders::{Picture, PreprocessConfig, RgbaPicture, wide};
 use rand::{Rng, RngExt as _};
 
 use crate::config::AugmentConfig;
@@ -25,17 +25,22 @@ pub fn augment(
     let color = Color::draw(config, random);
     let plane = side * side;
     let mut pixels = vec![0.0; 3 * plane];
-    for y in 0..side {
-        for x in 0..side {
-            let [r, g, b, alpha] = sample(picture, frame.source(x, y, picture), edge);
-            // Samples are premultiplied by alpha.
-            let rgb = [r, g, b];
-            let rgb = std::array::from_fn(|i| rgb[i] + (1.0 - alpha) * ground[i]);
-            for (i, value) in color.apply(rgb).into_iter().enumerate() {
-                pixels[i * plane + y * side + x] = value.clamp(0.0, 1.0) * 2.0 - 1.0;
+    wide(
+        #[inline(always)]
+        || {
+            for y in 0..side {
+                for x in 0..side {
+                    let [r, g, b, alpha] = sample(picture, frame.source(x, y, picture), edge);
+                    // Samples are premultiplied by alpha.
+                    let rgb = [r, g, b];
+                    let rgb = std::array::from_fn(|i| rgb[i] + (1.0 - alpha) * ground[i]);
+                    for (i, value) in color.apply(rgb).into_iter().enumerate() {
+                        pixels[i * plane + y * side + x] = value.clamp(0.0, 1.0) * 2.0 - 1.0;
+                    }
+                }
             }
-        }
-    }
+        },
+    );
     if config.blur_share > 0.0 && random.random_bool(f64::from(config.blur_share)) {
         let deviation = random.random_range(BLUR[0]..=BLUR[1]) * side as f32;
         blur(&mut pixels, side, deviation);
@@ -162,6 +167,7 @@ impl Frame {
         }
     }
 
+    #[inline]
     fn source(&self, x: usize, y: usize, picture: &RgbaPicture) -> [f32; 2] {
         let half = self.side / 2.0;
         let (dx, dy) = (
@@ -188,6 +194,7 @@ enum Edge {
 }
 
 /// Bilinear sample in `[0, 1]`, premultiplied by alpha.
+#[inline]
 fn sample(picture: &RgbaPicture, [u, v]: [f32; 2], edge: Edge) -> [f32; 4] {
     let (width, height) = (picture.width() as isize, picture.height() as isize);
     let (left, top) = (u.floor(), v.floor());
@@ -251,6 +258,7 @@ impl Color {
         }
     }
 
+    #[inline]
     fn apply(&self, rgb: [f32; 3]) -> [f32; 3] {
         let luma: f32 = rgb.iter().zip(LUMA).map(|(x, w)| x * w).sum();
         std::array::from_fn(|i| {

@@ -4,7 +4,7 @@ use super::{
     Precision,
     buffer::{Buffer, Shared},
     level::Level,
-    matmul::{Finish, MatMul, Product, WHOLE, packed},
+    matmul::{Finish, MatMul, Product, WHOLE},
 };
 
 /// Queries that go through together, in tiles: their weights stay in the second-level cache.
@@ -134,7 +134,6 @@ impl Attention {
                 words: key_words,
                 segments: WHOLE,
                 panels: scratch.keys.as_ptr(),
-                panel_strides: packed(key_words, width),
                 columns,
                 finish: Finish::plain(weights.at(0), weight_stride),
             };
@@ -169,7 +168,6 @@ impl Attention {
                 words: value_words,
                 segments: WHOLE,
                 panels: scratch.values.as_ptr(),
-                panel_strides: packed(value_words, width),
                 columns: size,
                 finish,
             };

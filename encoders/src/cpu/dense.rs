@@ -1,7 +1,7 @@
 //! Products of matrices that are made for one call, as training needs them: row-major floats in and
 //! out, the factors rounded to bfloat16 on the way where that is wanted.
 
-use std::{borrow::Cow, mem::MaybeUninit};
+use std::{borrow::Cow, mem::MaybeUninit, ops::Range};
 
 use rayon::prelude::*;
 
@@ -9,7 +9,7 @@ pub(crate) use super::buffer::Buffer;
 use super::{
     Precision,
     level::Level,
-    matmul::{Finish, MatMul, Product, WHOLE, packed},
+    matmul::{Finish, MatMul, Product, WHOLE},
     packed::Packed,
 };
 
@@ -165,121 +165,39 @@ pub(crate) fn product<E: Element>(
     unsafe { columns.run(&product, 0..m, 0..columns.panels()) }
 }
 
-/// A matrix of elements, its rows filled up to whole words at least.
-#[derive(Clone, Copy)]
-pub(crate) struct Matrix<'a, E> {
-    /// Row after row; what follows the last row's columns may be missing.
-    pub elements: &'a [E],
+/// Rows of some columns, wherever each of them lies.
+pub(crate) struct Scattered<R> {
     /// Number of rows.
     pub rows: usize,
-    /// Columns that count.
+    /// Number of columns.
     pub columns: usize,
-    /// Elements from a row to the next.
-    pub stride: usize,
+    /// A row of as many elements.
+    pub row: R,
 }
 
-impl<'a, E: Element> Matrix<'a, E> {
-    /// Rows of `columns` elements, one after another.
-    pub(crate) fn whole(elements: &'a [E], columns: usize) -> Self {
-        let stride = E::stride(columns);
-        Self {
-            elements,
-            rows: elements.len() / stride.max(1),
-            columns,
-            stride,
-        }
-    }
-
-    /// Whether all of its rows are there, `columns` wide.
-    fn reaches(&self, columns: usize) -> bool {
-        self.rows == 0
-            || (columns <= self.stride
-                && (self.rows - 1) * self.stride + columns <= self.elements.len())
+/// Rows of `columns` elements, each filled up to whole words, one after another.
+pub(crate) fn whole<'a, E: Element>(
+    elements: &'a [E],
+    columns: usize,
+) -> Scattered<impl Fn(usize) -> &'a [E]> {
+    let stride = E::stride(columns);
+    Scattered {
+        rows: elements.len() / stride.max(1),
+        columns,
+        row: move |i| &elements[i * stride..][..columns],
     }
 }
 
-/// Memory of [`outer`], kept from call to call.
-pub(crate) struct Scratch {
-    turned: Buffer,
-    panels: Buffer,
-}
-
-impl Default for Scratch {
-    fn default() -> Self {
-        let (turned, panels) = (Buffer::new(0), Buffer::new(0));
-        Self { turned, panels }
-    }
-}
-
-/// `out += a' b`, summed over rows: `a` `[r, m]`, `b` `[r, n]`; `out` has rows of `n`, `out_stride` apart.
-///
-/// # Panics
-/// When a slice is shorter than its shape says.
-pub(crate) fn outer<E: Element>(
-    a: Matrix<'_, E>,
-    b: Matrix<'_, E>,
-    scratch: &mut Scratch,
-    (out, out_stride): (&mut [f32], usize),
-) {
-    let level = Level::best();
-    let (r, m, n) = (a.rows, a.columns, b.columns);
-    assert_eq!(r, b.rows, "as many rows of each");
-    assert!(a.reaches(m) && b.reaches(n), "all rows are there");
-    assert!(
-        m == 0 || (m - 1) * out_stride + n <= out.len(),
-        "out is [m, n]"
-    );
-    let width = level.panel();
-    let words = r.div_ceil(E::PER_WORD);
-    // Words run along the rows: floats are such words already, and whole registers of them may be read where
-    // the rows are wide enough.
-    let floats = E::PER_WORD == 1;
-    let (panels, panel_strides) = if floats && b.reaches(n.next_multiple_of(level.lanes)) {
-        (b.elements.as_ptr().cast(), (4 * b.stride, 4 * width))
-    } else {
-        turn(b, width, &mut scratch.panels);
-        (scratch.panels.as_ptr(), packed(words, width))
-    };
-    let (rows, row_stride) = if floats {
-        (a.elements.as_ptr().cast(), 4 * a.stride)
-    } else {
-        // One panel that is as wide as `a`.
-        turn(a, m, &mut scratch.turned);
-        (scratch.turned.as_ptr(), 4 * m)
-    };
-    let product = Product {
-        rows,
-        row_stride,
-        words,
-        segments: WHOLE,
-        panels,
-        panel_strides,
-        columns: n,
-        finish: Finish {
-            residual: true,
-            ..Finish::plain(out.as_mut_ptr().cast(), 4 * out_stride)
-        },
-    };
-    let [_, kernel] = E::kernels(level);
-    // SAFETY: the level runs here, and the asserts say that all is there.
-    unsafe { kernel(&product, 0..m, 0..n.div_ceil(width)) }
-}
-
-/// Words along the rows of `matrix`, in panels of `width` columns: `[panel][word][width]`. What is missing of
-/// the last panel and the last word is zero.
-pub(super) fn turn<E: Element>(matrix: Matrix<'_, E>, width: usize, to: &mut Buffer) {
-    let (r, n) = (matrix.rows, matrix.columns);
-    let words = r.div_ceil(E::PER_WORD);
-    let panels = n.div_ceil(width);
-    let to = to.words(panels * words * width);
-    for (i, panel) in to.chunks_exact_mut((words * width).max(1)).enumerate() {
-        let columns = i * width..n.min((i + 1) * width);
-        for (word, to) in panel.chunks_exact_mut(width).enumerate() {
+impl<'a, E: Element, R: Fn(usize) -> &'a [E]> Scattered<R> {
+    /// Writes the words along the rows in some columns, `[word][width]`. What is missing of the width and of
+    /// the last word is zero.
+    fn turn(&self, columns: Range<usize>, width: usize, to: &mut [u32]) {
+        for (word, to) in to.chunks_exact_mut(width.max(1)).enumerate() {
             let (to, beyond) = to.split_at_mut(columns.len());
             beyond.fill(0);
-            let row = |at: usize| &matrix.elements[at * matrix.stride..][columns.clone()];
+            let row = |at: usize| &(self.row)(at)[columns.clone()];
             let first = row(E::PER_WORD * word);
-            if E::PER_WORD == 2 && 2 * word + 1 < r {
+            if E::PER_WORD == 2 && 2 * word + 1 < self.rows {
                 let second = row(2 * word + 1);
                 for ((to, a), b) in to.iter_mut().zip(first).zip(second) {
                     *to = E::word([*a, *b]);
@@ -290,5 +208,80 @@ pub(super) fn turn<E: Element>(matrix: Matrix<'_, E>, width: usize, to: &mut Buf
                 }
             }
         }
+    }
+
+    /// The same of all columns in panels: `[panel][word][width]`.
+    pub(super) fn panels(&self, width: usize, to: &mut Buffer) {
+        let words = self.rows.div_ceil(E::PER_WORD);
+        let panels = self.columns.div_ceil(width.max(1));
+        let to = to.words(panels * words * width);
+        for (i, panel) in to.chunks_exact_mut((words * width).max(1)).enumerate() {
+            let columns = i * width..self.columns.min((i + 1) * width);
+            self.turn(columns, width, panel);
+        }
+    }
+}
+
+/// Memory of [`outer`], kept from call to call.
+pub(crate) struct Scratch {
+    turned: Buffer,
+    panel: Buffer,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        let (turned, panel) = (Buffer::new(0), Buffer::new(0));
+        Self { turned, panel }
+    }
+}
+
+/// `out += a' b`, summed over rows: `a` `[r, m]`, its rows filled up to whole words, and `b` `[r, n]`; `out` has rows
+/// of `n`, `out_stride` apart.
+///
+/// # Panics
+/// When a slice is shorter than its shape says.
+pub(crate) fn outer<'b, E: Element>(
+    (a, m): (&[E], usize),
+    b: &Scattered<impl Fn(usize) -> &'b [E]>,
+    scratch: &mut Scratch,
+    (out, out_stride): (&mut [f32], usize),
+) {
+    let level = Level::best();
+    let (r, n) = (b.rows, b.columns);
+    assert_eq!(a.len(), r * E::stride(m), "a is [r, m]");
+    assert!(
+        m == 0 || (m - 1) * out_stride + n <= out.len(),
+        "out is [m, n]"
+    );
+    let width = level.panel();
+    let words = r.div_ceil(E::PER_WORD);
+    // Words run along the rows. Floats are such words already.
+    let rows = if E::PER_WORD == 1 {
+        a.as_ptr().cast()
+    } else {
+        // One panel that is as wide as `a`.
+        whole(a, m).panels(m, &mut scratch.turned);
+        scratch.turned.as_ptr()
+    };
+    let [_, kernel] = E::kernels(level);
+    for from in (0..n).step_by(width) {
+        // One panel at a time, which is at hand for all of `a` then.
+        let columns = from..n.min(from + width);
+        let panel = scratch.panel.words(words * width);
+        b.turn(columns.clone(), width, panel);
+        let product = Product {
+            rows,
+            row_stride: 4 * m,
+            words,
+            segments: WHOLE,
+            panels: scratch.panel.as_ptr(),
+            columns: columns.len(),
+            finish: Finish {
+                residual: true,
+                ..Finish::plain(out[from..].as_mut_ptr().cast(), 4 * out_stride)
+            },
+        };
+        // SAFETY: the level runs here, and the asserts say that all is there.
+        unsafe { kernel(&product, 0..m, 0..1) }
     }
 }

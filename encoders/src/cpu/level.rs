@@ -87,7 +87,7 @@ impl Level {
     }
 
     /// Replaces `x` by its exponentials and returns one over their sum.
-    pub(super) fn softmax(&self, x: &mut [f32]) -> f32 {
+    pub(crate) fn softmax(&self, x: &mut [f32]) -> f32 {
         // SAFETY: this level runs here, and nothing is padded.
         unsafe { (self.exponentials)(x.as_mut_ptr(), x.len(), x.len(), 1.0) }
     }

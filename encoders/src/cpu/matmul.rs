@@ -10,8 +10,9 @@ use std::ops::Range;
 use super::{kinds::Kind, lanes::Lanes, math::activate};
 use crate::nn::Activation;
 
-/// Rows of a block, in tiles: those that stay in the second-level cache while panels go by.
+/// Rows of a block, in tiles, and their bytes, at most: those that stay in the second-level cache while panels go by.
 const BLOCK_TILES: usize = 12;
+const BLOCK_BYTES: usize = 640 << 10;
 
 /// The most floats in a tile of any instruction set.
 const MAX_TILE: usize = 14 * 32;
@@ -28,10 +29,8 @@ pub(crate) struct Product {
     /// Where the segments of a row begin, in bytes from its first word: [`WHOLE`] where it lies in one
     /// piece. A column has those of all segments one after another.
     pub segments: *const [usize],
-    /// The columns, from panel 0 on.
+    /// The packed columns, from panel 0 on.
     pub panels: *const u8,
-    /// Bytes from a word of a panel to the next, and from a panel to the next.
-    pub panel_strides: (usize, usize),
     /// Number of columns in all.
     pub columns: usize,
     /// What becomes of the sums.
@@ -40,11 +39,6 @@ pub(crate) struct Product {
 
 /// Of rows that lie in one piece.
 pub(crate) const WHOLE: &[usize] = &[0];
-
-/// The strides of panels of `width` columns that are packed: [`Product::panel_strides`].
-pub(super) fn packed(words: usize, width: usize) -> (usize, usize) {
-    (4 * width, 4 * width * words)
-}
 
 /// What becomes of a sum, in this order.
 #[derive(Clone, Copy)]
@@ -98,9 +92,13 @@ pub(super) unsafe fn matmul<K: Kind, const TURNED: bool>(
     panels: Range<usize>,
 ) {
     let width = 2 * K::L::COUNT;
-    let (column_stride, panel_stride) = product.panel_strides;
+    // SAFETY: the caller keeps the segments.
+    let segments = unsafe { &*product.segments };
+    let panel_bytes = segments.len() * product.words * width * 4;
     let count = rows.len();
-    let blocks = count.div_ceil(BLOCK_TILES * K::L::ROWS);
+    let row_bytes = 4 * segments.len() * product.words;
+    let tiles = (BLOCK_BYTES / (row_bytes * K::L::ROWS).max(1)).clamp(1, BLOCK_TILES);
+    let blocks = count.div_ceil(tiles * K::L::ROWS);
     for block in split(rows, blocks) {
         let tiles = block.len().div_ceil(K::L::ROWS);
         for panel in panels.clone() {
@@ -113,9 +111,8 @@ pub(super) unsafe fn matmul<K: Kind, const TURNED: bool>(
                     let operands = Operands {
                         rows: from,
                         row_stride: product.row_stride,
-                        segments: &*product.segments,
-                        columns: product.panels.add(panel * panel_stride),
-                        column_stride,
+                        segments,
+                        columns: product.panels.add(panel * panel_bytes),
                         words: product.words,
                     };
                     if whole {
@@ -143,7 +140,6 @@ struct Operands<'a> {
     row_stride: usize,
     segments: &'a [usize],
     columns: *const u8,
-    column_stride: usize,
     words: usize,
 }
 
@@ -184,7 +180,7 @@ unsafe fn tile<K: Kind, const ROWS: usize, const REGISTERS: usize, const TURNED:
                 if REGISTERS == 2 {
                     panel[1] = K::columns(columns.add(4 * lanes));
                 }
-                columns = columns.add(operands.column_stride);
+                columns = columns.add(8 * lanes);
                 for (i, sums) in sums.iter_mut().enumerate() {
                     let at = if TURNED {
                         word * stride + 4 * i

@@ -8,9 +8,9 @@ use rayon::prelude::*;
 use super::{
     Precision, Team,
     buffer::{Buffer, Shared},
-    dense::{Element, Matrix, turn},
+    dense::{Element, whole},
     level::Level,
-    matmul::{Finish, MatMul, Product, WHOLE, packed, split},
+    matmul::{Finish, MatMul, Product, WHOLE, split},
 };
 
 /// The largest magnitude of a weight as a byte.
@@ -26,8 +26,6 @@ pub(crate) struct Packed {
     outputs: usize,
     words: usize,
     panels: usize,
-    /// Columns of a panel.
-    width: usize,
     data: Buffer,
     /// Whole panels; zeros where there is none.
     bias: Vec<f32>,
@@ -118,7 +116,6 @@ impl Packed {
             outputs,
             words,
             panels,
-            width,
             data,
             bias: padded,
             scales,
@@ -134,18 +131,17 @@ impl Packed {
     /// Of weights `[inputs, outputs]` in place of `[outputs, inputs]`, each row of elements filled up to
     /// whole words.
     pub(crate) fn turned<E: Element>(level: &Level, weights: &[E], outputs: usize) -> Self {
-        let weights = Matrix::whole(weights, outputs);
+        let weights = whole(weights, outputs);
         let width = level.panel();
         let panels = outputs.div_ceil(width);
         let mut data = Buffer::new(0);
-        turn(weights, width, &mut data);
+        weights.panels(width, &mut data);
         Self {
             precision: E::PRECISION,
             inputs: weights.rows,
             outputs,
             words: E::PRECISION.words(weights.rows),
             panels,
-            width,
             data,
             bias: vec![0.0; panels * width],
             scales: Vec::new(),
@@ -198,7 +194,6 @@ impl Packed {
             words: self.words,
             segments: WHOLE,
             panels: self.data.as_ptr(),
-            panel_strides: packed(self.words, self.width),
             columns: self.outputs,
             finish,
         }

@@ -5,7 +5,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::{elements, with_elements};
-use crate::cpu::wide;
+use crate::cpu::{Level, wide};
 
 /// What queries `[n, a, width]` find in keys and values `[n, t, width]`: `[n, a, width]`, in `heads`
 /// heads; `mask` `[a, t]` is added to the logits. On the CPU.
@@ -64,10 +64,9 @@ impl Attention {
 
     /// Weights `[a, t]` of one sequence in the head that begins at `start`.
     fn weights(&self, s: &Sizes, start: usize, [q, k]: [&[f32]; 2], weights: &mut [f32]) {
-        let scale = (s.size as f32).powf(-0.5);
+        let (scale, level) = ((s.size as f32).powf(-0.5), Level::best());
         for (i, row) in weights.chunks_exact_mut(s.t).enumerate() {
             let query = &q[i * s.width + start..][..s.size];
-            let mut largest = f32::NEG_INFINITY;
             for (j, weight) in row.iter_mut().enumerate() {
                 let masked = self.mask.as_ref().map_or(0.0, |mask| mask[i * s.t + j]);
                 let key = &k[j * s.width + start..][..s.size];
@@ -76,15 +75,16 @@ impl Attention {
                 } else {
                     dot(query, key) * scale + masked
                 };
-                largest = largest.max(*weight);
             }
-            let mut sum = 0.0;
-            for weight in row.iter_mut() {
-                *weight = (*weight - largest).exp();
-                sum += *weight;
-            }
-            for weight in row {
-                *weight /= sum;
+            let inverse = level.softmax(row);
+            for (j, weight) in row.iter_mut().enumerate() {
+                let mask = self.mask.as_ref().map(|mask| mask[i * s.t + j]);
+                // The exponential of the least of logits is small and not zero.
+                *weight = if mask == Some(f32::NEG_INFINITY) {
+                    0.0
+                } else {
+                    *weight * inverse
+                };
             }
         }
     }

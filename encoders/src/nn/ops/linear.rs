@@ -7,7 +7,7 @@ use super::{conv::in_order, elements, factors, with_elements};
 use crate::{
     cpu::{
         Level, Packed,
-        dense::{Element, Matrix, Rows, Scratch, filled, outer, product},
+        dense::{Element, Rows, Scratch, filled, outer, product, whole},
     },
     run::Precision,
 };
@@ -128,8 +128,8 @@ fn backward<E: Element>(
             let mut scratch = Scratch::default();
             for (grad, x) in grad.chunks(ROWS * outputs).zip(x.chunks(ROWS * inputs)) {
                 let (rows, x) = (E::rows(grad, outputs), E::rows(x, inputs));
-                let (rows, x) = (Matrix::whole(&rows, outputs), Matrix::whole(&x, inputs));
-                outer(rows, x, &mut scratch, (&mut dw, inputs));
+                let x = whole(&x, inputs);
+                outer((&rows, outputs), &x, &mut scratch, (&mut dw, inputs));
                 for grad in grad.chunks_exact(outputs) {
                     for (sum, g) in db.iter_mut().zip(grad) {
                         *sum += g;

@@ -5,12 +5,12 @@ use std::{mem::MaybeUninit, ops::Range};
 use rayon::prelude::*;
 
 use super::{
-    in_order,
+    Rooms, in_order,
     sizes::{Sizes, Unfolding},
 };
 use crate::cpu::{
     Level, Packed,
-    dense::{Buffer, Element, Matrix, Rows, Scratch, outer, place as as_place, product},
+    dense::{Buffer, Element, Rows, Scattered, Scratch, outer, place as as_place, product},
 };
 
 /// Into so many parts of a batch the backward pass is split, at most.
@@ -135,11 +135,14 @@ pub(in crate::nn::ops) fn backward<E: Element>(
         let room = &mut input_grad.spare_capacity_mut()[..input.len()];
         room.chunks_mut(length).collect()
     };
+    let (looks, next_look) = sizes.looks();
     let pass = Pass {
         sizes,
-        unfolding: sizes.unfolding::<E>(),
+        looks,
+        next_look,
         way: way.as_ref(),
         adds,
+        rooms: Rooms::default(),
     };
     let sums: Vec<Vec<f32>> = places
         .into_par_iter()
@@ -162,10 +165,22 @@ pub(in crate::nn::ops) fn backward<E: Element>(
 /// What all parts of a backward pass have in common.
 struct Pass<'a> {
     sizes: &'a Sizes,
-    unfolding: Unfolding,
+    /// See [`Sizes::looks`].
+    looks: Vec<usize>,
+    next_look: usize,
     way: Option<&'a Way>,
     /// Whether the gradient of the input is added to what is in its place.
     adds: bool,
+    rooms: Rooms<Room>,
+}
+
+/// The memory of one task.
+struct Room {
+    padded: Buffer,
+    unfolded: Buffer,
+    grad: Vec<f32>,
+    patch_grads: Vec<f32>,
+    scratch: Scratch,
 }
 
 impl Pass<'_> {
@@ -177,50 +192,51 @@ impl Pass<'_> {
         slopes: &impl Fn(Range<usize>, &mut [f32]),
         place: &mut [MaybeUninit<f32>],
     ) -> Vec<f32> {
-        let (sizes, unfolding) = (self.sizes, &self.unfolding);
+        let sizes = self.sizes;
         let mut weight_grad = vec![0.0; sizes.out_c * sizes.patch()];
-        let mut scratch = Scratch::default();
-        let (mut room, mut back_room) = (Buffer::new(0), Buffer::new(0));
-        let (mut grad, mut patch_grads) = (Vec::new(), Vec::new());
+        let mut room = self.rooms.take(|| Room {
+            padded: Buffer::new(0),
+            unfolded: Buffer::new(0),
+            grad: Vec::new(),
+            patch_grads: Vec::new(),
+            scratch: Scratch::default(),
+        });
         for from in pictures.clone().step_by(sizes.at_once()) {
             let now = from..pictures.end.min(from + sizes.at_once());
-            grad.resize(now.len() * sizes.out_picture(), 0.0);
+            room.grad.resize(now.len() * sizes.out_picture(), 0.0);
             let of_outputs = now.start * sizes.out_picture()..now.end * sizes.out_picture();
-            slopes(of_outputs, &mut grad);
+            slopes(of_outputs, &mut room.grad);
+            let narrow = E::rows(&room.grad, sizes.out_c);
             let part = &input[now.start * sizes.picture()..now.end * sizes.picture()];
-            let narrow = E::rows(&grad, sizes.out_c);
-            let room = room.elements::<E>(unfolding.elements(sizes.at_once()));
-            sizes.unfold(unfolding, &E::rows(part, part.len()), room);
-            for (i, segment) in unfolding.segments.iter().enumerate() {
-                let seen = Matrix {
-                    elements: &room[*segment..],
+            let padded = (room.padded).elements::<E>(sizes.at_once() * sizes.padded_picture());
+            sizes.pad(&E::rows(part, part.len()), padded);
+            let padded = &*padded;
+            let along = sizes.kernel * sizes.c;
+            for ky in 0..sizes.kernel {
+                let seen = Scattered {
                     rows: now.len() * sizes.positions(),
-                    columns: unfolding.length,
-                    stride: unfolding.stride,
+                    columns: along,
+                    row: |i: usize| &padded[self.looks[i] + ky * self.next_look..][..along],
                 };
-                let sums = (&mut weight_grad[i * unfolding.length..], sizes.patch());
-                outer(
-                    Matrix::whole(&narrow, sizes.out_c),
-                    seen,
-                    &mut scratch,
-                    sums,
-                );
+                let sums = (&mut weight_grad[ky * along..], sizes.patch());
+                outer((&narrow, sizes.out_c), &seen, &mut room.scratch, sums);
             }
-            let at = now.start - pictures.start;
+            let at = (now.start - pictures.start) * sizes.picture();
             let place = match self.way {
-                Some(_) => &mut place[at * sizes.picture()..][..now.len() * sizes.picture()],
-                None => continue,
+                Some(_) => &mut place[at..][..now.len() * sizes.picture()],
+                None => &mut [],
             };
             match self.way {
                 None => {}
                 Some(Way::Convolved(back)) => {
-                    back.run::<E>(&grad, &mut back_room, place, self.adds);
+                    back.run::<E>(&room.grad, &mut room.unfolded, place, self.adds);
                 }
                 Some(Way::Folded(columns)) => {
-                    self.fold(&narrow, columns, &mut patch_grads, place);
+                    self.fold(&narrow, columns, &mut room.patch_grads, place);
                 }
             }
         }
+        self.rooms.give(room);
         weight_grad
     }
 

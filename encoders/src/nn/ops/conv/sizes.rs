@@ -188,6 +188,48 @@ impl Sizes {
         }
     }
 
+    /// Sides of a picture with the padding that kernels see.
+    fn padded(&self) -> (usize, usize) {
+        let side = |out: usize| out.saturating_sub(1) * self.stride + self.kernel;
+        (side(self.out_h), side(self.out_w))
+    }
+
+    /// Elements of a padded picture.
+    pub fn padded_picture(&self) -> usize {
+        let (h, w) = self.padded();
+        h * w * self.c
+    }
+
+    /// Copies pictures into padded ones; padding stays as `room` has it (zero).
+    pub fn pad<E: Element>(&self, pictures: &[E], room: &mut [E]) {
+        let (h, w) = self.padded();
+        let pad = self.kernel / 2;
+        let (rows, columns) = (self.h.min(h - pad), self.w.min(w - pad) * self.c);
+        let pictures = pictures.chunks_exact(self.picture().max(1));
+        for (picture, room) in pictures.zip(room.chunks_exact_mut(self.padded_picture().max(1))) {
+            for y in 0..rows {
+                let from = &picture[y * self.w * self.c..][..columns];
+                room[((y + pad) * w + pad) * self.c..][..columns].copy_from_slice(from);
+            }
+        }
+    }
+
+    /// Where what each position sees of its first kernel row begins in padded pictures, and how much further on
+    /// what it sees of the next begins.
+    pub fn looks(&self) -> (Vec<usize>, usize) {
+        let (_, w) = self.padded();
+        let mut looks = Vec::with_capacity(self.at_once() * self.positions());
+        for picture in 0..self.at_once() {
+            for oy in 0..self.out_h {
+                for ox in 0..self.out_w {
+                    let at = (oy * w + ox) * self.stride * self.c;
+                    looks.push(picture * self.padded_picture() + at);
+                }
+            }
+        }
+        (looks, w * self.c)
+    }
+
     /// Adds the patches of one picture back to where they came from.
     pub fn fold(&self, patches: &[f32], picture: &mut [f32]) {
         self.for_each_run(self.patch(), |from, to, len| {
