@@ -1,6 +1,9 @@
 //! Variation of pictures: position, part, ground, color, sharpness. And of photographs as they are served:
 //! which part is seen.
 
+// What makes a pixel is compiled into the loop over them, for its registers.
+#![allow(clippy::inline_always)]
+
 use encoders::{Picture, PreprocessConfig, RgbaPicture, wide};
 use rand::{Rng, RngExt as _};
 
@@ -167,7 +170,7 @@ impl Frame {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn source(&self, x: usize, y: usize, picture: &RgbaPicture) -> [f32; 2] {
         let half = self.side / 2.0;
         let (dx, dy) = (
@@ -194,7 +197,7 @@ enum Edge {
 }
 
 /// Bilinear sample in `[0, 1]`, premultiplied by alpha.
-#[inline]
+#[inline(always)]
 fn sample(picture: &RgbaPicture, [u, v]: [f32; 2], edge: Edge) -> [f32; 4] {
     let (width, height) = (picture.width() as isize, picture.height() as isize);
     let (left, top) = (u.floor(), v.floor());
@@ -258,7 +261,7 @@ impl Color {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn apply(&self, rgb: [f32; 3]) -> [f32; 3] {
         let luma: f32 = rgb.iter().zip(LUMA).map(|(x, w)| x * w).sum();
         std::array::from_fn(|i| {

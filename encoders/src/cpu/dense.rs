@@ -11,6 +11,7 @@ use super::{
     level::Level,
     matmul::{Finish, MatMul, Product, WHOLE},
     packed::Packed,
+    wide,
 };
 
 /// An element of a factor: a float, or a bfloat16 as its bits.
@@ -37,6 +38,7 @@ impl Element for f32 {
     const PER_WORD: usize = 1;
     const PRECISION: Precision = Precision::F32;
 
+    #[inline(always)]
     fn word([first, _]: [Self; 2]) -> u32 {
         first.to_bits()
     }
@@ -52,6 +54,7 @@ impl Element for u16 {
     const PER_WORD: usize = 2;
     const PRECISION: Precision = Precision::Bf16;
 
+    #[inline(always)]
     fn word([first, second]: [Self; 2]) -> u32 {
         u32::from(first) | u32::from(second) << 16
     }
@@ -192,22 +195,27 @@ impl<'a, E: Element, R: Fn(usize) -> &'a [E]> Scattered<R> {
     /// Writes the words along the rows in some columns, `[word][width]`. What is missing of the width and of
     /// the last word is zero.
     fn turn(&self, columns: Range<usize>, width: usize, to: &mut [u32]) {
-        for (word, to) in to.chunks_exact_mut(width.max(1)).enumerate() {
-            let (to, beyond) = to.split_at_mut(columns.len());
-            beyond.fill(0);
-            let row = |at: usize| &(self.row)(at)[columns.clone()];
-            let first = row(E::PER_WORD * word);
-            if E::PER_WORD == 2 && 2 * word + 1 < self.rows {
-                let second = row(2 * word + 1);
-                for ((to, a), b) in to.iter_mut().zip(first).zip(second) {
-                    *to = E::word([*a, *b]);
+        wide(
+            #[inline(always)]
+            || {
+                for (word, to) in to.chunks_exact_mut(width.max(1)).enumerate() {
+                    let (to, beyond) = to.split_at_mut(columns.len());
+                    beyond.fill(0);
+                    let row = |at: usize| &(self.row)(at)[columns.clone()];
+                    let first = row(E::PER_WORD * word);
+                    if E::PER_WORD == 2 && 2 * word + 1 < self.rows {
+                        let second = row(2 * word + 1);
+                        for ((to, a), b) in to.iter_mut().zip(first).zip(second) {
+                            *to = E::word([*a, *b]);
+                        }
+                    } else {
+                        for (to, a) in to.iter_mut().zip(first) {
+                            *to = E::word([*a, E::default()]);
+                        }
+                    }
                 }
-            } else {
-                for (to, a) in to.iter_mut().zip(first) {
-                    *to = E::word([*a, E::default()]);
-                }
-            }
-        }
+            },
+        );
     }
 
     /// The same of all columns in panels: `[panel][word][width]`.

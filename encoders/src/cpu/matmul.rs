@@ -5,7 +5,7 @@
 //! is at most half full only the first register is computed. What is done with a sum (scales, bias,
 //! activation, residual) happens while the tile is at hand.
 
-use std::ops::Range;
+use std::{mem::MaybeUninit, ops::Range};
 
 use super::{kinds::Kind, lanes::Lanes, math::activate};
 use crate::nn::Activation;
@@ -104,7 +104,8 @@ pub(super) unsafe fn matmul<K: Kind, const TURNED: bool>(
         for panel in panels.clone() {
             let whole = product.columns - panel * width > K::L::COUNT;
             for tile in split(block.clone(), tiles) {
-                let mut sums = [0.0_f32; MAX_TILE];
+                let mut sums = [const { MaybeUninit::<f32>::uninit() }; MAX_TILE];
+                let sums = sums.as_mut_ptr().cast::<f32>();
                 unsafe {
                     let step = if TURNED { 4 } else { product.row_stride };
                     let from = product.rows.add(tile.start * step);
@@ -116,11 +117,11 @@ pub(super) unsafe fn matmul<K: Kind, const TURNED: bool>(
                         words: product.words,
                     };
                     if whole {
-                        sums_of::<K, 2, TURNED>(tile.len(), operands, sums.as_mut_ptr());
+                        sums_of::<K, 2, TURNED>(tile.len(), operands, sums);
                     } else {
-                        sums_of::<K, 1, TURNED>(tile.len(), operands, sums.as_mut_ptr());
+                        sums_of::<K, 1, TURNED>(tile.len(), operands, sums);
                     }
-                    finish::<K::L>(product, tile, panel, sums.as_ptr());
+                    finish::<K::L>(product, tile, panel, sums);
                 }
             }
         }

@@ -74,12 +74,22 @@ impl Convolution {
         let room = room.elements::<E>(self.unfolding.elements(self.at_once()));
         let pictures = E::rows(pictures, pictures.len());
         self.sizes.unfold(&self.unfolding, &pictures, room);
-        let rows = Rows {
-            elements: &*room,
-            stride: self.unfolding.stride,
-            segments: &self.segments,
+        let product = |elements: &[E], out: &mut [MaybeUninit<f32>]| {
+            let rows = Rows {
+                elements,
+                stride: self.unfolding.stride,
+                segments: &self.segments,
+            };
+            product(rows, &self.columns, out, adds);
         };
-        product(rows, &self.columns, out, adds);
+        match self.unfolding.apart() {
+            None => product(room, out),
+            Some(apart) => {
+                let outs = out.chunks_exact_mut(self.sizes.out_picture().max(1));
+                let rooms = room.chunks_exact(apart.max(1));
+                rooms.zip(outs).for_each(|(room, out)| product(room, out));
+            }
+        }
     }
 }
 

@@ -5,9 +5,11 @@ use candle_core::{Result, bail};
 use super::ConvShape;
 use crate::cpu::dense::Element;
 
-/// Pictures of at least so many positions are unfolded along their rows only. Smaller ones are unfolded
-/// several at a time, so that a product has enough rows.
-const WIDE: usize = 256;
+/// Pictures of at least so many positions are unfolded along their rows only: enough rows for a product.
+const WIDE: usize = 64;
+
+/// So many positions are worked on at once, of several pictures where one has fewer: enough for a sum over them.
+const AT_ONCE: usize = 256;
 
 /// All sizes of one call.
 #[derive(Debug, Clone, Copy)]
@@ -80,9 +82,9 @@ impl Sizes {
         self.kernel * self.kernel * self.c
     }
 
-    /// So many pictures are worked on at once: enough rows for the products, few enough for the cache.
+    /// So many pictures are worked on at once; few enough for the cache.
     pub fn at_once(&self) -> usize {
-        WIDE.div_ceil(self.positions().max(1))
+        AT_ONCE.div_ceil(self.positions().max(1))
     }
 
     /// How they are laid out for products.
@@ -260,6 +262,12 @@ pub(in crate::nn::ops) struct Unfolding {
 }
 
 impl Unfolding {
+    /// Elements from a picture to the next, where each is a product of its own; `None` where all of their rows follow
+    /// one another.
+    pub fn apart(&self) -> Option<usize> {
+        (!self.starts.is_empty()).then(|| self.elements(1))
+    }
+
     /// Elements of so many pictures.
     pub fn elements(&self, pictures: usize) -> usize {
         pictures * self.rows * self.stride
