@@ -147,7 +147,7 @@ fn of_image(network: &NetworkConfig) -> f64 {
             of_block_stack(&vit.transformer, tokens, false)
         }
         ImageConfig::Residual(residual) => {
-            // A convolution, its normalization and its activation.
+            // What was convolved, what normalization makes of it, and what memory that comes and goes leaves in pieces.
             const OF_A_CONVOLUTION: usize = 3;
             let mut side = residual.image_size;
             let mut kept = 0;
