@@ -76,6 +76,11 @@ impl Attention {
                     dot(query, key) * scale + masked
                 };
             }
+            // Exponentials of the level are those of the nearest number they know: what diverges has to be seen.
+            if row.iter().any(|x| x.is_nan() || *x == f32::INFINITY) {
+                row.fill(f32::NAN);
+                continue;
+            }
             let inverse = level.softmax(row);
             for (j, weight) in row.iter_mut().enumerate() {
                 let mask = self.mask.as_ref().map(|mask| mask[i * s.t + j]);
@@ -280,6 +285,17 @@ mod tests {
                 let (x, y) = (x.get(var).expect("a gradient"), y.get(var).expect("one"));
                 assert!(gap(x, y)? < 1e-5, "{name}, {a} of {t}: {x} {y}");
             }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_diverges_is_no_number() -> Result<()> {
+        let k = wave((1, 3, 4), 0.1);
+        for bad in [f32::NAN, f32::INFINITY] {
+            let q = Tensor::full(bad, (1, 3, 4), &Device::Cpu)?;
+            let out = attention([&q, &k, &k], 2, None)?.flatten_all()?;
+            assert!(out.to_vec1::<f32>()?.iter().all(|x| x.is_nan()), "{bad}");
         }
         Ok(())
     }

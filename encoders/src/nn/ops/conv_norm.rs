@@ -116,7 +116,11 @@ fn on_cpu(
         candle_core::bail!("[{n}, {out_h}, {out_w}, {c}] and {got:?} cannot be added");
     }
     let parts = Mutex::new(Vec::new());
-    let seen = |i: usize, rows: &[f32]| parts.lock().push((i, Part::of(rows, c)));
+    let seen = |i: usize, rows: &[f32]| {
+        // Before the lock, so that threads do not wait for each other's sums.
+        let part = Part::of(rows, c);
+        parts.lock().push((i, part));
+    };
     let z = with_elements(&x.values, |x| {
         with_elements(&weight, |w| match factors {
             Precision::Bf16 => forward::<u16>(&sizes, x, w, seen),

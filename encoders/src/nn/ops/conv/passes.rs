@@ -35,7 +35,7 @@ impl Convolution {
         let columns = if filled == unfolding.length {
             pack(weight, sizes.patch())
         } else {
-            // Each segment is filled up to whole words, those of the last one are by packing.
+            // Each segment is filled up to whole words, as rows are.
             let mut wide = vec![0.0; weight.len() / unfolding.length.max(1) * filled];
             let segments = weight.chunks_exact(unfolding.length);
             for (to, from) in wide.chunks_exact_mut(filled).zip(segments) {
