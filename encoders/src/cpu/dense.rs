@@ -131,17 +131,50 @@ impl<'a, E: Element> Rows<'a, E> {
     }
 }
 
-/// Writes `out = rows columns`, or adds it where `adds` is set; as many rows as `out` `[m, n]` has, for
+/// Where results go.
+pub(crate) enum Target<'a> {
+    /// They are written.
+    New(&'a mut [MaybeUninit<f32>]),
+    /// They are added to what is there.
+    Onto(&'a mut [f32]),
+}
+
+impl Target<'_> {
+    /// Its part from one element to another.
+    pub(crate) fn part(&mut self, range: Range<usize>) -> Target<'_> {
+        match self {
+            Self::New(out) => Target::New(&mut out[range]),
+            Self::Onto(sums) => Target::Onto(&mut sums[range]),
+        }
+    }
+
+    /// Number of elements.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::New(out) => out.len(),
+            Self::Onto(sums) => sums.len(),
+        }
+    }
+
+    /// Floats to add to: zeros where nothing was.
+    pub(crate) fn sums(&mut self) -> &mut [f32] {
+        match self {
+            Self::New(out) => {
+                out.fill(MaybeUninit::new(0.0));
+                // SAFETY: all of it has just been written.
+                unsafe { out.assume_init_mut() }
+            }
+            Self::Onto(sums) => sums,
+        }
+    }
+}
+
+/// `out = rows columns`, or `out += rows columns`; as many rows as `out` `[m, n]` has, for
 /// columns of `n` outputs. What the map adds is added. All of `out` is initialized.
 ///
 /// # Panics
 /// When a slice is shorter than its shape says, or the columns are of another precision.
-pub(crate) fn product<E: Element>(
-    rows: Rows<'_, E>,
-    columns: &Packed,
-    out: &mut [MaybeUninit<f32>],
-    adds: bool,
-) {
+pub(crate) fn product<E: Element>(rows: Rows<'_, E>, columns: &Packed, mut out: Target<'_>) {
     let n = columns.outputs();
     let m = out.len() / n.max(1);
     assert_eq!(out.len(), m * n, "out is [m, n]");
@@ -155,9 +188,13 @@ pub(crate) fn product<E: Element>(
         "rows are [m, k]"
     );
     let at = (rows.elements.as_ptr().cast(), element * rows.stride);
+    let to = match &mut out {
+        Target::New(out) => out.as_mut_ptr().cast(),
+        Target::Onto(sums) => sums.as_mut_ptr().cast(),
+    };
     let finish = Finish {
-        residual: adds,
-        ..Finish::plain(out.as_mut_ptr().cast(), 4 * n)
+        residual: matches!(out, Target::Onto(_)),
+        ..Finish::plain(to, 4 * n)
     };
     let product = Product {
         words,

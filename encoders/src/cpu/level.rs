@@ -1,6 +1,6 @@
 //! The kernels once per instruction set, and which of them this CPU runs.
 
-use std::fmt;
+use std::{fmt, sync::LazyLock};
 
 use super::{
     Precision,
@@ -83,7 +83,8 @@ impl Level {
 
     /// The fastest.
     pub(crate) fn best() -> &'static Self {
-        Self::all()[0]
+        static BEST: LazyLock<&Level> = LazyLock::new(|| Level::all()[0]);
+        *BEST
     }
 
     /// Replaces `x` by its exponentials and returns one over their sum.

@@ -19,7 +19,7 @@ pub(super) use self::{
 use super::{CHUNK, elements, factors, with_elements};
 use crate::{
     cpu::{
-        dense::{Buffer, Element, filled},
+        dense::{Buffer, Element, Target, filled},
         wide,
     },
     run::Precision,
@@ -121,8 +121,8 @@ impl CustomOp2 for Conv2d {
     }
 }
 
-/// `[n, out_h, out_w, out_c]` of `input` `[n, h, w, c]` and `weight` `[out_c, kernel, kernel, c]`. `seen` is shown
-/// the outputs of some pictures after another, with the number of their part.
+/// `[n, out_h, out_w, out_c]` of `input` `[n, h, w, c]` and `weight` `[out_c, kernel, kernel, c]`. `seen` is
+/// called with each part of the outputs, some pictures, and its number; from several threads, in any order.
 pub(super) fn forward<E: Element>(
     sizes: &Sizes,
     input: &[f32],
@@ -141,7 +141,7 @@ pub(super) fn forward<E: Element>(
         filled(sizes.n * sizes.out_picture(), chunk, |i, out| {
             let pictures = &input[i * pictures..input.len().min((i + 1) * pictures)];
             let mut room = rooms.take(|| Buffer::new(0));
-            convolution.run::<E>(pictures, &mut room, out, false);
+            convolution.run::<E>(pictures, &mut room, Target::New(out));
             rooms.give(room);
             seen(i, out.assume_init_ref());
         })

@@ -1,5 +1,7 @@
-//! A convolution, batch normalisation (Ioffe, Szegedy 2015, algorithm 1) by the statistics of the batch, and what
-//! follows it, as one operation: what normalisation needs of a picture is taken while it is in the cache.
+//! A convolution, batch normalization (Ioffe, Szegedy 2015, algorithm 1) by the statistics of the batch, and what
+//! follows it, as one operation: what normalization needs of a picture is taken while it is in the cache.
+
+mod affine;
 
 use std::ops::Range;
 
@@ -7,17 +9,15 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use parking_lot::Mutex;
 use rayon::prelude::*;
 
+use self::affine::{Affine, Part};
 use super::{
     Elements,
     conv::{ConvShape, Sizes, Wanted, backward, forward},
-    elements, factors,
+    factors,
     map::{Flow, Map, Slot, token_storage},
     with_elements,
 };
-use crate::{
-    cpu::{dense::filled, wide},
-    run::Precision,
-};
+use crate::{cpu::wide, run::Precision};
 
 /// Rows that one task works on.
 const ROWS: usize = 2048;
@@ -33,7 +33,7 @@ pub struct BatchStatistics {
     pub count: usize,
 }
 
-/// What follows a normalisation.
+/// What follows a normalization.
 #[derive(Debug, Clone, Copy)]
 pub enum Ending<'a> {
     /// Nothing.
@@ -44,7 +44,7 @@ pub enum Ending<'a> {
     AddRelu(&'a Map),
 }
 
-/// The weights of a convolution and of the normalisation behind it.
+/// The weights of a convolution and of the normalization behind it.
 #[derive(Debug, Clone, Copy)]
 pub struct NormWeights<'a> {
     /// `[out, kernel, kernel, c]`.
@@ -57,7 +57,7 @@ pub struct NormWeights<'a> {
     pub eps: f64,
 }
 
-/// Convolves `x` (see [`super::conv2d`]), normalises by the statistics of the batch, scales and shifts. Returns
+/// Convolves `x` (see [`super::conv2d`]), normalizes by the statistics of the batch, scales and shifts. Returns
 /// the statistics for the running means.
 ///
 /// # Errors
@@ -128,18 +128,9 @@ fn on_cpu(
         })
     })??;
     let (mean, variance) = Part::together(parts.into_inner(), c);
-    let inverse = inverse_deviation(&variance, weights.eps);
-    let affine = Affine {
-        scale: inverse
-            .iter()
-            .zip(gamma.to_vec1::<f32>()?)
-            .map(|(inverse, gamma)| inverse * gamma)
-            .collect(),
-        mean: mean.clone(),
-        inverse,
-        beta: beta.to_vec1()?,
-        relu: matches!(ending, Ending::Relu),
-    };
+    let relu = matches!(ending, Ending::Relu);
+    let norm = (&*gamma.to_vec1()?, beta.to_vec1()?, weights.eps);
+    let affine = Affine::new((&mean, &variance), norm, relu);
     let y = match &other {
         Some(other) => with_elements(&other.values, |other| affine.forward_onto(&z, other))?,
         None => affine.forward(&z),
@@ -179,186 +170,11 @@ fn on_cpu(
     Ok((flow.into(), statistics))
 }
 
-fn inverse_deviation(variance: &[f32], eps: f64) -> Vec<f32> {
-    let inverse = |v: &f32| (1.0 / (f64::from(*v) + eps).sqrt()) as f32;
-    variance.iter().map(inverse).collect()
-}
-
-/// Sums over some rows, relative to the first of them, so that a large mean does not cancel.
-struct Part {
-    origin: Vec<f32>,
-    sums: Vec<f32>,
-    squares: Vec<f32>,
-    count: usize,
-}
-
-impl Part {
-    /// Of at least one row.
-    fn of(rows: &[f32], c: usize) -> Self {
-        let (origin, mut sums, mut squares) = (rows[..c].to_vec(), vec![0.0; c], vec![0.0; c]);
-        wide(
-            #[inline(always)]
-            || {
-                let (origin, sums, squares) = (&origin[..c], &mut sums[..c], &mut squares[..c]);
-                for row in rows.chunks_exact(c) {
-                    for j in 0..c {
-                        let d = row[j] - origin[j];
-                        sums[j] += d;
-                        squares[j] += d * d;
-                    }
-                }
-            },
-        );
-        Self {
-            origin,
-            sums,
-            squares,
-            count: rows.len() / c,
-        }
-    }
-
-    /// Mean and biased variance of all parts, which are added in the order of their numbers (Chan et al. 1979,
-    /// equation 2.1).
-    fn together(mut parts: Vec<(usize, Self)>, c: usize) -> (Vec<f32>, Vec<f32>) {
-        parts.sort_unstable_by_key(|(i, _)| *i);
-        let (mut count, mut mean, mut squares) = (0.0, vec![0.0_f64; c], vec![0.0_f64; c]);
-        for (_, part) in parts {
-            let own = part.count as f64;
-            let all: f64 = count + own;
-            for j in 0..c {
-                let offset = f64::from(part.sums[j]) / own;
-                let within = f64::from(part.squares[j]) - own * offset * offset;
-                let apart = f64::from(part.origin[j]) + offset - mean[j];
-                squares[j] += within + apart * apart * count * own / all;
-                mean[j] += apart * own / all;
-            }
-            count = all;
-        }
-        let variance = squares.iter().map(|q| (q / count).max(0.0) as f32);
-        (mean.iter().map(|m| *m as f32).collect(), variance.collect())
-    }
-}
-
-/// What normalisation does to a row, and whether a rectifier follows.
-struct Affine {
-    mean: Vec<f32>,
-    inverse: Vec<f32>,
-    /// `inverse * gamma`.
-    scale: Vec<f32>,
-    beta: Vec<f32>,
-    relu: bool,
-}
-
-impl Affine {
-    /// Outputs that are not above it are replaced by it.
-    fn floor(&self) -> f32 {
-        if self.relu { 0.0 } else { f32::NEG_INFINITY }
-    }
-
-    fn forward(&self, z: &[f32]) -> Vec<f32> {
-        let c = self.mean.len();
-        let floor = self.floor();
-        // SAFETY: a chunk is as long as its part of the input, so that all of it is written.
-        #[allow(unsafe_code)]
-        unsafe {
-            filled(z.len(), ROWS * c, |i, y| {
-                let z = &z[i * ROWS * c..][..y.len()];
-                let (mean, scale, beta) = (&self.mean[..c], &self.scale[..c], &self.beta[..c]);
-                wide(
-                    #[inline(always)]
-                    || {
-                        for (y, z) in y.chunks_exact_mut(c).zip(z.chunks_exact(c)) {
-                            for j in 0..c {
-                                let value = (z[j] - mean[j]) * scale[j] + beta[j];
-                                y[j].write(if value > floor { value } else { floor });
-                            }
-                        }
-                    },
-                );
-            })
-        }
-    }
-
-    /// The sum with another map, rectified.
-    fn forward_onto(&self, z: &[f32], other: &[f32]) -> Vec<f32> {
-        let c = self.mean.len();
-        // SAFETY: as above.
-        #[allow(unsafe_code)]
-        unsafe {
-            filled(z.len(), ROWS * c, |i, y| {
-                let part = i * ROWS * c..i * ROWS * c + y.len();
-                let (z, other) = (&z[part.clone()], &other[part]);
-                let (mean, scale, beta) = (&self.mean[..c], &self.scale[..c], &self.beta[..c]);
-                wide(
-                    #[inline(always)]
-                    || {
-                        let rows = z.chunks_exact(c).zip(other.chunks_exact(c));
-                        for (y, (z, other)) in y.chunks_exact_mut(c).zip(rows) {
-                            for j in 0..c {
-                                let value = (z[j] - mean[j]) * scale[j] + beta[j] + other[j];
-                                y[j].write(if value > 0.0 { value } else { 0.0 });
-                            }
-                        }
-                    },
-                );
-            })
-        }
-    }
-
-    /// Sums over rows of the gradient behind the normalisation, and of it times what was normalised: the gradients
-    /// of `beta` and `gamma`. Whether an output was rectified is seen from its input, so that one map less is
-    /// read; without a rectifier all let their gradient through.
-    fn sums(&self, z: &[f32], g: &[f32], sums: &mut [f32]) {
-        let c = self.mean.len();
-        let (sum, dot) = sums.split_at_mut(c);
-        let (mean, inverse, scale) = (&self.mean[..c], &self.inverse[..c], &self.scale[..c]);
-        let (sum, dot, beta) = (&mut sum[..c], &mut dot[..c], &self.beta[..c]);
-        let floor = self.floor();
-        wide(
-            #[inline(always)]
-            || {
-                for (z, g) in z.chunks_exact(c).zip(g.chunks_exact(c)) {
-                    for j in 0..c {
-                        let d = z[j] - mean[j];
-                        let passes = d * scale[j] + beta[j] > floor;
-                        let g = if passes { g[j] } else { 0.0 };
-                        sum[j] += g;
-                        dot[j] += g * d * inverse[j];
-                    }
-                }
-            },
-        );
-    }
-
-    /// The gradient before the normalisation, by the means of both sums.
-    fn backward(&self, z: &[f32], g: &[f32], (mean_g, mean_gx): (&[f32], &[f32]), dz: &mut [f32]) {
-        let c = self.mean.len();
-        let (mean, inverse, scale) = (&self.mean[..c], &self.inverse[..c], &self.scale[..c]);
-        let (mean_g, mean_gx, beta) = (&mean_g[..c], &mean_gx[..c], &self.beta[..c]);
-        let floor = self.floor();
-        wide(
-            #[inline(always)]
-            || {
-                let rows = z.chunks_exact(c).zip(g.chunks_exact(c));
-                for (dz, (z, g)) in dz.chunks_exact_mut(c).zip(rows) {
-                    for j in 0..c {
-                        let d = z[j] - mean[j];
-                        let passes = d * scale[j] + beta[j] > floor;
-                        let g = if passes { g[j] } else { 0.0 };
-                        let slope = g - mean_g[j] - d * inverse[j] * mean_gx[j];
-                        dz[j] = scale[j] * slope;
-                    }
-                }
-            },
-        );
-    }
-}
-
 struct ConvNorm {
     sizes: Sizes,
     factors: Precision,
     x: Flow,
-    /// What was normalised.
+    /// What was normalized.
     z: Vec<f32>,
     affine: Affine,
     sum: Option<Sum>,
@@ -378,7 +194,7 @@ impl ConvNorm {
     /// Sums over all rows in a fixed order (see [`Affine::sums`]), `[2, c]`. What a rectifier behind a sum held back
     /// is struck from the gradient.
     fn sums(&self, gradient: &mut [f32]) -> Result<Vec<f64>> {
-        let c = self.affine.mean.len();
+        let c = self.affine.channels();
         let output = self.sum.as_ref().map(|sum| Elements::of(&sum.values));
         let output = output.as_ref().map(Elements::slice).transpose()?;
         let parts: Vec<Vec<f32>> = gradient
@@ -425,12 +241,12 @@ impl CustomOp3 for ConvNorm {
         &self,
         _: &CpuStorage,
         _: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
         _: &CpuStorage,
         _: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        elements(s2, l2)?;
+        // All was computed before; candle gets the token alone.
         Ok(token_storage())
     }
 
@@ -444,7 +260,7 @@ impl CustomOp3 for ConvNorm {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let mut gradient = self.slot.whole()?;
         let sums = self.sums(&mut gradient)?;
-        let c = self.affine.mean.len();
+        let c = self.affine.channels();
         let count = (self.z.len() / c) as f64;
         let means: Vec<f32> = sums.iter().map(|sum| (sum / count) as f32).collect();
         let means = means.split_at(c);

@@ -7,7 +7,7 @@ use super::{conv::in_order, elements, factors, with_elements};
 use crate::{
     cpu::{
         Level, Packed,
-        dense::{Element, Rows, Scratch, filled, outer, product, whole},
+        dense::{Element, Rows, Scratch, Target, filled, outer, product, whole},
     },
     run::Precision,
 };
@@ -99,12 +99,8 @@ fn through<E: Element>(x: &[f32], columns: &Packed) -> Vec<f32> {
     unsafe {
         filled(n, ROWS * outputs, |i, out| {
             let x = &x[i * ROWS * inputs..x.len().min((i + 1) * ROWS * inputs)];
-            product(
-                Rows::whole(&E::rows(x, inputs), inputs),
-                columns,
-                out,
-                false,
-            );
+            let rows = E::rows(x, inputs);
+            product(Rows::whole(&rows, inputs), columns, Target::New(out));
         })
     }
 }

@@ -5,6 +5,8 @@
 //! operation to operation by hand: candle's graph has a token of one number in the place of each map, which
 //! keeps the order, and the gradient lies beside it in a slot that whoever uses the map adds to, and whoever
 //! made it takes it from.
+//!
+//! So a graph has one backward pass at a time, and none after one that failed.
 
 use std::sync::Arc;
 
@@ -103,22 +105,15 @@ pub(super) struct Slot(Arc<Mutex<Option<Vec<f32>>>>);
 impl Slot {
     /// Adds a gradient.
     pub fn give(&self, gradient: Vec<f32>) {
-        let mut slot = self.0.lock();
-        let Some(sum) = slot.as_mut() else {
-            *slot = Some(gradient);
-            return;
+        // Not under the lock: whoever adds with the pool may be given another task meanwhile.
+        let sum = match self.take() {
+            None => gradient,
+            Some(mut sum) => {
+                add(&mut sum, &gradient);
+                sum
+            }
         };
-        let parts = gradient.par_chunks(CHUNK);
-        sum.par_chunks_mut(CHUNK).zip(parts).for_each(|(sum, x)| {
-            wide(
-                #[inline(always)]
-                || {
-                    for (sum, x) in sum.iter_mut().zip(x) {
-                        *sum += x;
-                    }
-                },
-            );
-        });
+        *self.0.lock() = Some(sum);
     }
 
     /// What has come together so far; nothing is left.
@@ -136,6 +131,21 @@ impl Slot {
             None => bail!("a map of features was given no gradient"),
         }
     }
+}
+
+/// `sum += x`.
+fn add(sum: &mut [f32], x: &[f32]) {
+    let parts = sum.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK));
+    parts.for_each(|(sum, x)| {
+        wide(
+            #[inline(always)]
+            || {
+                for (sum, x) in sum.iter_mut().zip(x) {
+                    *sum += x;
+                }
+            },
+        );
+    });
 }
 
 /// From a tensor of the graph to a map.

@@ -1,6 +1,6 @@
 //! A convolution forward and back, over plain floats.
 
-use std::{mem::MaybeUninit, ops::Range};
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::cpu::{
     Level, Packed,
-    dense::{Buffer, Element, Rows, Scattered, Scratch, outer, place as as_place, product},
+    dense::{Buffer, Element, Rows, Scattered, Scratch, Target, outer, place as as_place, product},
 };
 
 /// Into so many parts of a batch the backward pass is split, at most.
@@ -36,12 +36,12 @@ impl Convolution {
             pack(weight, sizes.patch())
         } else {
             // Each segment is filled up to whole words, as rows are.
-            let mut wide = vec![0.0; weight.len() / unfolding.length.max(1) * filled];
+            let mut padded = vec![0.0; weight.len() / unfolding.length.max(1) * filled];
             let segments = weight.chunks_exact(unfolding.length);
-            for (to, from) in wide.chunks_exact_mut(filled).zip(segments) {
+            for (to, from) in padded.chunks_exact_mut(filled).zip(segments) {
                 to[..from.len()].copy_from_slice(from);
             }
-            pack(&wide, unfolding.segments.len() * filled)
+            pack(&padded, unfolding.segments.len() * filled)
         };
         Self {
             sizes,
@@ -63,32 +63,26 @@ impl Convolution {
         self.sizes.at_once()
     }
 
-    /// Writes the outputs of some pictures, or adds them where `adds` is set. The room belongs to this convolution.
-    pub fn run<E: Element>(
-        &self,
-        pictures: &[f32],
-        room: &mut Buffer,
-        out: &mut [MaybeUninit<f32>],
-        adds: bool,
-    ) {
+    /// The outputs of some pictures. The room belongs to this convolution.
+    pub fn run<E: Element>(&self, pictures: &[f32], room: &mut Buffer, mut out: Target<'_>) {
         let room = room.elements::<E>(self.unfolding.elements(self.at_once()));
         let pictures = E::rows(pictures, pictures.len());
         self.sizes.unfold(&self.unfolding, &pictures, room);
-        let product = |elements: &[E], out: &mut [MaybeUninit<f32>]| {
+        let product = |elements: &[E], out: Target<'_>| {
             let rows = Rows {
                 elements,
                 stride: self.unfolding.stride,
                 segments: &self.segments,
             };
-            product(rows, &self.columns, out, adds);
+            product(rows, &self.columns, out);
         };
-        match self.unfolding.apart() {
-            None => product(room, out),
-            Some(apart) => {
-                let outs = out.chunks_exact_mut(self.sizes.out_picture().max(1));
-                let rooms = room.chunks_exact(apart.max(1));
-                rooms.zip(outs).for_each(|(room, out)| product(room, out));
-            }
+        let Some(apart) = self.unfolding.apart() else {
+            product(room, out);
+            return;
+        };
+        let each = self.sizes.out_picture().max(1);
+        for (i, room) in (0..out.len() / each).zip(room.chunks_exact(apart.max(1))) {
+            product(room, out.part(i * each..(i + 1) * each));
         }
     }
 }
@@ -129,21 +123,31 @@ pub(in crate::nn::ops) fn backward<E: Element>(
             Way::Folded(Packed::turned::<E>(Level::best(), &weight, sizes.patch()))
         }
     });
-    let (mut input_grad, adds) = match wanted {
-        Wanted::Nothing => (Vec::new(), false),
-        Wanted::Alone => (Vec::with_capacity(input.len()), false),
-        Wanted::Onto(sums) => (sums, true),
+    let mut input_grad = match wanted {
+        Wanted::Nothing => Vec::new(),
+        Wanted::Alone => Vec::with_capacity(input.len()),
+        Wanted::Onto(sums) => sums,
     };
+    if input.is_empty() {
+        return (wants.then_some(input_grad), vec![0.0; weight.len()]);
+    }
+    let adds = !input_grad.is_empty();
     // Summed in order: the result depends neither on timing nor on the number of threads.
     let share = sizes.n.div_ceil(SHARES).max(1);
-    let length = (share * sizes.picture()).max(1);
-    let places: Vec<&mut [MaybeUninit<f32>]> = if !wants {
-        (0..sizes.n.div_ceil(share)).map(|_| &mut [][..]).collect()
+    let length = share * sizes.picture();
+    let places: Vec<Option<Target<'_>>> = if !wants {
+        (0..sizes.n.div_ceil(share)).map(|_| None).collect()
     } else if adds {
-        as_place(&mut input_grad).chunks_mut(length).collect()
+        assert_eq!(
+            input_grad.len(),
+            input.len(),
+            "a gradient is of its input's size"
+        );
+        let parts = input_grad.chunks_mut(length);
+        parts.map(|part| Some(Target::Onto(part))).collect()
     } else {
-        let room = &mut input_grad.spare_capacity_mut()[..input.len()];
-        room.chunks_mut(length).collect()
+        let parts = input_grad.spare_capacity_mut()[..input.len()].chunks_mut(length);
+        parts.map(|part| Some(Target::New(part))).collect()
     };
     let (looks, next_look) = sizes.looks();
     let pass = Pass {
@@ -151,7 +155,6 @@ pub(in crate::nn::ops) fn backward<E: Element>(
         looks,
         next_look,
         way: way.as_ref(),
-        adds,
         rooms: Rooms::default(),
     };
     let sums: Vec<Vec<f32>> = places
@@ -179,8 +182,6 @@ struct Pass<'a> {
     looks: Vec<usize>,
     next_look: usize,
     way: Option<&'a Way>,
-    /// Whether the gradient of the input is added to what is in its place.
-    adds: bool,
     rooms: Rooms<Room>,
 }
 
@@ -200,7 +201,7 @@ impl Pass<'_> {
         pictures: Range<usize>,
         input: &[f32],
         slopes: &impl Fn(Range<usize>, &mut [f32]),
-        place: &mut [MaybeUninit<f32>],
+        mut place: Option<Target<'_>>,
     ) -> Vec<f32> {
         let sizes = self.sizes;
         let mut weight_grad = vec![0.0; sizes.out_c * sizes.patch()];
@@ -231,19 +232,14 @@ impl Pass<'_> {
                 let sums = (&mut weight_grad[ky * along..], sizes.patch());
                 outer((&narrow, sizes.out_c), &seen, &mut room.scratch, sums);
             }
-            let at = (now.start - pictures.start) * sizes.picture();
-            let place = match self.way {
-                Some(_) => &mut place[at..][..now.len() * sizes.picture()],
-                None => &mut [],
+            let (Some(way), Some(place)) = (self.way, &mut place) else {
+                continue;
             };
-            match self.way {
-                None => {}
-                Some(Way::Convolved(back)) => {
-                    back.run::<E>(&room.grad, &mut room.unfolded, place, self.adds);
-                }
-                Some(Way::Folded(columns)) => {
-                    self.fold(&narrow, columns, &mut room.patch_grads, place);
-                }
+            let at = |picture: usize| (picture - pictures.start) * sizes.picture();
+            let place = place.part(at(now.start)..at(now.end));
+            match way {
+                Way::Convolved(back) => back.run::<E>(&room.grad, &mut room.unfolded, place),
+                Way::Folded(columns) => self.fold(&narrow, columns, &mut room.patch_grads, place),
             }
         }
         self.rooms.give(room);
@@ -256,22 +252,16 @@ impl Pass<'_> {
         grad: &[E],
         columns: &Packed,
         patch_grads: &mut Vec<f32>,
-        place: &mut [MaybeUninit<f32>],
+        mut place: Target<'_>,
     ) {
         let sizes = self.sizes;
         let patches = sizes.positions() * sizes.patch();
-        let pictures = place.len() / sizes.picture().max(1);
-        patch_grads.resize(pictures * patches, 0.0);
+        let sums = place.sums();
+        patch_grads.resize(sums.len() / sizes.picture() * patches, 0.0);
         let rows = Rows::whole(grad, sizes.out_c);
-        product(rows, columns, as_place(patch_grads), false);
-        let places = place.chunks_exact_mut(sizes.picture().max(1));
-        for (place, patches) in places.zip(patch_grads.chunks_exact(patches.max(1))) {
-            if !self.adds {
-                place.fill(MaybeUninit::new(0.0));
-            }
-            // SAFETY: it was there before, or has just been written.
-            #[allow(unsafe_code)]
-            let sums = unsafe { place.assume_init_mut() };
+        product(rows, columns, Target::New(as_place(patch_grads)));
+        let sums = sums.chunks_exact_mut(sizes.picture());
+        for (sums, patches) in sums.zip(patch_grads.chunks_exact(patches)) {
             sizes.fold(patches, sums);
         }
     }

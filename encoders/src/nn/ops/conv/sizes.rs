@@ -39,6 +39,9 @@ impl Sizes {
         if (kh, kw, wc) != (kernel, kernel, c) || kernel % 2 == 0 || stride == 0 {
             bail!("weight {weight:?} does not fit kernel {kernel}, stride {stride}, {c} channels");
         }
+        if c == 0 || out_c == 0 {
+            bail!("a convolution needs channels, got weight {weight:?}");
+        }
         let (out_h, out_w) = (h.div_ceil(stride), w.div_ceil(stride));
         Ok(Self {
             n,
@@ -216,8 +219,8 @@ impl Sizes {
         }
     }
 
-    /// Where what each position sees of its first kernel row begins in padded pictures, and how much further on
-    /// what it sees of the next begins.
+    /// The offset in padded pictures of the first element that each position sees, and from what it sees by one row
+    /// of the kernel to what it sees by the next.
     pub fn looks(&self) -> (Vec<usize>, usize) {
         let (_, w) = self.padded();
         let mut looks = Vec::with_capacity(self.at_once() * self.positions());
@@ -254,8 +257,9 @@ pub(in crate::nn::ops) struct Unfolding {
     pub stride: usize,
     /// Where the segments of a row begin, in elements from its first.
     pub segments: Vec<usize>,
-    /// Picture rows that the steps of a strided kernel meet lie one after another, since they are neighbours for
-    /// it: where those of each phase begin, in rows. Empty where whole patches are unfolded.
+    /// Rows of the padded picture are grouped by their number modulo the stride (the phase): row `ky` of the kernel
+    /// sees group `ky % stride`, from `ky / stride` on. Where each group begins, in rows; empty where whole patches are
+    /// unfolded.
     starts: Vec<usize>,
     /// Rows of one picture.
     rows: usize,

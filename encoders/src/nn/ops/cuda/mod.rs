@@ -45,7 +45,7 @@ pub(super) fn conv2d(input: &Tensor, weight: &Tensor, shape: ConvShape) -> Resul
     matmul(&patches, &weight.reshape((out, patch))?.t()?)?.reshape((n, out_h, out_w, out))
 }
 
-/// The normalisation of [`super::conv_norm`], with a rectifier behind it where `relu` is set.
+/// The normalization of [`super::conv_norm`], with a rectifier behind it where `relu` is set.
 pub(super) fn batch_norm(
     x: &Tensor,
     gamma: &Tensor,
