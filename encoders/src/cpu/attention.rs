@@ -65,7 +65,7 @@ pub(super) struct Head {
 }
 
 impl Attention {
-    /// `rows` is the precision of the joined rows: f32, or bf16.
+    /// `rows` is the precision of the joined rows: f32 or bf16.
     pub(super) fn new(
         level: &'static Level,
         rows: Precision,
@@ -85,6 +85,11 @@ impl Attention {
             causal,
             scale: (size as f32).powf(-0.5),
         }
+    }
+
+    /// Bytes of an element of the joined rows.
+    pub(super) fn element(&self) -> usize {
+        self.element
     }
 
     /// Elements per 4-byte word.
@@ -180,18 +185,48 @@ impl Attention {
     unsafe fn pack_keys(&self, head: &Head, start: usize, to: *mut u8) {
         let width = self.level.panel();
         let words = self.size.div_ceil(self.per_word());
+        let at = |token: usize| {
+            let from = unsafe { head.rows.add(token * head.row_stride + start) };
+            let to = to.wrapping_add((token / width * words * width + token % width) * 4);
+            (from, to)
+        };
+        // Squares of four words of four tokens, which turn in registers; panels hold whole squares.
+        let (square_tokens, square_words) = (head.tokens / 4 * 4, words / 4 * 4);
+        for token in (0..square_tokens).step_by(4) {
+            let from: [*const u8; 4] = std::array::from_fn(|i| at(token + i).0);
+            let to = at(token).1;
+            for word in (0..square_words).step_by(4) {
+                unsafe {
+                    let square =
+                        from.map(|from| from.add(4 * word).cast::<[u32; 4]>().read_unaligned());
+                    for i in 0..4 {
+                        let turned = square.map(|row| row[i]);
+                        to.add(4 * (word + i) * width)
+                            .cast::<[u32; 4]>()
+                            .write_unaligned(turned);
+                    }
+                }
+            }
+        }
         // The second half of the last word, where a key has an odd number of bf16.
         let odd = !self.size.is_multiple_of(self.per_word());
         for token in 0..head.tokens {
-            unsafe {
-                let from = head.rows.add(token * head.row_stride + start);
-                let to = to.add((token / width * words * width + token % width) * 4);
-                for word in 0..words {
-                    let mut value = from.add(4 * word).cast::<u32>().read_unaligned();
-                    if odd && word + 1 == words {
-                        value &= 0xffff;
-                    }
+            let (from, to) = at(token);
+            let first = if token < square_tokens {
+                square_words
+            } else {
+                0
+            };
+            for word in first..words {
+                unsafe {
+                    let value = from.add(4 * word).cast::<u32>().read_unaligned();
                     to.add(4 * word * width).cast::<u32>().write(value);
+                }
+            }
+            if odd {
+                unsafe {
+                    let last = to.add(4 * (words - 1) * width).cast::<u32>();
+                    last.write(last.read() & 0xffff);
                 }
             }
         }
@@ -202,15 +237,14 @@ impl Attention {
     unsafe fn pack_values(&self, head: &Head, start: usize, to: *mut u8) {
         let width = self.level.panel();
         let words = head.tokens.div_ceil(self.per_word());
-        for word in 0..words {
-            let at = |token: usize| unsafe { head.rows.add(token * head.row_stride + start) };
-            for panel in 0..self.size.div_ceil(width) {
-                let columns = width.min(self.size - panel * width);
+        let at = |token: usize| unsafe { head.rows.add(token * head.row_stride + start) };
+        for panel in 0..self.size.div_ceil(width) {
+            let columns = width.min(self.size - panel * width);
+            for word in 0..words {
                 unsafe {
                     let to = to.add((panel * words + word) * width * 4);
                     if self.element == 4 {
-                        let from = at(word).add(panel * width * 4);
-                        std::ptr::copy_nonoverlapping(from, to, columns * 4);
+                        copy_words(at(word).add(panel * width * 4), to, columns);
                         continue;
                     }
                     let first = at(2 * word).add(panel * width * 2).cast::<u16>();
@@ -230,6 +264,20 @@ impl Attention {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Copies `words` words, in registers where they are a panel of the widest.
+#[inline]
+unsafe fn copy_words(from: *const u8, to: *mut u8, words: usize) {
+    const WIDEST: usize = 32;
+    unsafe {
+        if words == WIDEST {
+            let all = from.cast::<[u32; WIDEST]>().read_unaligned();
+            to.cast::<[u32; WIDEST]>().write_unaligned(all);
+        } else {
+            std::ptr::copy_nonoverlapping(from, to, 4 * words);
         }
     }
 }

@@ -25,6 +25,8 @@ pub(super) trait Lanes: Copy + 'static {
     /// Whole numbers.
     type I: Copy;
 
+    /// Fetches a cache line into the second-level cache, if there is memory at `at`.
+    unsafe fn prefetch(_at: *const u8) {}
     unsafe fn splat(x: f32) -> Self::V;
     unsafe fn load(from: *const f32) -> Self::V;
     /// Lanes from `n` on are 0.
@@ -38,7 +40,8 @@ pub(super) trait Lanes: Copy + 'static {
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
-    unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
+    /// `1 / x` of x from 1 to 2^127, within 2 units in the last place.
+    unsafe fn reciprocal(x: Self::V) -> Self::V;
     /// `a b + c`, rounded once or twice.
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
@@ -149,8 +152,8 @@ impl Lanes for Portable {
         each(|i| a[i] * b[i])
     }
     #[inline(always)]
-    unsafe fn div(a: Self::V, b: Self::V) -> Self::V {
-        each(|i| a[i] / b[i])
+    unsafe fn reciprocal(x: Self::V) -> Self::V {
+        each(|i| 1.0 / x[i])
     }
     #[inline(always)]
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V {

@@ -124,6 +124,16 @@ impl Level {
         Some(narrow)
     }
 
+    /// The precision of what a tower of this precision does not do with bytes: bfloat16 where it is
+    /// faster than floats.
+    pub(super) fn at_least_bf16(&self, precision: Precision) -> Precision {
+        match precision {
+            Precision::Int8 if !self.by_speed.contains(&Precision::Bf16) => Precision::F32,
+            Precision::Int8 => Precision::Bf16,
+            other => other,
+        }
+    }
+
     /// Columns of a panel.
     pub(super) fn panel(&self) -> usize {
         2 * self.lanes

@@ -44,10 +44,7 @@ impl Plan {
 
     /// The precision of maps that see few rows, or rows for which one step is too coarse.
     pub(super) fn at_least_bf16(self) -> Precision {
-        match self.precision {
-            Precision::F32 => Precision::F32,
-            Precision::Bf16 | Precision::Int8 => Precision::Bf16,
-        }
+        self.level.at_least_bf16(self.precision)
     }
 
     /// A stack with the tensors below `prefix`.

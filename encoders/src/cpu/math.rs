@@ -78,7 +78,7 @@ unsafe fn erf<L: Lanes>(x: L::V) -> L::V {
 /// `x / (1 + e^-ax)`, for `-a` and with what else belongs into the exponent.
 #[inline(always)]
 unsafe fn gated<L: Lanes>(x: L::V, exponent: L::V) -> L::V {
-    unsafe { L::div(x, L::add(L::splat(1.0), exp::<L>(exponent))) }
+    unsafe { L::mul(x, L::reciprocal(L::add(L::splat(1.0), exp::<L>(exponent)))) }
 }
 
 /// An activation as [`Activation`] defines it.

@@ -8,7 +8,7 @@ use super::{
     Precision, Team,
     attention::{Head, Scratch},
     buffer::Shared,
-    matmul::{Finish, split},
+    matmul::{BLOCK_TILES, Finish, split},
     packed::Packed,
     transformer::{Block, Norm, Transformer},
     workspace::Strides,
@@ -45,13 +45,13 @@ impl Pass<'_> {
         self.steps.at(4 * row).cast()
     }
 
-    fn each_row(&self, rows: usize, f: impl Fn(usize) + Sync) {
+    fn each_row(&self, rows: Range<usize>, f: impl Fn(usize) + Sync) {
         let tasks = if self.team.threads > 1 {
-            rows.div_ceil(ROWS_PER_TASK)
+            rows.len().div_ceil(ROWS_PER_TASK)
         } else {
             1
         };
-        let ranges: Vec<Range<usize>> = split(0..rows, tasks).collect();
+        let ranges: Vec<Range<usize>> = split(rows, tasks).collect();
         self.team
             .each(tasks, |task| ranges[task].clone().for_each(&f));
     }
@@ -76,7 +76,7 @@ impl Pass<'_> {
 
     /// Normalized tokens, narrow.
     pub(super) fn norm_narrow(&self, norm: &Norm, rows: usize) {
-        self.each_row(rows, |row| {
+        self.each_row(0..rows, |row| {
             let x = self.x.at(row * self.strides.x).cast();
             let to = self.narrow.at(row * self.strides.x).cast();
             // SAFETY: each task has rows of its own.
@@ -91,21 +91,26 @@ impl Pass<'_> {
     fn linear(
         &self,
         packed: &Packed,
-        (from, stride): (Shared, usize),
-        rows: usize,
+        (from, stride): (*const u8, usize),
+        rows: Range<usize>,
         finish: Finish,
     ) {
-        let product = packed.product((from.at(0), stride), self.step(0), finish);
-        packed.run_in(self.team, &product, rows);
+        let product = packed.product((from, stride), self.step(rows.start), finish);
+        packed.run_in(self.team, &product, rows.len());
     }
 
     /// Queries, keys and values.
     pub(super) fn join(&self, block: &Block, rows: usize) {
         let finish = Finish {
-            bf16: self.transformer.precision != Precision::F32,
+            bf16: self.transformer.attention.element() == 2,
             ..Finish::plain(self.joined.at(0), self.strides.joined)
         };
-        self.linear(&block.qkv, (self.narrow, self.strides.x), rows, finish);
+        self.linear(
+            &block.qkv,
+            (self.narrow.at(0), self.strides.x),
+            0..rows,
+            finish,
+        );
     }
 
     /// Attention, narrow.
@@ -132,7 +137,7 @@ impl Pass<'_> {
             self.scratches.lock().push(scratch);
         });
         if t.precision == Precision::Int8 {
-            self.each_row(rows, |row| {
+            self.each_row(0..rows, |row| {
                 let x = self.narrow.at(row * self.strides.x).cast();
                 // SAFETY: each task has rows of its own.
                 unsafe { self.narrow_in_place(row, x, t.shape.width) };
@@ -146,29 +151,40 @@ impl Pass<'_> {
             residual: true,
             ..Finish::plain(self.x.at(0), self.strides.x)
         };
-        self.linear(&block.out, (self.narrow, self.strides.x), rows, finish);
+        self.linear(
+            &block.out,
+            (self.narrow.at(0), self.strides.x),
+            0..rows,
+            finish,
+        );
     }
 
-    /// Adds the output of the MLP to the tokens.
+    /// Adds the output of the MLP to the tokens, some rows after another: what lies between its two maps
+    /// stays in the caches.
     pub(super) fn mlp(&self, block: &Block, rows: usize) {
         let t = self.transformer;
-        let finish = Finish {
-            activation: Some(t.shape.activation),
-            bf16: t.precision == Precision::Bf16,
-            ..Finish::plain(self.hidden.at(0), self.strides.hidden)
-        };
-        self.linear(&block.fc1, (self.narrow, self.strides.x), rows, finish);
-        if t.precision == Precision::Int8 {
-            self.each_row(rows, |row| {
-                let x = self.hidden.at(row * self.strides.hidden).cast();
-                // SAFETY: each task has rows of its own.
-                unsafe { self.narrow_in_place(row, x, t.shape.mlp_width) };
-            });
+        let (x, hidden) = (self.strides.x, self.strides.hidden);
+        let blocks = rows.div_ceil(BLOCK_TILES * t.level.tile_rows * self.team.threads);
+        for rows in split(0..rows, blocks) {
+            let finish = Finish {
+                activation: Some(t.shape.activation),
+                bf16: t.precision == Precision::Bf16,
+                ..Finish::plain(self.hidden.at(0), hidden)
+            };
+            let from = self.narrow.at(rows.start * x);
+            self.linear(&block.fc1, (from, x), rows.clone(), finish);
+            if t.precision == Precision::Int8 {
+                self.each_row(rows.clone(), |row| {
+                    let values = self.hidden.at((row - rows.start) * hidden).cast();
+                    // SAFETY: each task has rows of its own.
+                    unsafe { self.narrow_in_place(row, values, t.shape.mlp_width) };
+                });
+            }
+            let finish = Finish {
+                residual: true,
+                ..Finish::plain(self.x.at(rows.start * x), x)
+            };
+            self.linear(&block.fc2, (self.hidden.at(0), hidden), rows, finish);
         }
-        let finish = Finish {
-            residual: true,
-            ..Finish::plain(self.x.at(0), self.strides.x)
-        };
-        self.linear(&block.fc2, (self.hidden, self.strides.hidden), rows, finish);
     }
 }

@@ -2,6 +2,51 @@
 
 use super::{lanes::Lanes, math::exp};
 
+/// The first `left` elements of a register, or all.
+macro_rules! part {
+    ($L:ty, $from:expr, $left:expr) => {
+        if $left >= <$L>::COUNT {
+            <$L>::load($from)
+        } else {
+            <$L>::load_n($from, $left)
+        }
+    };
+}
+
+/// For each register of `n` elements: its first, and how many there are from it on.
+macro_rules! each {
+    ($L:ty, $n:expr, |$i:ident, $left:ident| $body:expr) => {
+        let mut $i = 0;
+        while $i < $n {
+            let $left = $n - $i;
+            $body;
+            $i += <$L>::COUNT;
+        }
+    };
+}
+
+/// Four results, of every fourth register each, so that none waits for the one before it; from zeros on, and
+/// with zeros beyond the last element.
+macro_rules! fold {
+    ($L:ty, $x:expr, $n:expr, |$sum:ident, $v:ident| $result:expr) => {{
+        let mut all = [<$L>::splat(0.0); 4];
+        let mut i = 0;
+        while i + 4 * <$L>::COUNT <= $n {
+            for (lane, all) in all.iter_mut().enumerate() {
+                let ($sum, $v) = (*all, <$L>::load($x.add(i + lane * <$L>::COUNT)));
+                *all = $result;
+            }
+            i += 4 * <$L>::COUNT;
+        }
+        while i < $n {
+            let ($sum, $v) = (all[0], part!($L, $x.add(i), $n - i));
+            all[0] = $result;
+            i += <$L>::COUNT;
+        }
+        all
+    }};
+}
+
 /// `(x - mean) / sqrt(variance + eps) * weight + bias` of `n` floats; `to` may be `x`.
 ///
 /// # Safety
@@ -14,38 +59,31 @@ pub(super) unsafe fn layer_norm<L: Lanes>(
     to: *mut f32,
 ) {
     unsafe {
-        let mut sum = L::splat(0.0);
-        let mut i = 0;
-        while i < n {
-            sum = L::add(sum, L::load_n(x.add(i), n - i));
-            i += L::COUNT;
-        }
-        let mean = L::sum(sum) / n as f32;
-        let mut squares = L::splat(0.0);
-        i = 0;
-        while i + L::COUNT <= n {
-            let d = L::sub(L::load(x.add(i)), L::splat(mean));
-            squares = L::mul_add(d, d, squares);
-            i += L::COUNT;
-        }
-        let mut sum = L::sum(squares);
-        for i in i..n {
+        let [a, b, c, d] = fold!(L, x, n, |sum, v| L::add(sum, v));
+        let mean = L::sum(L::add(L::add(a, b), L::add(c, d))) / n as f32;
+        // Lanes beyond the last element count nothing here, while they would differ from the mean.
+        let whole = n - n % L::COUNT;
+        let [a, b, c, d] = fold!(L, x, whole, |sum, v| {
+            let d = L::sub(v, L::splat(mean));
+            L::mul_add(d, d, sum)
+        });
+        let mut sum = L::sum(L::add(L::add(a, b), L::add(c, d)));
+        for i in whole..n {
             let d = *x.add(i) - mean;
             sum += d * d;
         }
         let factor = L::splat(1.0 / (sum / n as f32 + eps).sqrt());
-        i = 0;
-        while i < n {
-            let left = n - i;
-            let d = L::mul(L::sub(L::load_n(x.add(i), left), L::splat(mean)), factor);
-            let y = L::mul_add(
-                d,
-                L::load_n(weight.add(i), left),
-                L::load_n(bias.add(i), left),
-            );
-            L::store_n(to.add(i), y, left);
-            i += L::COUNT;
-        }
+        let mean = L::splat(mean);
+        each!(L, n, |i, left| {
+            let d = L::mul(L::sub(part!(L, x.add(i), left), mean), factor);
+            let (weight, bias) = (weight.add(i), bias.add(i));
+            let y = L::mul_add(d, part!(L, weight, left), part!(L, bias, left));
+            if left >= L::COUNT {
+                L::store(to.add(i), y);
+            } else {
+                L::store_n(to.add(i), y, left);
+            }
+        });
     }
 }
 
@@ -70,21 +108,14 @@ pub(super) unsafe fn narrow_bf16<L: Lanes>(x: *const f32, n: usize, to: *mut u16
 #[inline(always)]
 pub(super) unsafe fn narrow_bytes<L: Lanes>(x: *const f32, n: usize, to: *mut u8) -> f32 {
     unsafe {
-        let mut largest = L::splat(0.0);
-        let mut i = 0;
-        while i < n {
-            largest = L::max(largest, L::abs(L::load_n(x.add(i), n - i)));
-            i += L::COUNT;
-        }
+        let [a, b, c, d] = fold!(L, x, n, |largest, v| L::max(largest, L::abs(v)));
         // A row of zeros has any step.
-        let largest = L::largest(largest).max(f32::MIN_POSITIVE);
+        let largest = L::largest(L::max(L::max(a, b), L::max(c, d))).max(f32::MIN_POSITIVE);
         let inverse = L::splat(127.0 / largest);
-        i = 0;
-        while i < n {
-            let v = L::mul(L::load_n(x.add(i), n - i), inverse);
-            L::store_bytes_n(to.add(i), v, n - i);
-            i += L::COUNT;
-        }
+        each!(L, n, |i, left| {
+            let v = L::mul(part!(L, x.add(i), left), inverse);
+            L::store_bytes_n(to.add(i), v, left);
+        });
         largest / 127.0
     }
 }

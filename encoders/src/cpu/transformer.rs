@@ -112,7 +112,7 @@ impl Transformer {
             level,
             precision,
             shape,
-            attention: Attention::new(level, precision, head, shape.causal),
+            attention: Attention::new(level, level.at_least_bf16(precision), head, shape.causal),
             blocks: Vec::new(),
         }
     }
@@ -149,10 +149,7 @@ impl Transformer {
         let Shape {
             width, mlp_width, ..
         } = self.shape;
-        let joined = match self.precision {
-            Precision::F32 => 3 * width,
-            Precision::Bf16 | Precision::Int8 => (3 * width).div_ceil(2),
-        };
+        let joined = (3 * width * self.attention.element()).div_ceil(4);
         let hidden = match self.precision {
             Precision::F32 | Precision::Int8 => mlp_width,
             Precision::Bf16 => mlp_width.div_ceil(2),

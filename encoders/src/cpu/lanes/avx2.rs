@@ -25,6 +25,10 @@ impl Lanes for Avx2 {
     type I = __m256i;
 
     #[inline(always)]
+    unsafe fn prefetch(at: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
+    #[inline(always)]
     unsafe fn splat(x: f32) -> Self::V {
         unsafe { _mm256_set1_ps(x) }
     }
@@ -95,8 +99,8 @@ impl Lanes for Avx2 {
         unsafe { _mm256_mul_ps(a, b) }
     }
     #[inline(always)]
-    unsafe fn div(a: Self::V, b: Self::V) -> Self::V {
-        unsafe { _mm256_div_ps(a, b) }
+    unsafe fn reciprocal(x: Self::V) -> Self::V {
+        unsafe { _mm256_div_ps(_mm256_set1_ps(1.0), x) }
     }
     #[inline(always)]
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V {

@@ -23,6 +23,10 @@ impl Lanes for Avx512 {
     type I = __m512i;
 
     #[inline(always)]
+    unsafe fn prefetch(at: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
+    #[inline(always)]
     unsafe fn splat(x: f32) -> Self::V {
         unsafe { _mm512_set1_ps(x) }
     }
@@ -49,14 +53,25 @@ impl Lanes for Avx512 {
             let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
             let up = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
             let high = _mm512_srli_epi32::<16>(_mm512_add_epi32(bits, up));
-            _mm512_mask_cvtepi32_storeu_epi16(to.cast(), mask(n), high);
+            // Narrowed in a register: with a mask and to memory it is one slow instruction.
+            let low = _mm512_cvtepi32_epi16(high);
+            if n >= 16 {
+                _mm256_storeu_si256(to.cast(), low);
+            } else {
+                _mm256_mask_storeu_epi16(to.cast(), mask(n), low);
+            }
         }
     }
     #[inline(always)]
     unsafe fn store_bytes_n(to: *mut u8, v: Self::V, n: usize) {
         unsafe {
             let whole = _mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(Self::SHIFT));
-            _mm512_mask_cvtepi32_storeu_epi8(to.cast(), mask(n), whole);
+            let low = _mm512_cvtepi32_epi8(whole);
+            if n >= 16 {
+                _mm_storeu_si128(to.cast(), low);
+            } else {
+                _mm_mask_storeu_epi8(to.cast(), mask(n), low);
+            }
         }
     }
     #[inline(always)]
@@ -72,8 +87,13 @@ impl Lanes for Avx512 {
         unsafe { _mm512_mul_ps(a, b) }
     }
     #[inline(always)]
-    unsafe fn div(a: Self::V, b: Self::V) -> Self::V {
-        unsafe { _mm512_div_ps(a, b) }
+    unsafe fn reciprocal(x: Self::V) -> Self::V {
+        unsafe {
+            // One step of Newton's method; a division takes as long as ten products.
+            let y = _mm512_rcp14_ps(x);
+            let error = _mm512_fnmadd_ps(x, y, _mm512_set1_ps(1.0));
+            _mm512_fmadd_ps(y, error, y)
+        }
     }
     #[inline(always)]
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V {

@@ -101,8 +101,8 @@ impl Lanes for Neon {
         unsafe { vmulq_f32(a, b) }
     }
     #[inline(always)]
-    unsafe fn div(a: Self::V, b: Self::V) -> Self::V {
-        unsafe { vdivq_f32(a, b) }
+    unsafe fn reciprocal(x: Self::V) -> Self::V {
+        unsafe { vdivq_f32(vdupq_n_f32(1.0), x) }
     }
     #[inline(always)]
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
