@@ -7,7 +7,7 @@
 use candle_core::Result;
 
 use super::{
-    Level, Plan, Precision, load::norm, matmul::Finish, packed::Packed, transformer::Norm,
+    Level, Plan, Precision, Team, load::norm, matmul::Finish, packed::Packed, transformer::Norm,
 };
 use crate::nn::{Activation, layers::Linear, ops::Elements, transformer::AttentionHead};
 
@@ -38,7 +38,11 @@ impl PoolingHead {
         let keys = head.k.weight().reshape((heads, size, width))?;
         // The bias of the keys adds the same to every logit of a head: softmax does not see it.
         let looks = (query.matmul(&keys)? * (size as f64).powf(-0.5))?.reshape((heads, width))?;
-        let precision = plan.at_least_bf16();
+        // Half the bytes of weights: it is their reading that takes time here.
+        let precision = match plan.precision {
+            Precision::F32 => Precision::F32,
+            Precision::Bf16 | Precision::Int8 => Precision::Bf16,
+        };
         let values = (0..heads).map(|i| {
             let part = |x: &candle_core::Tensor| x.narrow(0, i * size, size)?.contiguous();
             let bias = head.v.bias().map(part).transpose()?;
@@ -68,43 +72,66 @@ impl PoolingHead {
         values + a + b + c + d
     }
 
-    /// Tokens `[t, width]`, normalized, to one row `[width]`.
-    pub(super) fn pool(&self, level: &Level, tokens: &[f32], out: &mut [f32]) {
-        let (width, heads) = (self.width, self.heads);
-        let count = tokens.len() / width;
-        // `[t, heads]` to weights `[heads][t]`.
-        let logits = self.looks.apply(level, tokens, None);
-        let mut mixed = vec![0.0; heads * width];
-        for (head, mixed) in mixed.chunks_exact_mut(width).enumerate() {
-            let mut weights: Vec<f32> = (0..count).map(|t| logits[t * heads + head]).collect();
-            let inverse = level.softmax(&mut weights);
-            for (token, weight) in tokens.chunks_exact(width).zip(&weights) {
-                let weight = weight * inverse;
-                for (sum, x) in mixed.iter_mut().zip(token) {
-                    *sum += weight * x;
-                }
+    /// Normalized tokens `[t, width]` of each picture to a row each, `[n, width]`: its maps, which see one row of
+    /// a picture, are read once for all of them.
+    pub(super) fn pool(&self, level: &Level, team: Team, pictures: &[Vec<f32>]) -> Vec<f32> {
+        let (width, heads, n) = (self.width, self.heads, pictures.len());
+        let size = width / heads;
+        // `[heads][n][width]`.
+        let mut mixed = vec![0.0; heads * n * width];
+        for (i, tokens) in pictures.iter().enumerate() {
+            let count = tokens.len() / width;
+            // `[t, heads]` to weights `[heads][t]`.
+            let logits = self.looks.apply(level, team, tokens, None);
+            for (head, mixed) in mixed.chunks_exact_mut(n * width).enumerate() {
+                let mixed = &mut mixed[i * width..][..width];
+                let mut weights: Vec<f32> = (0..count).map(|t| logits[t * heads + head]).collect();
+                let inverse = level.softmax(&mut weights);
+                super::wide(|| {
+                    for (token, weight) in tokens.chunks_exact(width).zip(&weights) {
+                        let weight = weight * inverse;
+                        for (sum, x) in mixed.iter_mut().zip(token) {
+                            *sum += weight * x;
+                        }
+                    }
+                });
             }
         }
-        let values = self.values.iter().zip(mixed.chunks_exact(width));
-        let values: Vec<f32> = values
-            .flat_map(|(values, mixed)| values.apply(level, mixed, None))
-            .collect();
-        let x = self.out.apply(level, &values, None);
-        let mut normed = vec![0.0; width];
-        self.norm.of(level, &x, &mut normed);
-        let hidden = self.fc1.apply(level, &normed, Some(self.activation));
-        let y = self.fc2.apply(level, &hidden, None);
-        for ((out, x), y) in out.iter_mut().zip(&x).zip(&y) {
-            *out = x + y;
+        let mut values = vec![0.0; n * width];
+        for (head, (map, mixed)) in self
+            .values
+            .iter()
+            .zip(mixed.chunks_exact(n * width))
+            .enumerate()
+        {
+            let of_head = map.apply(level, team, mixed, None);
+            for (to, from) in values
+                .chunks_exact_mut(width)
+                .zip(of_head.chunks_exact(size))
+            {
+                to[head * size..][..size].copy_from_slice(from);
+            }
         }
+        let mut x = self.out.apply(level, team, &values, None);
+        let mut normed = vec![0.0; n * width];
+        for (x, normed) in x.chunks_exact(width).zip(normed.chunks_exact_mut(width)) {
+            self.norm.of(level, x, normed);
+        }
+        let hidden = self.fc1.apply(level, team, &normed, Some(self.activation));
+        let y = self.fc2.apply(level, team, &hidden, None);
+        for (x, y) in x.iter_mut().zip(&y) {
+            *x += y;
+        }
+        x
     }
 }
 
 impl Packed {
-    /// Rows `[n, inputs]` of f32 to `[n, outputs]`, on this thread.
+    /// Rows `[n, inputs]` of f32 to `[n, outputs]`, the columns over the team.
     pub(super) fn apply(
         &self,
         level: &Level,
+        team: Team,
         rows: &[f32],
         activation: Option<Activation>,
     ) -> Vec<f32> {
@@ -121,8 +148,8 @@ impl Packed {
             ..Finish::plain(out.as_mut_ptr().cast(), 4 * self.outputs())
         };
         let product = self.product((from, stride), steps, finish);
-        // SAFETY: the rows are in the precision of the map, and `out` has as many rows.
-        unsafe { self.run(&product, 0..count, 0..self.panels()) };
+        // The rows are in the precision of the map, and `out` has as many rows.
+        self.run_in(team, &product, count);
         out
     }
 }

@@ -42,7 +42,7 @@ impl Plan {
         ))
     }
 
-    /// The precision of maps that see few rows, or rows for which one step is too coarse.
+    /// The precision of maps that see rows for which one step is too coarse.
     pub(super) fn at_least_bf16(self) -> Precision {
         self.level.at_least_bf16(self.precision)
     }

@@ -82,7 +82,7 @@ fn project(projection: &Packed, rows: &Tensor) -> Result<Tensor> {
     let (n, _) = rows.dims2()?;
     let rows = rows.contiguous()?;
     let elements = Elements::of(&rows);
-    let out = projection.apply(Level::best(), elements.slice()?, None);
+    let out = projection.apply(Level::best(), Team { threads: 1 }, elements.slice()?, None);
     Tensor::from_vec(out, (n, projection.outputs()), &Device::Cpu)
 }
 

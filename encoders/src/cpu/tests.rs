@@ -276,7 +276,7 @@ fn products_of_whole_numbers_are_exact_up_to_the_largest() {
         for level in Level::all() {
             for precision in Precision::ALL {
                 let packed = Packed::new(level, precision, (&weights, inputs), None);
-                let got = packed.apply(level, &rows, None);
+                let got = packed.apply(level, Team { threads: 1 }, &rows, None);
                 assert_eq!(got, exact, "{level:?} {precision:?} [{n}, {inputs}]");
             }
         }
@@ -327,7 +327,7 @@ fn exponentials_and_activations_are_exact_to_the_last_bits() {
             Activation::GeluTanh,
         ] {
             let packed = Packed::new(level, Precision::F32, (&[1.0], 1), None);
-            let got = packed.apply(level, &points, Some(activation));
+            let got = packed.apply(level, Team { threads: 1 }, &points, Some(activation));
             for (x, y) in points.iter().zip(&got) {
                 let x = f64::from(*x);
                 let exact = match activation {

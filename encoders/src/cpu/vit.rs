@@ -236,9 +236,9 @@ impl VitTower {
         }
         let skip = usize::from(self.config.class_token);
         let mut row = 0;
-        let mut tokens = Vec::new();
-        for (length, out) in lengths.iter().zip(out.chunks_exact_mut(width)) {
-            tokens.clear();
+        let mut pictures = Vec::with_capacity(lengths.len());
+        for length in lengths {
+            let mut tokens = Vec::with_capacity((length - skip) * width);
             for at in row + skip..row + length {
                 let token = workspace.token(at);
                 if !matches!(self.pool, Pool::MeanThenNorm) {
@@ -246,14 +246,17 @@ impl VitTower {
                 }
                 tokens.extend_from_slice(token);
             }
-            match &self.pool {
-                Pool::Attention(head) => head.pool(level, &tokens, out),
-                _ => mean(&tokens, out),
-            }
+            pictures.push(tokens);
+            row += length;
+        }
+        if let Pool::Attention(head) = &self.pool {
+            return head.pool(level, team, &pictures);
+        }
+        for (tokens, out) in pictures.iter().zip(out.chunks_exact_mut(width)) {
+            mean(tokens, out);
             if matches!(self.pool, Pool::MeanThenNorm) {
                 self.post_norm.in_place(level, out);
             }
-            row += length;
         }
         out
     }
