@@ -91,7 +91,8 @@ impl Named {
         };
         let settings = Settings::from_env(places.offline)?;
         let mut show = Show::new(&repo, revision.as_ref(), &settings);
-        let found = hub::fetch(&settings, &repo, revision.as_ref(), &mut |event| {
+        let usable = |folder: &Path| encoders::check_files(folder).map_err(|e| e.to_string());
+        let found = hub::fetch(&settings, &repo, revision.as_ref(), &usable, &mut |event| {
             show.event(&event);
         });
         show.end();

@@ -42,6 +42,16 @@ pub fn check(folder: &Path) -> Result<Vec<CheckRow>, ModelError> {
     rows(&Loader::of(folder, "", &SmallFiles::read(folder)?)?)
 }
 
+/// Whether the files of a model folder but for its weights, which need not be there yet, are of a model
+/// that can be used.
+///
+/// # Errors
+/// When they are not.
+pub fn check_files(folder: &Path) -> Result<(), ModelError> {
+    let small = SmallFiles::read_without_weights(folder)?;
+    Loader::of(folder, "", &small).map(|_| ())
+}
+
 /// [`check`] of the built-in model.
 ///
 /// # Errors

@@ -37,7 +37,9 @@ mod tokenize;
 mod towers;
 mod weights;
 
-pub use check::{CheckRow, check, check_builtin, has_probes, wants_probes, write_probes};
+pub use check::{
+    CheckRow, check, check_builtin, check_files, has_probes, wants_probes, write_probes,
+};
 pub use cpu::wide;
 pub use error::{ModelError, PictureError};
 pub use folder::{

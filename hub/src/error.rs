@@ -166,6 +166,16 @@ pub enum HubError {
         /// Names of files.
         missing: String,
     },
+    /// The small files say that the model cannot be used.
+    #[error("{repo} at {commit} cannot be used, and its weights were not downloaded: {reason}")]
+    Unusable {
+        /// The model.
+        repo: RepoName,
+        /// What was looked at.
+        commit: Commit,
+        /// Why.
+        reason: String,
+    },
     /// The disk is too small.
     #[error(
         "{needed_bytes} bytes are to be downloaded, but {} has only {free_bytes} free: make room, or set HF_HOME \

@@ -1,6 +1,6 @@
 //! From a name to a folder.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::{
     HubError, Settings,
@@ -81,7 +81,8 @@ pub enum Event<'a> {
 }
 
 /// Makes a model be here: finds out what the revision (`main` if none is named) is, and downloads
-/// what is missing of it. `watch` hears what happens.
+/// what is missing of it. `watch` hears what happens. `check` is given the folder when all is in it but the
+/// weights, and may refuse what they would be loaded for.
 ///
 /// Without a connection what was here the last time is used; a commit that is here is used without a
 /// question. Where `main` has no safetensors and no revision was named, the conversion by the hub
@@ -93,6 +94,7 @@ pub fn fetch(
     settings: &Settings,
     repo: &RepoName,
     revision: Option<&Revision>,
+    check: &dyn Fn(&Path) -> Result<(), String>,
     watch: &mut dyn FnMut(Event<'_>),
 ) -> Result<Snapshot, HubError> {
     let cache = Cache::new(&settings.cache, repo);
@@ -155,7 +157,7 @@ pub fn fetch(
             to: &found.commit,
         });
     }
-    source.download(&found, watch)?;
+    source.download(&found, check, watch)?;
     // The cache may be for reading only.
     let is_kept = cache.reference(&found.revision).as_ref() == Some(&found.commit);
     if found.revision.commit().is_none() && !is_kept {
@@ -235,7 +237,12 @@ impl Source<'_> {
         self.cache.list(commit, name)
     }
 
-    fn download(&self, found: &Found, watch: &mut dyn FnMut(Event<'_>)) -> Result<(), HubError> {
+    fn download(
+        &self,
+        found: &Found,
+        check: &dyn Fn(&Path) -> Result<(), String>,
+        watch: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(), HubError> {
         let (cache, commit) = (self.cache, &found.commit);
         let files = found.files.iter().filter(|name| !cache.has(commit, name));
         let wanted = files.map(|name| {
@@ -268,7 +275,16 @@ impl Source<'_> {
             have_bytes,
         });
         let mut before = 0;
+        let mut checked = false;
         for wanted in &wanted {
+            if files::is_weights(&wanted.name) && !checked {
+                check(&cache.snapshot(commit)).map_err(|reason| HubError::Unusable {
+                    repo: self.repo.clone(),
+                    commit: commit.clone(),
+                    reason,
+                })?;
+                checked = true;
+            }
             let file = wanted.name.as_str();
             download.run(wanted, &mut |step| match step {
                 Step::Waits => watch(Event::Waits { file }),

@@ -61,6 +61,11 @@ impl Form {
     }
 }
 
+/// Whether a file that [`needed`] names holds weights. All others are small.
+pub(crate) fn is_weights(name: &str) -> bool {
+    name.ends_with(".safetensors")
+}
+
 /// The files of the first form that is complete, with weights in one file before weights in several. The
 /// weights come last, so that a folder that has them has everything. `read` gives the contents of a
 /// file.

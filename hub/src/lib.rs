@@ -12,7 +12,7 @@
 //! ```no_run
 //! let settings = hub::Settings::from_env(false)?;
 //! let repo = "openai/clip-vit-base-patch32".parse()?;
-//! let snapshot = hub::fetch(&settings, &repo, None, &mut |_| ())?;
+//! let snapshot = hub::fetch(&settings, &repo, None, &|_| Ok(()), &mut |_| ())?;
 //! println!("{} is in {}", snapshot.commit, snapshot.folder.display());
 //! # Ok::<(), hub::HubError>(())
 //! ```

@@ -5,7 +5,9 @@ use clap::ValueEnum;
 use embedding::Modality;
 use encoders::Model;
 use engine::{
-    Draws, Head, HeadAspect, Inputs, Lesson, Prompts, TeachOptions, metrics::student, teach,
+    Draws, Head, HeadAspect, Inputs, Lesson, Prompts, TeachOptions,
+    metrics::{Interval, student},
+    teach,
 };
 use serde::Serialize;
 
@@ -178,6 +180,11 @@ fn measure(
         done();
     }
     let (value, spread, interval) = student(&accuracies);
+    // Student's distribution does not know that no accuracy is beyond these.
+    let interval = interval.map(|Interval { low, high }| Interval {
+        low: low.max(0.0),
+        high: high.min(1.0),
+    });
     Ok(Shots {
         k,
         acc1: Figure { value, interval },

@@ -531,6 +531,21 @@ fn weights_that_are_not_read_are_named_unless_the_hub_has_converted_them() {
 }
 
 #[test]
+fn the_weights_of_a_model_that_is_not_supported_are_not_downloaded() {
+    let place = Place::new();
+    let config = r#"{"model_type": "blip", "architectures": ["BlipModel"]}"#;
+    place.hub.put(COMMIT, "config.json", config.into());
+    let words = ["weights were not downloaded", "\"blip\"", "\"siglip\""];
+    for _ in 0..2 {
+        refused(&place.by_name(), &words);
+        let asked = place.hub.asked();
+        let of_weights = |asked: &&Asked| asked.line.contains(WEIGHTS);
+        let asked: Vec<_> = contents(&asked).into_iter().filter(of_weights).collect();
+        assert!(asked.is_empty(), "{asked:?}");
+    }
+}
+
+#[test]
 fn two_starts_at_once_download_a_file_once() {
     let place = Place::new();
     place.hub.state().is_slow = true;

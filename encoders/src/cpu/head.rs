@@ -72,8 +72,8 @@ impl PoolingHead {
         values + a + b + c + d
     }
 
-    /// Normalized tokens `[t, width]` of each picture to a row each, `[n, width]`: its maps, which see one row of
-    /// a picture, are read once for all of them.
+    /// Normalized tokens `[t, width]` of each picture to a row each, `[n, width]`: the maps that see one row of
+    /// a picture are read once for all of them.
     pub(super) fn pool(&self, level: &Level, team: Team, pictures: &[Vec<f32>]) -> Vec<f32> {
         let (width, heads, n) = (self.width, self.heads, pictures.len());
         let size = width / heads;

@@ -40,7 +40,7 @@ pub(super) trait Lanes: Copy + 'static {
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
-    /// `1 / x` of x from 1 to 2^127, within 2 units in the last place.
+    /// `1 / x` of x from 1 to 2^126, within 2 units in the last place.
     unsafe fn reciprocal(x: Self::V) -> Self::V;
     /// `a b + c`, rounded once or twice.
     unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;

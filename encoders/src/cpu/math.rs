@@ -78,7 +78,12 @@ unsafe fn erf<L: Lanes>(x: L::V) -> L::V {
 /// `x / (1 + e^-ax)`, for `-a` and with what else belongs into the exponent.
 #[inline(always)]
 unsafe fn gated<L: Lanes>(x: L::V, exponent: L::V) -> L::V {
-    unsafe { L::mul(x, L::reciprocal(L::add(L::splat(1.0), exp::<L>(exponent)))) }
+    // Beyond, the reciprocal is subnormal, which takes a hundred times as long.
+    const LARGEST: f32 = 87.0;
+    unsafe {
+        let exponent = L::min(exponent, L::splat(LARGEST));
+        L::mul(x, L::reciprocal(L::add(L::splat(1.0), exp::<L>(exponent))))
+    }
 }
 
 /// An activation as [`Activation`] defines it.

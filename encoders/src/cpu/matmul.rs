@@ -21,6 +21,10 @@ const LINE: usize = 64;
 /// The most floats in a tile of any instruction set.
 const MAX_TILE: usize = 14 * 32;
 
+/// The sums of a tile, none of whose registers lies across two lines.
+#[repr(C, align(64))]
+struct Sums([MaybeUninit<f32>; MAX_TILE]);
+
 /// One product `rows x columns`.
 #[derive(Clone, Copy)]
 pub(crate) struct Product {
@@ -108,8 +112,8 @@ pub(super) unsafe fn matmul<K: Kind, const TURNED: bool>(
         for panel in panels.clone() {
             let whole = product.columns - panel * width > K::L::COUNT;
             for (number, tile) in split(block.clone(), tiles).enumerate() {
-                let mut sums = [const { MaybeUninit::<f32>::uninit() }; MAX_TILE];
-                let sums = sums.as_mut_ptr().cast::<f32>();
+                let mut sums = Sums([const { MaybeUninit::uninit() }; MAX_TILE]);
+                let sums = sums.0.as_mut_ptr().cast::<f32>();
                 unsafe {
                     let step = if TURNED { 4 } else { product.row_stride };
                     let from = product.rows.add(tile.start * step);
@@ -120,7 +124,11 @@ pub(super) unsafe fn matmul<K: Kind, const TURNED: bool>(
                         segments,
                         columns,
                         words: product.words,
-                        ahead: columns.wrapping_add(panel_bytes + panel_bytes * number / tiles),
+                        ahead: if panel + 1 < panels.end {
+                            columns.wrapping_add(panel_bytes + panel_bytes * number / tiles)
+                        } else {
+                            columns
+                        },
                         ahead_step: if panel + 1 < panels.end {
                             width * 4 / tiles
                         } else {
@@ -154,7 +162,7 @@ struct Operands<'a> {
     segments: &'a [usize],
     columns: *const u8,
     words: usize,
-    /// What is fetched into the second-level cache meanwhile: this tile's share of the next panel, and how
+    /// What is fetched into the second-level cache meanwhile: about this tile's share of the next panel, and how
     /// many bytes of it with each word. The first tile of a panel would wait for memory otherwise.
     ahead: *const u8,
     ahead_step: usize,

@@ -50,6 +50,14 @@ impl SmallFiles {
     }
 
     pub(crate) fn read(folder: &Path) -> Result<Self, ModelError> {
+        let small = Self::read_without_weights(folder)?;
+        let weights = WeightFiles::find(folder, small.layout)?
+            .ok_or_else(|| missing(folder, small.layout.weights()))?;
+        Ok(Self { weights, ..small })
+    }
+
+    /// Of a folder that need not have the weights yet, of which none are named.
+    pub(crate) fn read_without_weights(folder: &Path) -> Result<Self, ModelError> {
         fs::metadata(folder)?;
         let has = |name: &str| folder.join(name).is_file();
         let layout = match (has(CONFIG), has(OPEN_CLIP_CONFIG)) {
@@ -88,8 +96,10 @@ impl SmallFiles {
             tokenizer_config: optional(TOKENIZER_CONFIG)?,
             card: optional(CARD)?,
             readme: readme::head(&folder.join(README)),
-            weights: WeightFiles::find(folder, layout)?
-                .ok_or_else(|| missing(folder, layout.weights()))?,
+            weights: WeightFiles {
+                named: layout.weights().to_owned(),
+                parts: Vec::new(),
+            },
         })
     }
 }

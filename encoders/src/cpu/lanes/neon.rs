@@ -28,6 +28,13 @@ impl Lanes for Neon {
     type I = int32x4_t;
 
     #[inline(always)]
+    unsafe fn prefetch(at: *const u8) {
+        // SAFETY: fetching reads nothing that a program could see.
+        unsafe {
+            std::arch::asm!("prfm pldl2keep, [{at}]", at = in(reg) at, options(nostack, preserves_flags, readonly));
+        }
+    }
+    #[inline(always)]
     unsafe fn splat(x: f32) -> Self::V {
         unsafe { vdupq_n_f32(x) }
     }
