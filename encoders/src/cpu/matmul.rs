@@ -196,6 +196,10 @@ const GROUP: usize = 3;
 /// the row before.
 #[inline(always)]
 #[allow(unused_mut, reason = "only where it is computed")]
+#[allow(
+    clippy::pointers_in_nomem_asm_block,
+    reason = "nothing is read through it"
+)]
 fn opaque(mut pointer: *const u8) -> *const u8 {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     // SAFETY: there is no instruction, only a register.
