@@ -91,7 +91,10 @@ impl Named {
         };
         let settings = Settings::from_env(places.offline)?;
         let mut show = Show::new(&repo, revision.as_ref(), &settings);
-        let usable = |folder: &Path| encoders::check_files(folder).map_err(|e| e.to_string());
+        // With its causes, which a text of the first alone would lose.
+        let usable = |folder: &Path| {
+            encoders::check_files(folder).map_err(|e| format!("{:#}", anyhow::Error::from(e)))
+        };
         let found = hub::fetch(&settings, &repo, revision.as_ref(), &usable, &mut |event| {
             show.event(&event);
         });
