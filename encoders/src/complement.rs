@@ -1,10 +1,16 @@
 //! What a shared projection discards of a pooled output.
 
 use candle_core::{Result, Tensor};
+use rayon::prelude::*;
+
+use crate::cpu::wide;
 
 /// A direction that keeps less than this share of its length after what is known was taken out is
 /// rounding, not a new direction.
 const INDEPENDENT: f64 = 1e-6;
+
+/// Rows of a projection that are made orthogonal to those before them at the same time.
+const BLOCK: usize = 32;
 
 /// The orthogonal complement of the row space of a projection `[dim, width]`.
 #[derive(Debug, Clone)]
@@ -18,22 +24,27 @@ impl Complement {
     pub(crate) fn new(projection: &Tensor) -> Result<Option<Self>> {
         let (_, width) = projection.dims2()?;
         let mut basis: Vec<Vec<f64>> = Vec::new();
-        for row in projection.to_vec2::<f32>()? {
-            let mut row: Vec<f64> = row.into_iter().map(f64::from).collect();
-            let before = length(&row);
-            // Twice is enough (Giraud et al. 2005): the first pass leaves rounding behind.
-            for _ in 0..2 {
-                for known in &basis {
-                    let along = dot(known, &row);
-                    row.iter_mut().zip(known).for_each(|(x, k)| *x -= along * k);
+        for block in projection.to_vec2::<f32>()?.chunks(BLOCK) {
+            let known = basis.len();
+            // What is known before the block is taken out of all its rows at once.
+            let rows: Vec<(Vec<f64>, f64)> = block
+                .par_iter()
+                .map(|row| {
+                    let mut row: Vec<f64> = row.iter().copied().map(f64::from).collect();
+                    let before = length(&row);
+                    take_out(&basis, &mut row);
+                    (row, before)
+                })
+                .collect();
+            for (mut row, before) in rows {
+                take_out(&basis[known..], &mut row);
+                let after = length(&row);
+                if after > INDEPENDENT * before {
+                    for x in &mut row {
+                        *x /= after;
+                    }
+                    basis.push(row);
                 }
-            }
-            let after = length(&row);
-            if after > INDEPENDENT * before {
-                for x in &mut row {
-                    *x /= after;
-                }
-                basis.push(row);
             }
         }
         if basis.len() >= width {
@@ -54,6 +65,25 @@ impl Complement {
     }
 }
 
+/// Takes the part in the span of orthonormal rows out of a row.
+fn take_out(basis: &[Vec<f64>], row: &mut [f64]) {
+    wide(
+        #[inline(always)]
+        || {
+            // Twice is enough (Giraud et al. 2005): the first pass leaves rounding behind.
+            for _ in 0..2 {
+                for known in basis {
+                    let along = dot(known, row);
+                    row.iter_mut().zip(known).for_each(|(x, k)| *x -= along * k);
+                }
+            }
+        },
+    );
+}
+
+// Into the loop above, whose registers it is to use.
+#[allow(clippy::inline_always)]
+#[inline(always)]
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     // Independent sums let the compiler use vector registers.
     let mut sums = [0.0; 8];

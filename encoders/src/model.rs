@@ -119,8 +119,12 @@ impl Model {
     }
 
     pub(crate) fn from_loader(loader: Loader<'_>, options: RunOptions) -> Result<Self, ModelError> {
-        let (text, text_run) = loader.chosen_text(options)?;
-        let (image, image_run) = loader.chosen_image(options)?;
+        // Parts of one are read and packed while the other waits.
+        let (text, image) = rayon::join(
+            || loader.chosen_text(options),
+            || loader.chosen_image(options),
+        );
+        let ((text, text_run), (image, image_run)) = (text?, image?);
         let (parameters, scoring) = (loader.source()?.files().parameters(), loader.scoring()?);
         let Description {
             network,

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use half::bf16;
 use rayon::prelude::*;
 
 use super::{
@@ -11,10 +10,14 @@ use super::{
     dense::{Element, whole},
     level::Level,
     matmul::{Finish, MatMul, Product, WHOLE, split},
+    wide,
 };
 
 /// The largest magnitude of a weight as a byte.
 const LARGEST: f32 = 127.0;
+
+/// Rows that are turned at once when they are packed; panels hold as many, several times.
+const SQUARE: usize = 4;
 
 /// Parts of a product, so that a thread that comes late leaves some to the others.
 const TASKS_PER_THREAD: usize = 2;
@@ -49,62 +52,33 @@ impl Packed {
         let panels = outputs.div_ceil(width);
         let panel_bytes = words * width * 4;
         let mut data = Buffer::new(panels * panel_bytes);
+        let start = Shared(data.as_mut_ptr());
+        let steps: Vec<Vec<(f32, i32)>> = (0..panels)
+            .into_par_iter()
+            .map(|panel| {
+                let rows = panel * width..outputs.min((panel + 1) * width);
+                let rows = &weights[rows.start * inputs..rows.end * inputs];
+                // SAFETY: panels are disjoint, and this one has `words * width` words.
+                let to = unsafe {
+                    let to = start.at(panel * panel_bytes).cast::<u32>();
+                    std::slice::from_raw_parts_mut(to, words * width)
+                };
+                fill(
+                    level,
+                    precision,
+                    rows.chunks_exact(inputs.max(1)),
+                    (to, width),
+                )
+            })
+            .collect();
         let (mut scales, mut corrections) = (Vec::new(), Vec::new());
         if precision == Precision::Int8 {
             scales = vec![0.0; panels * width];
             corrections = vec![0.0; panels * width];
-            for (row, scale) in weights.chunks_exact(inputs).zip(&mut scales) {
-                let largest = row.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
-                *scale = largest.max(f32::MIN_POSITIVE) / LARGEST;
+            for (i, (step, sum)) in steps.iter().flatten().enumerate() {
+                scales[i] = *step;
+                corrections[i] = level.shift * *sum as f32 * step;
             }
-        }
-        let start = Shared(data.as_mut_ptr());
-        let steps = &scales;
-        let sums: Vec<Vec<f32>> = (0..panels)
-            .into_par_iter()
-            .map(|panel| {
-                let rows = panel * width..outputs.min((panel + 1) * width);
-                let mut sums = Vec::new();
-                for (lane, row) in rows.enumerate() {
-                    let values = &weights[row * inputs..][..inputs];
-                    // SAFETY: panels are disjoint, and this one has `words * width` words.
-                    unsafe {
-                        let to = start.at(panel * panel_bytes + 4 * lane);
-                        match precision {
-                            Precision::F32 => {
-                                for (word, x) in values.iter().enumerate() {
-                                    to.add(4 * width * word).cast::<f32>().write(*x);
-                                }
-                            }
-                            Precision::Bf16 => {
-                                for (word, pair) in values.chunks(2).enumerate() {
-                                    let to = to.add(4 * width * word).cast::<[bf16; 2]>();
-                                    let second = pair.get(1).copied().unwrap_or_default();
-                                    to.write([bf16::from_f32(pair[0]), bf16::from_f32(second)]);
-                                }
-                            }
-                            Precision::Int8 => {
-                                let step = 1.0 / steps[row];
-                                let mut sum = 0;
-                                for (word, four) in values.chunks(4).enumerate() {
-                                    let to = to.add(4 * width * word).cast::<i8>();
-                                    for (i, x) in four.iter().enumerate() {
-                                        let q = (x * step).round_ties_even();
-                                        let q = q.clamp(-LARGEST, LARGEST) as i8;
-                                        sum += i32::from(q);
-                                        to.add(i).write(q);
-                                    }
-                                }
-                                sums.push(level.shift * sum as f32 * steps[row]);
-                            }
-                        }
-                    }
-                }
-                sums
-            })
-            .collect();
-        for (correction, sum) in corrections.iter_mut().zip(sums.iter().flatten()) {
-            *correction = *sum;
         }
         let mut padded = vec![0.0; panels * width];
         if let Some(bias) = bias {
@@ -222,6 +196,96 @@ impl Packed {
             unsafe { self.run(task.get(), 0..rows, ranges[i].clone()) }
         });
     }
+}
+
+/// Writes rows of weights into a panel, `[word][width]`; for bytes, returns the step of each row and the sum of
+/// its bytes.
+fn fill<'a>(
+    level: &Level,
+    precision: Precision,
+    rows: impl Iterator<Item = &'a [f32]>,
+    (to, width): (&mut [u32], usize),
+) -> Vec<(f32, i32)> {
+    let words = to.len() / width;
+    let mut steps = Vec::new();
+    let mut four: [Vec<u32>; SQUARE] = std::array::from_fn(|_| vec![0; words]);
+    let mut turn = |lane: usize, rows: &[Vec<u32>; SQUARE]| {
+        wide(
+            #[inline(always)]
+            || {
+                let [a, b, c, d] = rows.each_ref().map(Vec::as_slice);
+                let words = a.iter().zip(b).zip(c).zip(d);
+                for (to, (((a, b), c), d)) in to.chunks_exact_mut(width).zip(words) {
+                    to[lane..lane + SQUARE].copy_from_slice(&[*a, *b, *c, *d]);
+                }
+            },
+        );
+    };
+    let mut lane = 0;
+    for row in rows {
+        let to = &mut four[lane % SQUARE];
+        match precision {
+            Precision::F32 => {
+                for (to, x) in to.iter_mut().zip(row) {
+                    *to = x.to_bits();
+                }
+            }
+            // SAFETY: the level runs here, and the words have room for the row.
+            Precision::Bf16 => unsafe {
+                (level.narrow_bf16)(row.as_ptr(), row.len(), to.as_mut_ptr().cast());
+            },
+            Precision::Int8 => steps.push(bytes_of(row, to)),
+        }
+        lane += 1;
+        if lane % SQUARE == 0 {
+            turn(lane - SQUARE, &four);
+        }
+    }
+    let rest = lane % SQUARE;
+    if rest > 0 {
+        for empty in &mut four[rest..] {
+            empty.fill(0);
+        }
+        turn(lane - rest, &four);
+    }
+    steps
+}
+
+/// Writes a row as bytes of one step, four to a word; returns the step and the sum of the bytes.
+fn bytes_of(row: &[f32], to: &mut [u32]) -> (f32, i32) {
+    /// Floats of this size have no fraction: what is added to it is rounded, ties to even, and stands in
+    /// its last bits.
+    const WHOLE_NUMBERS: f32 = 12_582_912.0;
+    wide(
+        #[inline(always)]
+        || {
+            // Magnitudes order as their bits do, and whole numbers need not be compared one by one.
+            let magnitude = |x: &f32| x.to_bits() & 0x7fff_ffff;
+            let largest = row.iter().fold(0, |most, x| magnitude(x).max(most));
+            let scale = f32::from_bits(largest).max(f32::MIN_POSITIVE) / LARGEST;
+            let step = 1.0 / scale;
+            let byte = |x: f32| {
+                let whole = (x * step).clamp(-LARGEST, LARGEST) + WHOLE_NUMBERS;
+                whole.to_bits() as i8
+            };
+            let mut sum = 0;
+            let (fours, rest) = row.as_chunks::<4>();
+            for (to, four) in to.iter_mut().zip(fours) {
+                let bytes = four.map(byte);
+                sum += bytes.map(i32::from).iter().sum::<i32>();
+                *to = u32::from_le_bytes(bytes.map(i8::cast_unsigned));
+            }
+            if !rest.is_empty() {
+                let mut bytes = [0; 4];
+                for (to, x) in bytes.iter_mut().zip(rest) {
+                    *to = byte(*x);
+                }
+                sum += bytes.map(i32::from).iter().sum::<i32>();
+                to[fours.len()] = u32::from_le_bytes(bytes.map(i8::cast_unsigned));
+            }
+            (scale, sum)
+        },
+    )
 }
 
 /// A product that tasks share: each writes columns of its own.
