@@ -109,19 +109,23 @@ impl Named {
     }
 
     /// Reads the model. One that was never verified is verified first, so that a precision can be
-    /// chosen and every later start be checked.
+    /// chosen and every later start be checked; and so is one that is new to this CPU or version.
     ///
     /// # Errors
     /// When its files are not usable, or the self-check fails.
     pub fn load(&self, options: RunOptions) -> Result<Model> {
         if let Some(folder) = self.folder()
-            && encoders::wants_probes(folder).unwrap_or(false)
+            && encoders::wants_verification(folder).unwrap_or(false)
             && let Err(error) = self.verify()
         {
-            output::note(&format!(
+            let without = if encoders::has_probes(folder).unwrap_or(false) {
+                "it could not be kept which precisions pass on this CPU, so that they are tried at \
+                 every start"
+            } else {
                 "the model could not be verified, so that it runs in f32 unless --precision says \
-                 otherwise, and without a self-check: {error:#}"
-            ));
+                 otherwise, and without a self-check"
+            };
+            output::note(&format!("{without}: {error:#}"));
         }
         match self {
             Self::Builtin => {
@@ -138,7 +142,8 @@ impl Named {
         }
     }
 
-    /// Writes what the reference network makes of some inputs into the folder, unless it is there.
+    /// Writes what the reference network makes of some inputs into the folder, and which precisions of
+    /// this CPU are near it, unless it is there.
     ///
     /// # Errors
     /// When the files are not usable, or the folder cannot be written to.
@@ -146,11 +151,12 @@ impl Named {
         let (Self::Folder(folder) | Self::Hub(Snapshot { folder, .. })) = self else {
             return Ok(());
         };
-        if encoders::has_probes(folder)? {
+        if encoders::has_probes(folder)? && !encoders::wants_verification(folder)? {
             return Ok(());
         }
         output::note(
-            "verifying the model, once: its embeddings of a few inputs go into diptych.json",
+            "verifying the model, once: its embeddings of a few inputs, and which precisions of this CPU are near \
+             them, go into diptych.json",
         );
         let own = folder
             .file_name()
@@ -159,7 +165,7 @@ impl Named {
             Self::Hub(snapshot) => snapshot.repo.as_str().to_owned(),
             _ => own.unwrap_or_else(|| "model".to_owned()),
         };
-        Ok(encoders::write_probes(folder, &name)?)
+        Ok(encoders::verify(folder, &name)?)
     }
 
     /// The folder of the model; the built-in one has none.

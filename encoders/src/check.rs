@@ -8,8 +8,8 @@ use serde::Serialize;
 use crate::{
     ModelError, Precision,
     cpu::{Level, Plan},
-    folder::{self, SmallFiles},
-    load::{ALL_PROBES, Loader},
+    folder::{self, Measured, SmallFiles},
+    load::{ALL_PROBES, Loader, VERSION, found},
     probes::{Deviation, Probes},
     towers::Backend,
 };
@@ -60,17 +60,16 @@ pub fn check_builtin() -> Result<Vec<CheckRow>, ModelError> {
     rows(&Loader::builtin()?)
 }
 
-/// Whether a model folder has no probes, though one of its towers is so large that another precision
-/// than f32 is worth having.
+/// Whether [`verify`] would write something into a model folder that has a tower so large that another
+/// precision than f32 is worth having.
 ///
 /// # Errors
-/// When the folder is no usable model.
-pub fn wants_probes(folder: &Path) -> Result<bool, ModelError> {
-    if has_probes(folder)? {
-        return Ok(false);
-    }
-    let files = SmallFiles::read(folder)?;
-    Ok(Loader::of(folder, "", &files)?.is_large())
+/// When the folder is no usable model; its weights are not looked at.
+pub fn wants_verification(folder: &Path) -> Result<bool, ModelError> {
+    let small = SmallFiles::read_without_weights(folder)?;
+    let loader = Loader::of(folder, "", &small)?;
+    let unprobed = loader.card().probes.is_none();
+    Ok(loader.is_large() && (unprobed || !loader.unmeasured().is_empty()))
 }
 
 /// Whether a model folder has probes.
@@ -81,22 +80,71 @@ pub fn has_probes(folder: &Path) -> Result<bool, ModelError> {
     Ok(folder::read_card(folder)?.is_some_and(|card| card.probes.is_some()))
 }
 
-/// Makes probes by the reference network and writes them into the `diptych.json` of a model folder.
-/// Where there is no such file, the model is called `name` in it.
+/// Writes into the `diptych.json` of a model folder what is not there of these: probes, made by the
+/// reference network, and how each precision that [`PrecisionChoice::Auto`](crate::PrecisionChoice::Auto) may choose
+/// on this CPU does with them. Where there is no such file, the model is called `name` in it.
 ///
 /// # Errors
 /// When the folder is no usable model or cannot be written to.
-pub fn write_probes(folder: &Path, name: &str) -> Result<(), ModelError> {
+pub fn verify(folder: &Path, name: &str) -> Result<(), ModelError> {
     let files = SmallFiles::read(folder)?;
     let loader = Loader::of(folder, name, &files)?;
-    let probes = Probes::make(
-        &loader.text(Backend::REFERENCE)?,
-        &loader.image(Backend::REFERENCE)?,
-        loader.preprocess(),
-    )?;
+    let probes = loader.card().probes.clone();
+    complete(folder, &loader, probes)
+}
+
+/// As [`verify`], for a folder whose weights are new: what was there is replaced.
+///
+/// # Errors
+/// As there.
+pub fn write_probes(folder: &Path, name: &str) -> Result<(), ModelError> {
+    let files = SmallFiles::read(folder)?;
+    complete(folder, &Loader::of(folder, name, &files)?, None)
+}
+
+fn complete(folder: &Path, loader: &Loader<'_>, probes: Option<Probes>) -> Result<(), ModelError> {
     let mut card = loader.card().clone();
+    let probes = if let Some(probes) = probes {
+        probes
+    } else {
+        card.measured.clear();
+        Probes::make(
+            &loader.text(Backend::REFERENCE)?,
+            &loader.image(Backend::REFERENCE)?,
+            loader.preprocess(),
+        )?
+    };
+    // What another version found says nothing of this one.
+    card.measured.retain(|of| of.version == VERSION);
+    for (tower, plan) in loader.measurable() {
+        if found(&card.measured, tower, plan).is_none() {
+            let deviation = deviation(loader, &probes, tower, Backend::Packed(plan))?;
+            card.measured.push(Measured {
+                version: VERSION.to_owned(),
+                kernels: plan.level.name.to_owned(),
+                tower,
+                precision: plan.precision,
+                least_cosine: deviation.least_cosine,
+            });
+        }
+    }
     card.probes = Some(probes);
     folder::write_card(folder, &card)
+}
+
+/// How far a tower is from all its probes.
+fn deviation(
+    loader: &Loader<'_>,
+    probes: &Probes,
+    tower: Modality,
+    backend: Backend,
+) -> Result<Deviation, ModelError> {
+    match tower {
+        Modality::Text => probes.of_texts(&loader.text(backend)?, ALL_PROBES),
+        Modality::Image => {
+            probes.of_pictures(&loader.image(backend)?, loader.preprocess(), ALL_PROBES)
+        }
+    }
 }
 
 fn rows(loader: &Loader<'_>) -> Result<Vec<CheckRow>, ModelError> {
@@ -106,43 +154,26 @@ fn rows(loader: &Loader<'_>) -> Result<Vec<CheckRow>, ModelError> {
         });
     };
     let mut rows = Vec::new();
-    let mut add = |tower, kernels, precision: Precision, deviation: Deviation| {
-        let passed = deviation.least_cosine >= precision.least_cosine();
-        rows.push(CheckRow {
-            tower,
-            kernels,
-            precision,
-            deviation,
-            passed,
-        });
-    };
-    let of_text = |backend| probes.of_texts(&loader.text(backend)?, ALL_PROBES);
-    let of_image =
-        |backend| probes.of_pictures(&loader.image(backend)?, loader.preprocess(), ALL_PROBES);
-    add(
-        Modality::Text,
-        "reference",
-        Precision::F32,
-        of_text(Backend::REFERENCE)?,
-    );
-    for level in Level::all() {
-        for precision in Precision::ALL {
-            let plan = Backend::Packed(Plan { level, precision });
-            add(Modality::Text, level.name, precision, of_text(plan)?);
-        }
-    }
-    add(
-        Modality::Image,
-        "reference",
-        Precision::F32,
-        of_image(Backend::REFERENCE)?,
-    );
-    if loader.image_is_packed() {
-        for level in Level::all() {
-            for precision in Precision::ALL {
-                let plan = Backend::Packed(Plan { level, precision });
-                add(Modality::Image, level.name, precision, of_image(plan)?);
+    for tower in [Modality::Text, Modality::Image] {
+        let mut backends = vec![("reference", Precision::F32, Backend::REFERENCE)];
+        if tower == Modality::Text || loader.image_is_packed() {
+            for level in Level::all() {
+                for precision in Precision::ALL {
+                    let plan = Backend::Packed(Plan { level, precision });
+                    backends.push((level.name, precision, plan));
+                }
             }
+        }
+        for (kernels, precision, backend) in backends {
+            let deviation = deviation(loader, probes, tower, backend)?;
+            let passed = deviation.least_cosine >= precision.least_cosine();
+            rows.push(CheckRow {
+                tower,
+                kernels,
+                precision,
+                deviation,
+                passed,
+            });
         }
     }
     Ok(rows)

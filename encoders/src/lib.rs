@@ -38,12 +38,13 @@ mod towers;
 mod weights;
 
 pub use check::{
-    CheckRow, check, check_builtin, check_files, has_probes, wants_probes, write_probes,
+    CheckRow, check, check_builtin, check_files, has_probes, verify, wants_verification,
+    write_probes,
 };
 pub use cpu::wide;
 pub use error::{ModelError, PictureError};
 pub use folder::{
-    Base, Card, Export, Retrained, SentenceExport, SentenceFolder, SentenceSource, Stored,
+    Base, Card, Export, Measured, Retrained, SentenceExport, SentenceFolder, SentenceSource, Stored,
 };
 pub use ingest::{Done, encode_all};
 pub use model::{Model, ModelInfo, TowerInfo};

@@ -8,13 +8,16 @@ use memmap2::Mmap;
 use crate::{
     Card, ModelError, Place, Precision, PrecisionChoice, PreprocessConfig, RunOptions, builtin,
     cpu::{Level, Plan},
-    folder::{Description, Files, FolderSource, Layout, SmallFiles},
+    folder::{Description, Files, FolderSource, Layout, Measured, SmallFiles},
     halves::{ImageHalf, TextHalf},
     nn::{ImageConfig, TransformerConfig, network::logits},
     probes::Deviation,
     towers::Backend,
     weights::map_file,
 };
+
+/// What is measured of kernels holds for this version of them.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// More than there ever are.
 pub(crate) const ALL_PROBES: usize = usize::MAX;
@@ -181,8 +184,7 @@ impl Loader<'_> {
         &self,
         options: RunOptions,
     ) -> Result<(TextHalf, Chosen), ModelError> {
-        let transformer = &self.description.network.text.transformer;
-        let candidates = self.candidates(options, Some(transformer))?;
+        let candidates = self.candidates(options, Modality::Text)?;
         let probes = self.card().probes.as_ref();
         choose(
             Modality::Text,
@@ -201,11 +203,7 @@ impl Loader<'_> {
         &self,
         options: RunOptions,
     ) -> Result<(ImageHalf, Chosen), ModelError> {
-        let transformer = match &self.description.network.image {
-            ImageConfig::Vit(config) => Some(&config.transformer),
-            ImageConfig::Residual(_) => None,
-        };
-        let candidates = self.candidates(options, transformer)?;
+        let candidates = self.candidates(options, Modality::Image)?;
         let probes = self.card().probes.as_ref();
         choose(
             Modality::Image,
@@ -219,22 +217,51 @@ impl Loader<'_> {
         )
     }
 
-    /// Whether another precision than f32 is worth having for one of the towers.
-    pub(crate) fn is_large(&self) -> bool {
+    /// The weights of a tower's transformer; `None` for one that has no packed form.
+    fn transformer(&self, tower: Modality) -> Option<&TransformerConfig> {
         let network = &self.description.network;
-        let image = match &network.image {
-            ImageConfig::Vit(config) => config.transformer.weights(),
-            ImageConfig::Residual(_) => 0,
+        match (tower, &network.image) {
+            (Modality::Text, _) => Some(&network.text.transformer),
+            (Modality::Image, ImageConfig::Vit(config)) => Some(&config.transformer),
+            (Modality::Image, ImageConfig::Residual(_)) => None,
+        }
+    }
+
+    /// Whether another precision than f32 is worth having for a tower.
+    fn is_large_in(&self, tower: Modality) -> bool {
+        let transformer = self.transformer(tower);
+        transformer.is_some_and(|transformer| transformer.weights() >= SMALL)
+    }
+
+    /// The same for one of the towers.
+    pub(crate) fn is_large(&self) -> bool {
+        Modality::ALL
+            .into_iter()
+            .any(|tower| self.is_large_in(tower))
+    }
+
+    /// What may be chosen on this CPU without being asked for, besides f32.
+    pub(crate) fn measurable(&self) -> Vec<(Modality, Plan)> {
+        let level = Level::best();
+        let large = Modality::ALL
+            .into_iter()
+            .filter(|tower| self.is_large_in(*tower));
+        let plans = |tower| {
+            let narrow = level.by_speed.iter().filter(|p| **p != Precision::F32);
+            narrow.map(move |&precision| (tower, Plan { level, precision }))
         };
-        image.max(network.text.transformer.weights()) >= SMALL
+        large.flat_map(plans).collect()
+    }
+
+    /// Those of them that the card says nothing of.
+    pub(crate) fn unmeasured(&self) -> Vec<(Modality, Plan)> {
+        let mut plans = self.measurable();
+        plans.retain(|(tower, plan)| found(&self.card().measured, *tower, *plan).is_none());
+        plans
     }
 
     /// The ways to run a tower, the best first.
-    fn candidates(
-        &self,
-        options: RunOptions,
-        transformer: Option<&TransformerConfig>,
-    ) -> Result<Vec<Backend>, ModelError> {
+    fn candidates(&self, options: RunOptions, tower: Modality) -> Result<Vec<Backend>, ModelError> {
         let (choice, place) = (options.precision, options.place);
         if place != Place::Cpu {
             return match choice {
@@ -247,19 +274,36 @@ impl Loader<'_> {
                 }),
             };
         }
-        let Some(transformer) = transformer else {
+        if self.transformer(tower).is_none() {
             return Ok(vec![Backend::REFERENCE]);
-        };
+        }
         let level = Level::best();
-        let small = transformer.weights() < SMALL;
+        let small = !self.is_large_in(tower);
         let precisions = match choice {
             PrecisionChoice::Only(precision) => vec![precision],
             PrecisionChoice::Auto if small || self.card().probes.is_none() => vec![Precision::F32],
-            PrecisionChoice::Auto => level.by_speed.to_vec(),
+            PrecisionChoice::Auto => {
+                let mut precisions = level.by_speed.to_vec();
+                // Packing a tower only to see it fail once more takes longer than all the rest.
+                precisions.retain(|&precision| {
+                    let measured = found(&self.card().measured, tower, Plan { level, precision });
+                    measured.is_none_or(|of| of.least_cosine >= AUTO_LEAST_COSINE)
+                });
+                precisions
+            }
         };
         let packed = |precision| Backend::Packed(Plan { level, precision });
         Ok(precisions.into_iter().map(packed).collect())
     }
+}
+
+/// What was measured of a tower with these kernels.
+pub(crate) fn found(measured: &[Measured], tower: Modality, plan: Plan) -> Option<&Measured> {
+    measured.iter().find(|of| {
+        of.version == VERSION
+            && of.kernels == plan.level.name
+            && (of.tower, of.precision) == (tower, plan.precision)
+    })
 }
 
 /// The first candidate that passes; an error that says by how much where the last one does not.

@@ -22,7 +22,7 @@ mod write;
 
 use std::path::{Path, PathBuf};
 
-use embedding::Fingerprint;
+use embedding::{Fingerprint, Modality};
 use serde::{Deserialize, Serialize};
 
 pub use rewrite::{Base, Retrained};
@@ -34,7 +34,7 @@ pub(crate) use write::write_card;
 pub use write::{Export, Stored};
 
 use crate::{
-    ModelError, PreprocessConfig, Probes, TextTokenizer, keys,
+    ModelError, Precision, PreprocessConfig, Probes, TextTokenizer, keys,
     keys::Keys,
     nn::{ImageConfig, NetworkConfig, Pooling, Sizing, VitPooling},
 };
@@ -130,6 +130,25 @@ pub struct Card {
     /// Inputs whose embeddings are known (see [`crate::check`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probes: Option<Probes>,
+    /// What came of precisions that may be chosen without being asked for (see [`crate::verify`]).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub measured: Vec<Measured>,
+}
+
+/// How a tower at some precision did with the probes of its folder, so that it need not be tried at every start.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measured {
+    /// Version of this crate.
+    pub version: String,
+    /// The instruction set of the kernels.
+    pub kernels: String,
+    /// Which tower.
+    pub tower: Modality,
+    /// How weights and activations were stored.
+    pub precision: Precision,
+    /// Least cosine of an embedding to the stored one.
+    pub least_cosine: f32,
 }
 
 /// The files of a model folder, by content.

@@ -158,6 +158,7 @@ impl Base {
         // Probes of the model as it was would no longer be right.
         let card = Card {
             probes: None,
+            measured: Vec::new(),
             ..retrained.card.clone()
         };
         write_card(folder, &card)?;

@@ -41,6 +41,7 @@ pub(super) fn adapted(
         name: name.unwrap_or_else(|| format!("{}-adapted", base.name)),
         description: Some(description),
         probes: None,
+        measured: Vec::new(),
         ..base.clone()
     }
 }
