@@ -48,7 +48,7 @@ pub fn info(places: &Places, args: &ModelInfoArgs) -> Result<()> {
         ("shared dim", spaces.shared_dim.to_string()),
         ("specific dims", specific.join(", ")),
         ("context length", info.context_length.to_string()),
-        ("image size", info.image_size.to_string()),
+        ("image size", pictures(info)),
         ("text tower", tower(&info.text)),
         ("image tower", tower(&info.image)),
         ("probabilities", model.scoring().to_string()),
@@ -77,6 +77,16 @@ pub fn info(places: &Places, args: &ModelInfoArgs) -> Result<()> {
         output::line(description.trim_end())?;
     }
     Ok(())
+}
+
+/// What pictures are made to, in words.
+fn pictures(info: &ModelInfo) -> String {
+    let trained = info.image_size;
+    match info.input_size {
+        Some([height, width]) if (height, width) == (trained, trained) => trained.to_string(),
+        Some([height, width]) => format!("{width} wide, {height} high (trained at {trained})"),
+        None => "of each picture's own proportions".to_owned(),
+    }
 }
 
 /// How a tower runs, in words.

@@ -81,10 +81,12 @@ pub enum ModelError {
         problem: String,
     },
     /// The weights file is damaged.
-    #[error("{} is not a usable safetensors file", file.display())]
+    #[error("{} is not a usable safetensors file: {hint}", file.display())]
     Weights {
         /// The file.
         file: PathBuf,
+        /// What it is, and what to do.
+        hint: String,
         /// Why.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,

@@ -8,7 +8,7 @@ use image::ImageFormat;
 
 use crate::{
     DecodeLimits, Model, RunOptions, decode, decode_rgba,
-    folder::{Files, SmallFiles},
+    folder::{Files, SmallFiles, parts},
     load::Loader,
 };
 
@@ -32,13 +32,25 @@ pub fn target(name: &str) -> Target {
     found.expect("a target of this name").1
 }
 
-/// A checkpoint that loads.
-static GOOD: LazyLock<(SmallFiles, Vec<u8>)> = LazyLock::new(|| {
-    let folder = data().join("quick_gelu_legacy_eos");
-    let small = SmallFiles::read(&folder).expect("it is committed");
-    let weights = fs::read(folder.join(small.layout.weights())).expect("it is committed");
-    (small, weights)
+/// Checkpoints that load, one of each form of a folder. The first is what weights are of.
+static GOOD: LazyLock<Vec<(SmallFiles, Vec<u8>)>> = LazyLock::new(|| {
+    let folders = [
+        "quick_gelu_legacy_eos",
+        "open_clip_plain",
+        "siglip",
+        "siglip2_naflex",
+    ];
+    let read = |name: &str| {
+        let folder = data().join(name);
+        let small = SmallFiles::read(&folder).expect("it is committed");
+        let weights = fs::read(folder.join(small.layout.weights())).expect("it is committed");
+        (small, weights)
+    };
+    folders.into_iter().map(read).collect()
 });
+
+/// Small files of a folder, and lists of parts.
+const FILES: u8 = 6;
 
 fn data() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/reference/data")
@@ -84,25 +96,33 @@ fn own_panics_abort() {
     });
 }
 
-/// The first byte says which small file of a good folder the others replace.
+/// The first byte says which small file of which good folder the others replace.
 fn model_folder(bytes: &[u8]) {
     let Some((which, contents)) = bytes.split_first() else {
         return;
     };
-    let (small, weights) = &*GOOD;
+    let (small, weights) = &GOOD[usize::from(which / FILES) % GOOD.len()];
     let mut files = good(small, weights);
-    match which % 4 {
+    match which % FILES {
         0 => files.config = contents,
         1 => files.preprocessor = contents,
         2 => files.tokenizer = contents,
-        _ => files.card = Some(contents),
+        3 => files.card = Some(contents),
+        4 => files.tokenizer_config = Some(contents),
+        _ => {
+            // Parts are names of files in the folder, and nothing else.
+            if let Ok(parts) = parts::listed(contents, Path::new("model.safetensors.index.json")) {
+                assert!(parts.iter().all(|part| !part.contains(['/', '\\'])));
+            }
+            return;
+        }
     }
     used(&files);
 }
 
 /// The bytes are a weights file, and once more the head of a good one.
 fn weights(bytes: &[u8]) {
-    let (small, weights) = &*GOOD;
+    let (small, weights) = &GOOD[0];
     let (length, rest) = weights.split_first_chunk().expect("it has a length");
     let values = &rest[u64::from_le_bytes(*length) as usize..];
     let with_values = [&(bytes.len() as u64).to_le_bytes(), bytes, values].concat();
@@ -146,15 +166,17 @@ fn used(files: &Files<'_>) {
 /// When the reference data is not there.
 pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let mut seeds = Vec::new();
-    for folder in ["pictures", "jpeg"] {
+    for folder in ["pictures", "jpeg", "avif"] {
         let mut paths: Vec<PathBuf> = fs::read_dir(data().join(folder))
             .expect("it is committed")
             .map(|entry| entry.expect("it lists").path())
             .collect();
         paths.sort();
-        for path in paths {
+        for path in paths.iter().filter(|path| path.is_file()) {
             let bytes = fs::read(path).expect("it is committed");
-            if image::guess_format(&bytes).is_ok() && bytes.len() < 4096 {
+            let avif = path.extension().is_some_and(|ending| ending == "avif");
+            let known = image::guess_format(&bytes).is_ok() || avif;
+            if known && bytes.len() < 4096 {
                 seeds.push(("picture", bytes));
             }
         }
@@ -172,13 +194,28 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
             .expect("memory takes every byte");
         seeds.push(("picture", bytes.into_inner()));
     }
-    let (small, weights) = &*GOOD;
-    let parts = [&small.config, &small.preprocessor, &small.tokenizer];
-    for (which, contents) in (0..).zip(parts) {
-        seeds.push(("model_folder", [&[which], &contents[..]].concat()));
+    let card: Vec<u8> =
+        br#"{"name": "small", "license": "MIT", "description": "for tests"}"#.to_vec();
+    let list =
+        br#"{"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}"#
+            .to_vec();
+    for (first, (small, _)) in (0..).step_by(usize::from(FILES)).zip(GOOD.iter()) {
+        // They say nothing of the form.
+        let own = first == 0;
+        let files = [
+            Some(&small.config),
+            Some(&small.preprocessor).filter(|contents| !contents.is_empty()),
+            Some(&small.tokenizer),
+            own.then_some(&card),
+            small.tokenizer_config.as_ref(),
+            own.then_some(&list),
+        ]
+        .map(Option::<&Vec<u8>>::cloned);
+        for (which, contents) in (first..).zip(files) {
+            seeds.extend(contents.map(|c| ("model_folder", [&[which], &c[..]].concat())));
+        }
     }
-    let card = br#"{"name": "small", "license": "MIT", "description": "for tests"}"#;
-    seeds.push(("model_folder", [&[3], &card[..]].concat()));
+    let (_, weights) = &GOOD[0];
     let (length, rest) = weights.split_first_chunk().expect("it has a length");
     seeds.push((
         "weights",
@@ -219,9 +256,10 @@ mod tests {
     }
 
     #[test]
-    fn the_good_folder_loads() {
-        let (small, weights) = &*GOOD;
-        let loader = Loader::of_files(&good(small, weights)).expect("it is whole");
-        Model::from_loader(loader, RunOptions::default()).expect("it loads");
+    fn the_good_folders_load() {
+        for (small, weights) in &*GOOD {
+            let loader = Loader::of_files(&good(small, weights)).expect("it is whole");
+            Model::from_loader(loader, RunOptions::default()).expect("it loads");
+        }
     }
 }

@@ -208,13 +208,17 @@ pub(crate) fn cores() -> usize {
 /// priorities of single threads that need no rights; elsewhere nothing changes.
 pub fn step_back() {
     #[cfg(target_os = "linux")]
-    {
-        use rustix::process::{getpriority_process, setpriority_process};
-        // A program that has stepped back further stays there.
-        let usual = getpriority_process(None);
-        if let Err(error) = usual.and_then(|nice| setpriority_process(None, nice.max(NICE))) {
-            tracing::debug!("indexes are built at the usual priority: {error}");
-        }
+    step_back_by(NICE);
+}
+
+/// The same, so far of 19.
+#[cfg(target_os = "linux")]
+pub fn step_back_by(steps: i32) {
+    use rustix::process::{getpriority_process, setpriority_process};
+    // A program that has stepped back further stays there.
+    let usual = getpriority_process(None);
+    if let Err(error) = usual.and_then(|nice| setpriority_process(None, nice.max(steps))) {
+        tracing::debug!("a thread works at the usual priority: {error}");
     }
 }
 

@@ -97,6 +97,8 @@ mod writing;
 
 pub use audit::{LaneRecall, Recall, Selectivity, SelectivityRecall};
 pub use background::step_back;
+#[cfg(target_os = "linux")]
+pub use background::step_back_by;
 pub use catalog::is_name;
 pub use change::{Change, Durability, ItemWrite, Outcome, PayloadChange, WriteOptions, Written};
 pub use collection::Collection;

@@ -126,10 +126,8 @@ pub enum HubError {
     },
     /// No weights in a form that is read.
     #[error(
-        "{repo} at {commit} has no model.safetensors and no open_clip_model.safetensors, only [{}]; weights of \
-         transformers are converted by:\n  python -c 'from transformers import AutoModel, AutoProcessor; \
-         n, d = \"{repo}\", \"converted\"; AutoModel.from_pretrained(n).save_pretrained(d); \
-         AutoProcessor.from_pretrained(n).save_pretrained(d)'\nthen name the folder: --model converted", found.join(", ")
+        "{repo} at {commit} has no model.safetensors and no open_clip_model.safetensors, only [{}]; {}",
+        found.join(", "), conversion(repo, found)
     )]
     NoWeights {
         /// The model.
@@ -231,4 +229,64 @@ pub enum HubError {
     /// A file of the cache cannot be read or written; the message names it.
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+/// How weights in other forms become such that are read.
+fn conversion(repo: &RepoName, found: &[String]) -> String {
+    const OPEN_CLIP: &str = "open_clip_pytorch_model.bin";
+    let whole = |name: &str| found.iter().any(|found| found == name);
+    if whole(OPEN_CLIP) && !whole("pytorch_model.bin") {
+        return format!(
+            "weights of OpenCLIP are converted by:\n  hf download {repo} --local-dir converted\n  python -c 'import torch; \
+             from safetensors.torch import save_file; w = torch.load(\"converted/{OPEN_CLIP}\", weights_only=True); \
+             save_file({{k: v.clone().contiguous() for k, v in w.items()}}, \
+             \"converted/open_clip_model.safetensors\")'\nthen name the folder: --model converted"
+        );
+    }
+    // As sentence-transformers has it.
+    let folders: Vec<_> = found.iter().map(|name| name.rsplit_once('/')).collect();
+    let below = match folders.first() {
+        Some(Some((folder, _))) if folders.iter().all(Option::is_some) => {
+            format!(", subfolder=\"{folder}\"")
+        }
+        _ => String::new(),
+    };
+    format!(
+        "weights of transformers are converted by:\n  python -c 'from transformers import AutoModel, AutoProcessor; \
+         n, d = \"{repo}\", \"converted\"; AutoModel.from_pretrained(n{below}).save_pretrained(d); \
+         AutoProcessor.from_pretrained(n{below}).save_pretrained(d)'\nthen name the folder: --model converted"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_be_done_about_other_weights_depends_on_which_there_are() {
+        let repo = "a/b".parse().expect("a name");
+        let of = |found: &[&str]| {
+            let found: Vec<_> = found.iter().map(|name| (*name).to_owned()).collect();
+            conversion(&repo, &found)
+        };
+        let plain = of(&["pytorch_model.bin"]);
+        assert!(
+            plain.contains("AutoModel.from_pretrained(n).save"),
+            "{plain}"
+        );
+        assert_eq!(
+            of(&["open_clip_pytorch_model.bin", "pytorch_model.bin"]),
+            plain
+        );
+        let own = of(&["open_clip_pytorch_model.bin"]);
+        assert!(
+            own.contains("hf download a/b") && own.contains("save_file({k: v"),
+            "{own}"
+        );
+        let below = of(&["0_CLIPModel/pytorch_model.bin"]);
+        assert!(
+            below.contains("from_pretrained(n, subfolder=\"0_CLIPModel\").save"),
+            "{below}"
+        );
+    }
 }

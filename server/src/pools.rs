@@ -1,11 +1,12 @@
 //! Threads that work: for queries at the usual priority, and for what is to be kept on threads that
-//! let everything else go first, so that items are read, their pictures decoded, and both encoded, with
+//! let queries go first, so that items are read, their pictures decoded, and both encoded, with
 //! what queries leave of the processor. Nothing belongs there that others may wait for, such as a
 //! write to the store.
 //!
 //! A query wakes many threads, one after another, and none may wait for a core. A low priority alone does
-//! not give them that: the scheduler lets whoever runs go on until its next tick. So these threads are
-//! of its idle class, which is left at once, and while queries come one core is free of them.
+//! not give them that: the scheduler lets whoever runs go on until its next tick. So while queries come
+//! these threads are of its idle class, which is left at once, and one core is free of them. Without
+//! queries they have a low priority only: beside another busy program the idle class gets next to nothing.
 
 use std::{
     io,
@@ -23,14 +24,26 @@ use crate::{reply::ApiError, trace::carried};
 /// So long after a query another one is expected.
 const EXPECTED: Duration = Duration::from_secs(1);
 
+/// So long after a query another one may come, and is not to wait.
+const LIKELY: Duration = Duration::from_secs(10);
+
+/// How far those who let queries go first step back, of 19, while none come: beside a busy thread of the usual
+/// priority this leaves them a quarter of a core.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 5;
+
 /// Passes have pools of their own, since a thread that waits for its part of one would otherwise begin
 /// with something else.
 pub(crate) struct Pools {
     queries: ThreadPool,
     ingest: ThreadPool,
-    /// For passes of an ingest while queries come.
+    /// For passes of an ingest when queries may come.
+    ingest_idle: ThreadPool,
+    /// The same while they do.
     ingest_aside: ThreadPool,
     readers: ThreadPool,
+    /// What readers do when queries may come is done there.
+    readers_idle: Arc<ThreadPool>,
     /// For maps of collections, which take long and may.
     maps: ThreadPool,
     cores: Arc<Cores>,
@@ -65,9 +78,11 @@ impl Pools {
         let pass_aside = aside.div_ceil(2);
         Ok(Self {
             queries: pool("query-pass", cores, || ())?,
-            ingest: pool("ingest-pass", cores, yield_to_all)?,
+            ingest: pool("ingest-pass", cores, step_back)?,
+            ingest_idle: pool("ingest-idle", cores, yield_to_all)?,
             ingest_aside: pool("ingest-aside", pass_aside, yield_to_all)?,
-            readers: pool("ingest-read", cores, yield_to_all)?,
+            readers: pool("ingest-read", cores, step_back)?,
+            readers_idle: Arc::new(pool("idle-read", cores, yield_to_all)?),
             maps: pool("map", pass_aside, yield_to_all)?,
             cores: Arc::new(Cores {
                 state: Mutex::default(),
@@ -90,11 +105,11 @@ impl Pools {
     /// The same for a pass of what is to be kept.
     pub(crate) fn ingest_pass<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let threads = self.ingest_aside.current_num_threads();
-        self.cores.run(threads, |aside| {
-            let pool = if aside {
-                &self.ingest_aside
-            } else {
-                &self.ingest
+        self.cores.run(threads, |queries| {
+            let pool = match queries {
+                Queries::None => &self.ingest,
+                Queries::Likely => &self.ingest_idle,
+                Queries::Expected => &self.ingest_aside,
             };
             pool.install(work)
         })
@@ -114,10 +129,15 @@ impl Pools {
     ) -> Result<T, ApiError> {
         let (send, receive) = oneshot::channel();
         let (cores, work) = (Arc::clone(&self.cores), carried(work));
+        let idle = Arc::clone(&self.readers_idle);
         self.readers.spawn_fifo(move || {
             if !send.is_closed() {
+                let done = cores.run(1, |queries| match queries {
+                    Queries::None => work(),
+                    Queries::Likely | Queries::Expected => idle.install(work),
+                });
                 // Whoever waited may be gone by now.
-                let _ = send.send(cores.run(1, |_| work()));
+                let _ = send.send(done);
             }
         });
         let panicked = |source| Err(ApiError::internal(doing, source));
@@ -125,30 +145,46 @@ impl Pools {
     }
 }
 
+/// Whether queries come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Queries {
+    /// There was none for long.
+    None,
+    /// There was one some seconds ago.
+    Likely,
+    /// There was one a moment ago.
+    Expected,
+}
+
 impl Cores {
-    /// Runs `work`, which is told whether queries come and then waits for its turn with so many cores.
-    fn run<T>(&self, cores: usize, work: impl FnOnce(bool) -> T) -> T {
+    /// Runs `work`, which is told whether queries come; while they do it waits for its turn with so many cores.
+    fn run<T>(&self, cores: usize, work: impl FnOnce(Queries) -> T) -> T {
         let mut state = self.state.lock();
         let number = state.next;
         state.next += 1;
-        while number != state.turn || (state.expects() && !state.has(cores, self.aside)) {
+        while number != state.turn
+            || (state.queries() == Queries::Expected && !state.has(cores, self.aside))
+        {
             // What is running ends soon, or no query comes for a while.
             self.changed.wait_for(&mut state, EXPECTED);
         }
         state.turn += 1;
         state.busy += cores;
         let _busy = Busy(self, cores);
-        let aside = state.expects();
+        let queries = state.queries();
         drop(state);
         self.changed.notify_all();
-        work(aside)
+        work(queries)
     }
 }
 
 impl State {
-    fn expects(&self) -> bool {
-        self.last_query
-            .is_some_and(|last| last.elapsed() < EXPECTED)
+    fn queries(&self) -> Queries {
+        match self.last_query.map(|last| last.elapsed()) {
+            Some(since) if since < EXPECTED => Queries::Expected,
+            Some(since) if since < LIKELY => Queries::Likely,
+            _ => Queries::None,
+        }
     }
 
     /// Whether there are so many cores of `most`.
@@ -165,6 +201,12 @@ impl Drop for Busy<'_> {
         self.0.state.lock().busy -= self.1;
         self.0.changed.notify_all();
     }
+}
+
+/// Lets queries go before this thread. Only Linux has priorities of single threads that need no rights.
+fn step_back() {
+    #[cfg(target_os = "linux")]
+    engine::step_back_by(NICE);
 }
 
 /// Lets everything else on this machine go before this thread, at once and from now on. Only Linux has
@@ -185,14 +227,14 @@ fn yield_to_all() {
     }
 }
 
-/// Runs something long on a thread of its own that lets everything else go first.
+/// Runs something long on a thread of its own that lets queries go first.
 ///
 /// # Errors
 /// When the system refuses it.
 pub(crate) fn aside(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let thread = std::thread::Builder::new().name(name.into());
     thread.spawn(|| {
-        yield_to_all();
+        engine::step_back();
         work();
     })?;
     Ok(())
@@ -234,19 +276,33 @@ mod tests {
     }
 
     #[cfg(target_os = "linux")]
-    #[test]
-    fn an_ingest_is_of_the_idle_class_and_queries_are_not() {
+    #[tokio::test]
+    async fn what_is_kept_is_of_the_idle_class_when_queries_may_come_and_queries_are_not() {
+        use rustix::process::getpriority_process;
         use thread_priority::{
             NormalThreadSchedulePolicy::{Idle, Other},
             ThreadSchedulePolicy::Normal,
             thread_schedule_policy,
         };
         let pools = Pools::start().expect("starts");
+        let nice = || getpriority_process(None).expect("is known");
         let policy = || thread_schedule_policy().expect("is known");
-        assert_eq!(pools.ingest_pass(policy), Normal(Idle));
+        let low = (Normal(Other), nice().max(NICE));
+        assert_eq!(pools.ingest_pass(|| (policy(), nice())), low);
+        let read = || pools.read("testing", move || Ok((policy(), nice())));
+        assert_eq!(read().await.expect("reads"), low);
         pools.query();
-        assert_eq!(pools.ingest_pass(policy), Normal(Idle));
         assert_eq!(pools.query_pass(policy), Normal(Other));
+        assert_eq!(pools.ingest_pass(policy), Normal(Idle));
+        assert_eq!(read().await.expect("reads").0, Normal(Idle));
+        // Some seconds later all cores are used again, by the same class; later still it is the first one.
+        let ago = |time| pools.cores.state.lock().last_query = Instant::now().checked_sub(time);
+        ago(EXPECTED);
+        assert_eq!(pools.ingest_pass(policy), Normal(Idle));
+        assert_eq!(pools.cores.run(1, |queries| queries), Queries::Likely);
+        ago(LIKELY);
+        assert_eq!(pools.ingest_pass(|| (policy(), nice())), low);
+        assert_eq!(read().await.expect("reads"), low);
     }
 
     #[test]
@@ -256,11 +312,11 @@ mod tests {
             changed: Condvar::new(),
             aside: 3,
         };
-        cores.run(1, |aside| assert!(!aside));
+        assert_eq!(cores.run(1, |queries| queries), Queries::None);
         // A query that is expected for the whole of this test.
         let soon = Instant::now() + Duration::from_hours(1);
         cores.state.lock().last_query = Some(soon);
-        cores.run(1, |aside| assert!(aside));
+        assert_eq!(cores.run(1, |queries| queries), Queries::Expected);
         assert!(most_at_once(&cores, 1) <= 3);
         assert!(most_at_once(&cores, 2) <= 2);
         assert_eq!(most_at_once(&cores, 9), 9, "one goes on, whatever it needs");

@@ -126,8 +126,9 @@ pub(crate) enum ApiError {
     #[error("too many searches are under way, try again in {RETRY_AFTER_S} s")]
     Crowded,
     #[error(
-        "not encoded within {deadline_ms} ms, since too much waits for the model: try again in \
-         {RETRY_AFTER_S} s"
+        "not encoded within {deadline_ms} ms, since much waits for the model or other programs keep this \
+         machine busy: try again in {RETRY_AFTER_S} s, or raise limits.query_deadline_ms (for items \
+         limits.ingest_deadline_ms)"
     )]
     Late { deadline_ms: u64 },
     #[error(

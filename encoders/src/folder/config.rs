@@ -8,12 +8,15 @@ use serde_json::{Value, json};
 use super::{SUPPORTED, siglip};
 use crate::{
     ModelError,
-    keys::Keys,
+    keys::{self, Keys},
     nn::{
         Activation, ImageConfig, NetworkConfig, Pooling, ResidualConfig, TextConfig,
         TransformerConfig, VitConfig,
     },
 };
+
+/// What `model_type` may be.
+const FAMILIES: [&str; 4] = ["clip", "siglip", "siglip2", "diptych"];
 
 /// The `eos_token_id` of old configs, which means "the largest id".
 const LEGACY_END: u32 = 2;
@@ -53,6 +56,16 @@ static CLIP_VISION: LazyLock<Value> = LazyLock::new(|| {
 
 /// The same for the outermost keys.
 static CLIP: LazyLock<Value> = LazyLock::new(|| json!({ "projection_dim": 512 }));
+
+/// Refuses a `config.json` of a family that is not supported, whatever else is missing beside it.
+pub(super) fn check_family(contents: &[u8], file: &Path) -> Result<(), ModelError> {
+    let value = keys::parse(contents, file)?;
+    let root = Keys::root(file, &value)?;
+    if FAMILIES.contains(&root.text("model_type", SUPPORTED)?) {
+        return Ok(());
+    }
+    Err(root.bad("model_type", SUPPORTED))
+}
 
 /// Reads the contents of a `config.json`; `file` is for messages.
 pub(super) fn read(value: &Value, file: &Path) -> Result<NetworkConfig, ModelError> {

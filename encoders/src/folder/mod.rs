@@ -10,7 +10,7 @@
 
 mod config;
 mod open_clip;
-mod parts;
+pub(crate) mod parts;
 mod readme;
 mod rewrite;
 mod sentence;
@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 pub use rewrite::{Base, Retrained};
 pub use sentence::{SentenceExport, SentenceFolder, SentenceSource};
-pub(crate) use small::SmallFiles;
+pub(crate) use small::{SmallFiles, not_pointer};
 pub(crate) use source::FolderSource;
 use tokenizer::Rules;
 pub(crate) use write::write_card;

@@ -11,7 +11,10 @@ use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
-use super::tokenizer::{self, Cleaning, Pad, Rules};
+use super::{
+    SUPPORTED,
+    tokenizer::{self, Cleaning, Pad, Rules},
+};
 use crate::{
     ModelError, PreprocessConfig,
     keys::Keys,
@@ -111,6 +114,13 @@ pub(super) fn read(
     let root = Keys::root(file, value)?;
     root.get("model_cfg", "the configuration of an OpenCLIP model")?;
     let model = root.section_or_empty("model_cfg")?;
+    if model.is_set("multimodal_cfg") {
+        return Err(unsupported(
+            &model,
+            "multimodal_cfg",
+            "none: CoCa is not supported",
+        ));
+    }
     for (key, value) in model.iter() {
         if !MODEL.contains(&key) && !is_off(value) {
             return Err(model.bad(key, "no such key: it may change the result"));
@@ -144,19 +154,22 @@ pub(super) fn read(
     })
 }
 
+/// A key that says that the model is of another family.
+fn unsupported(keys: &Keys<'_>, key: &str, expected: &str) -> ModelError {
+    keys.bad(key, &format!("{expected}. Supported are {SUPPORTED}"))
+}
+
 /// Largest side of a picture in pixels.
 const MAX_SIDE: u32 = 16_384;
 
 fn vit(keys: &Keys<'_>, quick_gelu: bool) -> Result<VitConfig, ModelError> {
     if keys.is_set("timm_model_name") {
-        return Err(keys.bad(
-            "timm_model_name",
-            "none: of OpenCLIP's towers its own vision transformer is supported; SigLIP is in the \
-             form of transformers",
-        ));
+        let expected = "none: of OpenCLIP's towers its own vision transformer is supported";
+        return Err(unsupported(keys, "timm_model_name", expected));
     }
     if keys.get("layers", "a whole number above 0")?.is_array() {
-        return Err(keys.bad("layers", "one number: ResNet towers are not supported"));
+        let expected = "one number: ResNet towers are not supported";
+        return Err(unsupported(keys, "layers", expected));
     }
     refuse_unknown(keys, &VISION)?;
     let positions = "\"learnable\" or \"sin_cos_2d\"";
@@ -192,7 +205,7 @@ fn vit(keys: &Keys<'_>, quick_gelu: bool) -> Result<VitConfig, ModelError> {
 fn text_tower(keys: &Keys<'_>, quick_gelu: bool) -> Result<TextConfig, ModelError> {
     if keys.is_set("hf_model_name") {
         let expected = "none: of OpenCLIP's text towers only its own transformer is supported";
-        return Err(keys.bad("hf_model_name", expected));
+        return Err(unsupported(keys, "hf_model_name", expected));
     }
     if keys.is_set("tokenizer_mode") {
         return Err(keys.bad("tokenizer_mode", "none"));

@@ -79,7 +79,7 @@ fn read(file: &Path) -> Result<Vec<u8>, ModelError> {
 }
 
 /// The names of all files that an index lists.
-fn listed(contents: &[u8], file: &Path) -> Result<BTreeSet<String>, ModelError> {
+pub(crate) fn listed(contents: &[u8], file: &Path) -> Result<BTreeSet<String>, ModelError> {
     const EXPECTED: &str = "an object: the name of a file for that of each tensor";
     let value = keys::parse(contents, file)?;
     let root = Keys::root(file, &value)?;

@@ -6,7 +6,7 @@ use fs_err as fs;
 
 use super::{
     CARD, CONFIG, Files, Layout, OPEN_CLIP_CONFIG, Preprocessor, README, SUPPORTED, TOKENIZER,
-    TOKENIZER_CONFIG, parts::WeightFiles, readme,
+    TOKENIZER_CONFIG, config, parts::WeightFiles, readme,
 };
 use crate::ModelError;
 
@@ -72,13 +72,20 @@ impl SmallFiles {
             }
         };
         let required = |name: &str| {
-            if has(name) {
-                Ok(fs::read(folder.join(name))?)
-            } else {
-                Err(missing(folder, name))
+            if !has(name) {
+                return Err(missing(folder, name));
             }
+            let file = folder.join(name);
+            let contents = fs::read(&file)?;
+            not_pointer(&contents, &file)?;
+            Ok(contents)
         };
         let optional = |name: &str| has(name).then(|| fs::read(folder.join(name))).transpose();
+        let config = required(layout.config())?;
+        // Before files are asked for that another family need not have.
+        if layout == Layout::Transformers {
+            config::check_family(&config, &folder.join(CONFIG))?;
+        }
         // What is missing where neither is there is the first.
         let preprocessor_form = [Preprocessor::Alone, Preprocessor::Inside]
             .into_iter()
@@ -86,7 +93,7 @@ impl SmallFiles {
             .unwrap_or(Preprocessor::Alone);
         Ok(Self {
             layout,
-            config: required(layout.config())?,
+            config,
             preprocessor_form,
             preprocessor: match layout {
                 Layout::Transformers => required(preprocessor_form.file())?,
@@ -102,6 +109,19 @@ impl SmallFiles {
             },
         })
     }
+}
+
+/// Refuses what Git leaves in place of a large file that was not fetched.
+pub(crate) fn not_pointer(contents: &[u8], file: &Path) -> Result<(), ModelError> {
+    if !contents.starts_with(b"version https://git-lfs.github.com/spec/") {
+        return Ok(());
+    }
+    Err(ModelError::MissingFile {
+        file: file.to_owned(),
+        hint:
+            "a pointer of Git LFS is in its place; `git lfs pull` in that folder fetches the file"
+                .to_owned(),
+    })
 }
 
 /// Which of two forms in one folder is read, as many on the hub have them: the one that has weights

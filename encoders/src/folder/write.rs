@@ -115,6 +115,7 @@ impl<'a> RawTensor<'a> {
 pub(super) fn write_raw(file: &Path, tensors: &[RawTensor<'_>]) -> Result<(), ModelError> {
     let weights = |source: safetensors::SafeTensorError| ModelError::Weights {
         file: file.to_owned(),
+        hint: "a tensor does not fit what is said of it".to_owned(),
         source: source.into(),
     };
     let views = tensors

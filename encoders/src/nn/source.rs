@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor};
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
-use crate::{ModelError, cpu::wide};
+use crate::{ModelError, cpu::wide, folder::not_pointer};
 
 /// How a tensor starts when a network is trained from nothing.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -52,15 +52,16 @@ impl<'a> FileSource<'a> {
             named: named.to_owned(),
         };
         for (file, bytes) in files {
-            let tensors = match SafeTensors::deserialize(bytes) {
-                Ok(tensors) => tensors,
-                Err(source) => {
-                    return Err(ModelError::Weights {
-                        file,
-                        source: source.into(),
-                    });
+            not_pointer(bytes, &file)?;
+            let tensors = SafeTensors::deserialize(bytes).map_err(|source| {
+                let hint = unusable(bytes);
+                let source = source.into();
+                ModelError::Weights {
+                    file: file.clone(),
+                    hint,
+                    source,
                 }
-            };
+            })?;
             // Which of two the model was trained with, nobody can tell.
             for (name, _) in tensors.iter() {
                 if let Some((other, _)) = source.find(name) {
@@ -148,6 +149,18 @@ impl Source for FileSource<'_> {
         }
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
     }
+}
+
+/// What bytes are that are no safetensors file, and what to do.
+fn unusable(bytes: &[u8]) -> String {
+    // Zip files are those of torch since 1.6, the others those before.
+    if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"\x80\x02") {
+        return "it is a file of torch.save under another name: save it as safetensors".to_owned();
+    }
+    format!(
+        "it is damaged or cut short, at {} bytes; copy or download it again",
+        bytes.len()
+    )
 }
 
 fn all_finite(values: &[f32]) -> bool {

@@ -133,11 +133,15 @@ fn what_changes_the_result_and_is_not_supported_is_refused_by_name() {
 
 #[test]
 fn what_open_clip_knows_and_is_not_supported_is_refused_by_name() {
+    let listed = |why: &str| format!("none: {why}. Supported are {SUPPORTED}");
+    let coca = listed("CoCa is not supported");
+    let of_towers = listed("of OpenCLIP's towers its own vision transformer is supported");
+    let of_text_towers = listed("of OpenCLIP's text towers only its own transformer is supported");
     let vision = [
         (
             "timm_model_name",
             json!("vit_base_patch16_siglip_224"),
-            "none: of OpenCLIP's towers",
+            &*of_towers,
         ),
         ("layers", json!([3, 4, 6, 3]), "one number: ResNet"),
         ("head_width", json!(25), "a divisor of width"),
@@ -150,11 +154,7 @@ fn what_open_clip_knows_and_is_not_supported_is_refused_by_name() {
         ("image_size", json!([24, 32]), "a whole number above 0"),
     ];
     let text = [
-        (
-            "hf_model_name",
-            json!("roberta-base"),
-            "none: of OpenCLIP's text towers",
-        ),
+        ("hf_model_name", json!("roberta-base"), &*of_text_towers),
         ("embed_cls", json!(true), "no such key"),
         ("pool_type", json!("none"), "\"argmax\""),
         ("proj_type", json!("none"), "\"linear\""),
@@ -169,7 +169,7 @@ fn what_open_clip_knows_and_is_not_supported_is_refused_by_name() {
         ("new_step", json!(1), "no such key"),
     ];
     let model = [
-        ("multimodal_cfg", json!({}), "no such key"),
+        ("multimodal_cfg", json!({}), &*coca),
         ("nonscalar_logit_scale", json!(true), "no such key"),
         ("embed_dim", json!(0), "a whole number above 0"),
     ];
@@ -294,6 +294,12 @@ fn a_missing_file_is_named_with_what_to_do() {
         error.contains("neither config.json nor open_clip_config.json"),
         "{error}"
     );
+    assert!(error.ends_with(SUPPORTED), "{error}");
+    // Of another family, which has no file about pictures.
+    fs::write(folder.path().join(CONFIG), r#"{"model_type": "bert"}"#).expect("it is ours");
+    let error = Model::load(folder.path()).map(drop).expect_err("a BERT");
+    let error = error.to_string();
+    assert!(error.contains("`model_type` is \"bert\""), "{error}");
     assert!(error.ends_with(SUPPORTED), "{error}");
     for (name, weights) in [("siglip", WEIGHTS), ("open_clip_plain", OPEN_CLIP_WEIGHTS)] {
         let folder = copy(name);

@@ -206,8 +206,19 @@ fn what_is_wrong_with_a_tensor_is_said_of_its_part_or_of_the_index() {
     fs::write(folder.path().join(part(1)), "cut").expect("it is ours");
     assert_eq!(
         refused(&folder, &part(1)),
-        " is not a usable safetensors file"
+        " is not a usable safetensors file: it is damaged or cut short, at 3 bytes; copy or download it again"
     );
+    fs::write(folder.path().join(part(1)), b"PK\x03\x04rest").expect("it is ours");
+    assert_eq!(
+        refused(&folder, &part(1)),
+        " is not a usable safetensors file: it is a file of torch.save under another name: save it as safetensors"
+    );
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n";
+    let missing = " is missing: a pointer of Git LFS is in its place; `git lfs pull` in that folder fetches the file";
+    fs::write(folder.path().join(part(1)), pointer).expect("it is ours");
+    assert_eq!(refused(&folder, &part(1)), missing);
+    fs::write(folder.path().join(TOKENIZER), pointer).expect("it is ours");
+    assert_eq!(refused(&folder, TOKENIZER), missing);
 }
 
 /// Puts `preprocessor_config.json` where transformers 5 writes it.
