@@ -18,7 +18,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import report
-from models import INPUTS, KINDS, MODELS, SEED, kinds
+from models import COMPARED, INPUTS, MODELS, SEED, kinds, lists
 from shared import processor, refuse_if_busy
 
 SETTLE_S = 300
@@ -41,7 +41,7 @@ def numbers(text):
 
 def arguments():
     parser = argparse.ArgumentParser(prog="run.sh", description=__doc__.splitlines()[0])
-    parser.add_argument("--models", default=",".join(MODELS), help="some of them, with commas")
+    parser.add_argument("--models", default=",".join(COMPARED), help=f"some of {','.join(MODELS)}")
     parser.add_argument("--engines", default=",".join(ENGINES), help="some of them, with commas")
     parser.add_argument("--threads", type=numbers, default=[1, 2])
     parser.add_argument("--batches", type=numbers, default=[1, 8, 32])
@@ -90,7 +90,7 @@ class Side:
         )
         first = self.answer()
         self.missing = first.get("missing")
-        self.version, self.load_s = first.get("version"), first.get("load_s")
+        self.version, self.packed_bytes = first.get("version"), first.get("packed_bytes")
 
     def answer(self):
         line = self.process.stdout.readline()
@@ -210,9 +210,9 @@ def startup(options, folders):
             for _ in range(STARTUPS):
                 side = Side(options, "diptych", precision, model, folder, max(options.threads))
                 if not side.missing:
-                    side.ask(f"run {next(iter(KINDS[model]))} 1 1")
+                    side.ask(f"run {next(iter(lists(model)))} 1 1")
                     seconds.append(time.perf_counter() - side.began)
-                    memory = side.resident_mb()
+                    memory = {**side.resident_mb(), "packed_mb": side.packed_bytes / 2**20}
                 side.close()
             if seconds:
                 of = {"first_embedding_s": statistics.median(seconds), "checkpoint_mb": size}
@@ -228,7 +228,8 @@ def main():
     import models
 
     os.makedirs(options.cache, exist_ok=True)
-    folders = {model: models.make(model, options.cache) for model in options.models}
+    exported = not {"onnxruntime", "openvino"}.isdisjoint(options.engines) and not options.startup
+    folders = {model: models.make(model, options.cache, exported) for model in options.models}
     load_before = refuse_if_busy(options, SETTLE_S)
     with tempfile.TemporaryDirectory(dir=options.cache) as options.scratch:
         result = (startup if options.startup else compare)(options, folders)

@@ -1,5 +1,9 @@
 """What our towers are to reach beside their peers, as ratios of speed at equal threads."""
 
+# From the start of a process to its first embedding, and its memory for each byte of packed weights.
+FIRST_EMBEDDING_S = 1.5
+RESIDENT = 1.3
+
 # What is compared (kind, batch), our precision, the engines of which the better one counts, and
 # the least ratio.
 IMAGE = [

@@ -19,11 +19,39 @@ VERSION = 1
 # The end of text, which also pads.
 PAD = 53
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
+# Sizes are those of transformers' own defaults where nothing is said.
 MODELS = {
-    "clip": {"name": "CLIP ViT-B/32", "side": 224, "context": 77, "specials": 2},
-    "siglip": {"name": "SigLIP B/16", "side": 224, "context": 64, "specials": 1},
+    "clip": {"name": "CLIP ViT-B/32", "family": "clip", "side": 224, "patch": 32, "context": 77},
+    "siglip": {"name": "SigLIP B/16", "family": "siglip", "side": 224, "patch": 16, "context": 64},
+    "clip-b32-256": {
+        "name": "CLIP ViT-B/32-256", "family": "clip", "side": 256, "patch": 32, "context": 77,
+    },
+    "clip-l14": {
+        "name": "CLIP ViT-L/14", "family": "clip", "side": 224, "patch": 14, "context": 77,
+        "vision": {
+            "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
+            "num_attention_heads": 16, "projection_dim": 768,
+        },
+        "text": {
+            "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12,
+            "projection_dim": 768,
+        },
+        "dim": 768,
+    },
+    "siglip-so400m14-384": {
+        "name": "SigLIP So400m/14-384", "family": "siglip", "side": 384, "patch": 14, "context": 64,
+        **{
+            tower: {
+                "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27,
+                "num_attention_heads": 16,
+            }
+            for tower in ("vision", "text")
+        },
+    },
 }
-# Words of the captions by the names of their lists, which say their tokens; a word is a token.
+# Those that are compared where none is named.
+COMPARED = ["clip", "siglip"]
+# Words of the captions of a family by the names of their lists, which say their tokens; a word is a token.
 KINDS = {
     "clip": {"text77": (75, 75), "text16": (14, 14), "mixed": (4, 60)},
     # Always padded to its context.
@@ -33,7 +61,16 @@ KINDS = {
 
 def kinds(model):
     """What can be measured: `image` and the lists of captions."""
-    return ["image", *KINDS[model]]
+    return ["image", *lists(model)]
+
+
+def lists(model):
+    """Its lists of captions: least and most words by the name of a list."""
+    return KINDS[family(model)]
+
+
+def family(model):
+    return MODELS[model]["family"]
 
 
 def checkpoint(model):
@@ -41,13 +78,15 @@ def checkpoint(model):
     import torch
     from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
-    if model == "clip":
-        # The ids of the special tokens are those of the tokenizer below.
-        ends = {"bos_token_id": 52, "eos_token_id": PAD, "pad_token_id": PAD}
-        net = CLIPModel(CLIPConfig(text_config=ends, vision_config={"patch_size": 32}))
+    of = MODELS[model]
+    # The ids of the special tokens are those of the tokenizer below.
+    text = {"bos_token_id": 52, "eos_token_id": PAD, "pad_token_id": PAD, **of.get("text", {})}
+    vision = {"patch_size": of["patch"], "image_size": of["side"], **of.get("vision", {})}
+    configs = {"text_config": text, "vision_config": vision}
+    if of["family"] == "clip":
+        net = CLIPModel(CLIPConfig(projection_dim=of.get("dim", 512), **configs))
     else:
-        ends = {"bos_token_id": 52, "eos_token_id": PAD, "pad_token_id": PAD}
-        net = SiglipModel(SiglipConfig(text_config=ends, vision_config={"patch_size": 16}))
+        net = SiglipModel(SiglipConfig(**configs))
     generator = torch.Generator().manual_seed(SEED)
     for name, weight in sorted(net.named_parameters()):
         values = torch.randn(weight.shape, generator=generator)
@@ -80,12 +119,12 @@ def tokenizer(model):
     made.normalizer = normalizers.Lowercase()
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     made.add_special_tokens(tokens[-2:])
-    start = "<|startoftext|> " if model == "clip" else ""
+    start = "<|startoftext|> " if family(model) == "clip" else ""
     made.post_processor = processors.TemplateProcessing(
         single=f"{start}$A <|endoftext|>",
         special_tokens=[(token, tokens.index(token)) for token in tokens[-2:]],
     )
-    if model == "siglip":
+    if family(model) == "siglip":
         made.enable_padding(pad_id=PAD, pad_token="<|endoftext|>", length=64)
     return made
 
@@ -93,7 +132,7 @@ def tokenizer(model):
 def preprocessor(model):
     side = MODELS[model]["side"]
     exact = {"height": side, "width": side}
-    clip = model == "clip"
+    clip = family(model) == "clip"
     return {
         "image_processor_type": "CLIPImageProcessor" if clip else "SiglipImageProcessor",
         "do_resize": True,
@@ -114,7 +153,9 @@ def inputs(model, folder):
     import numpy as np
 
     rng, side = np.random.default_rng(SEED), MODELS[model]["side"]
-    patches = rng.standard_normal((INPUTS, 3, 7, 7)).repeat(side // 7, 2).repeat(side // 7, 3)
+    wide = -(-side // 7)
+    patches = rng.standard_normal((INPUTS, 3, 7, 7)).repeat(wide, 2).repeat(wide, 3)
+    patches = patches[:, :, :side, :side]
     pixels = patches + 0.2 * rng.standard_normal(patches.shape)
     np.save(os.path.join(folder, "pixels.npy"), pixels.reshape(INPUTS, -1).astype(np.float32))
     words = random.Random(SEED)
@@ -122,7 +163,7 @@ def inputs(model, folder):
         kind: [
             " ".join(words.choices(LETTERS, k=words.randint(least, most))) for _ in range(INPUTS)
         ]
-        for kind, (least, most) in KINDS[model].items()
+        for kind, (least, most) in lists(model).items()
     }
     with open(os.path.join(folder, "captions.json"), "w", encoding="utf-8") as file:
         json.dump(captions, file)
@@ -182,14 +223,14 @@ def export(model, net, folder):
     os.makedirs(exports)
     side = MODELS[model]["side"]
     pixels = np.load(os.path.join(folder, "inputs", "pixels.npy")).reshape(-1, 3, side, side)
-    texts = [ids(model, folder, kind) for kind in KINDS[model]]
+    texts = [ids(model, folder, kind) for kind in lists(model)]
     examples = {"image": [pixels], "text": texts}
     for tower, module in towers(net).items():
         path = os.path.join(exports, f"{tower}.onnx")
         example = torch.from_numpy(examples[tower][0][:2])
         batch = torch.export.Dim("batch", min=1, max=256)
         axes = {0: batch}
-        if tower == "text" and model == "clip":
+        if tower == "text" and family(model) == "clip":
             axes[1] = torch.export.Dim("tokens", min=2, max=MODELS[model]["context"])
         torch.onnx.export(
             module, (example,), path, dynamo=True, dynamic_shapes=(axes,), input_names=["inputs"],
@@ -212,24 +253,26 @@ def export(model, net, folder):
         openvino.save_model(int8, os.path.join(exports, f"{tower}.int8.xml"))
 
 
-def make(model, cache):
-    """The folder of a model, made if it is not there, with the exports of its towers."""
+def make(model, cache, exported=True):
+    """The folder of a model, made if it is not there, with the exports of its towers if they are needed."""
     folder = os.path.join(cache, model)
-    mark = os.path.join(folder, "complete.json")
-    try:
-        with open(mark, encoding="utf-8") as file:
-            if json.load(file) == VERSION:
-                return folder
-    except (OSError, ValueError):
-        pass
-    print(f"making {MODELS[model]['name']} and its exports: some minutes", flush=True)
+    marks = [os.path.join(folder, name) for name in ("complete.json", "folder.json")]
+    for mark in marks[: 1 if exported else 2]:
+        try:
+            with open(mark, encoding="utf-8") as file:
+                if json.load(file) == VERSION:
+                    return folder
+        except (OSError, ValueError):
+            pass
+    print(f"making {MODELS[model]['name']}: some minutes", flush=True)
     shutil.rmtree(folder, ignore_errors=True)
     net = checkpoint(model)
     write(model, net, folder)
     os.makedirs(os.path.join(folder, "inputs"))
     inputs(model, os.path.join(folder, "inputs"))
-    export(model, net, folder)
-    with open(mark, "w", encoding="utf-8") as file:
+    if exported:
+        export(model, net, folder)
+    with open(marks[0 if exported else 1], "w", encoding="utf-8") as file:
         json.dump(VERSION, file)
     return folder
 
@@ -240,7 +283,7 @@ def write(model, net, folder):
     net.save_pretrained(folder)
     complete_config(folder)
     tokenizer(model).save(os.path.join(folder, "tokenizer.json"))
-    if model == "siglip":
+    if family(model) == "siglip":
         # Without it the tokenizer counts as SigLIP's own, which pads with another token.
         rules = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<|endoftext|>"}
         with open(os.path.join(folder, "tokenizer_config.json"), "w", encoding="utf-8") as file:

@@ -71,15 +71,27 @@ def ratios(rows):
 
 
 def startups(found):
-    header = ["start to the first text", "s", "checkpoint, MB", "resident, MB", "of it anonymous"]
-    rows = [
-        [
-            f"{MODELS[of['model']]['name']}, {of['engine']}", f"{of['first_embedding_s']:.2f}",
-            f"{of['checkpoint_mb']:.0f}", f"{of['VmRSS']:.0f}", f"{of['RssAnon']:.0f}",
+    header = ["start to the first text", "s", "checkpoint, MiB", "packed, MiB", "resident, MiB"]
+    header += ["of it anonymous", "resident / packed", "goals"]
+
+    def cells(of):
+        ratio = of["VmRSS"] / of["packed_mb"]
+        missed = [
+            what
+            for what, over in [
+                ("start", of["first_embedding_s"] > goals.FIRST_EMBEDDING_S),
+                ("memory", ratio > goals.RESIDENT),
+            ]
+            if over
         ]
-        for of in found
-    ]
-    return table(header, rows)
+        return [
+            f"{MODELS[of['model']]['name']}, {of['engine']}", f"{of['first_embedding_s']:.2f}",
+            f"{of['checkpoint_mb']:.0f}", f"{of['packed_mb']:.0f}", f"{of['VmRSS']:.0f}",
+            f"{of['RssAnon']:.0f}", f"{ratio:.2f}",
+            " and ".join(missed) + " missed" if missed else "met",
+        ]
+
+    return table(header, [cells(of) for of in found])
 
 
 def head(result):
@@ -116,6 +128,7 @@ def put_markdown(result, path):
     # One batch of pictures alone has a place of its own.
     batches = {row["batch"] for row in rows if row["kind"] == "image"}
     alone = [f"b{batch}" for batch in batches if len(batches) == 1]
+    alone += ["startup"] * ("startup" in result)
     put_between_marks(path, " ".join(["encoders", *models, *alone]), summary(result))
 
 

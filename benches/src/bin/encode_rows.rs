@@ -50,12 +50,10 @@ struct Side {
 
 fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
-    let began = Instant::now();
     let model = match Model::load_with(&arguments.model, arguments.precision) {
         Ok(model) => model,
         Err(error) => return say(&json!({ "missing": error.to_string() })),
     };
-    let load_s = began.elapsed().as_secs_f64();
     let captions = fs_err::read(arguments.inputs.join("captions.json"))?;
     let mut side = Side {
         text: model.text(),
@@ -65,8 +63,14 @@ fn main() -> Result<(), Failure> {
         image_size: model.info().image_size,
         captions: serde_json::from_slice(&captions)?,
     };
+    let packed: usize = [&model.info().text, &model.info().image]
+        .map(|tower| tower.packed_bytes)
+        .iter()
+        .sum();
     drop(model);
-    say(&json!({ "version": env!("CARGO_PKG_VERSION"), "load_s": load_s }))?;
+    say(&json!({
+        "version": env!("CARGO_PKG_VERSION"), "packed_bytes": packed,
+    }))?;
     for line in std::io::stdin().lock().lines() {
         let line = line?;
         let words: Vec<&str> = line.split(' ').collect();
