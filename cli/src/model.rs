@@ -105,7 +105,12 @@ fn tower(info: &TowerInfo) -> String {
 /// When the model cannot be used, or its folder not be written to.
 pub fn check(places: &Places, args: &ModelCheckArgs) -> Result<ExitCode> {
     let named = Named::find(places)?;
-    named.verify()?;
+    // One that is there and cannot be written to is checked all the same.
+    if let Some(folder) = named.folder()
+        && !encoders::has_probes(folder)?
+    {
+        named.verify()?;
+    }
     let rows = match named.folder() {
         Some(folder) => encoders::check(folder)?,
         None => encoders::check_builtin()?,

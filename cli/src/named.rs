@@ -115,7 +115,7 @@ impl Named {
     /// When its files are not usable, or the self-check fails.
     pub fn load(&self, options: RunOptions) -> Result<Model> {
         if let Some(folder) = self.folder()
-            && encoders::wants_verification(folder).unwrap_or(false)
+            && encoders::wants_verification(folder, options).unwrap_or(false)
             && let Err(error) = self.verify()
         {
             let without = if encoders::has_probes(folder).unwrap_or(false) {
@@ -143,7 +143,7 @@ impl Named {
     }
 
     /// Writes what the reference network makes of some inputs into the folder, and which precisions of
-    /// this CPU are near it, unless it is there.
+    /// this CPU are near it.
     ///
     /// # Errors
     /// When the files are not usable, or the folder cannot be written to.
@@ -151,9 +151,6 @@ impl Named {
         let (Self::Folder(folder) | Self::Hub(Snapshot { folder, .. })) = self else {
             return Ok(());
         };
-        if encoders::has_probes(folder)? && !encoders::wants_verification(folder)? {
-            return Ok(());
-        }
         output::note(
             "verifying the model, once: its embeddings of a few inputs, and which precisions of this CPU are near \
              them, go into diptych.json",

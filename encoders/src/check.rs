@@ -6,7 +6,7 @@ use embedding::Modality;
 use serde::Serialize;
 
 use crate::{
-    ModelError, Precision,
+    ModelError, Place, Precision, PrecisionChoice, RunOptions,
     cpu::{Level, Plan},
     folder::{self, Measured, SmallFiles},
     load::{ALL_PROBES, Loader, VERSION, found},
@@ -60,16 +60,17 @@ pub fn check_builtin() -> Result<Vec<CheckRow>, ModelError> {
     rows(&Loader::builtin()?)
 }
 
-/// Whether [`verify`] would write something into a model folder that has a tower so large that another
-/// precision than f32 is worth having.
+/// Whether a model folder lacks what [`verify`] would write and a load with these options would use: probes, where
+/// one of its towers is so large that another precision than f32 is worth having, and what is found of such.
 ///
 /// # Errors
 /// When the folder is no usable model; its weights are not looked at.
-pub fn wants_verification(folder: &Path) -> Result<bool, ModelError> {
+pub fn wants_verification(folder: &Path, options: RunOptions) -> Result<bool, ModelError> {
     let small = SmallFiles::read_without_weights(folder)?;
     let loader = Loader::of(folder, "", &small)?;
+    let chooses = options.precision == PrecisionChoice::Auto && options.place == Place::Cpu;
     let unprobed = loader.card().probes.is_none();
-    Ok(loader.is_large() && (unprobed || !loader.unmeasured().is_empty()))
+    Ok(loader.is_large() && (unprobed || chooses && !loader.unmeasured().is_empty()))
 }
 
 /// Whether a model folder has probes.
@@ -104,6 +105,8 @@ pub fn write_probes(folder: &Path, name: &str) -> Result<(), ModelError> {
 
 fn complete(folder: &Path, loader: &Loader<'_>, probes: Option<Probes>) -> Result<(), ModelError> {
     let mut card = loader.card().clone();
+    // Before much is computed for it.
+    let file = folder::CardFile::create(folder)?;
     let probes = if let Some(probes) = probes {
         probes
     } else {
@@ -114,11 +117,12 @@ fn complete(folder: &Path, loader: &Loader<'_>, probes: Option<Probes>) -> Resul
             loader.preprocess(),
         )?
     };
-    // What another version found says nothing of this one.
-    card.measured.retain(|of| of.version == VERSION);
     for (tower, plan) in loader.measurable() {
         if found(&card.measured, tower, plan).is_none() {
-            let deviation = deviation(loader, &probes, tower, Backend::Packed(plan))?;
+            let deviation = match deviation(loader, &probes, tower, Backend::Packed(plan)) {
+                Err(ModelError::Probing(_)) => Deviation::WORST,
+                measured => measured?,
+            };
             card.measured.push(Measured {
                 version: VERSION.to_owned(),
                 kernels: plan.level.name.to_owned(),
@@ -129,7 +133,7 @@ fn complete(folder: &Path, loader: &Loader<'_>, probes: Option<Probes>) -> Resul
         }
     }
     card.probes = Some(probes);
-    folder::write_card(folder, &card)
+    file.write(&card)
 }
 
 /// How far a tower is from all its probes.

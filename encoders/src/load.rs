@@ -16,8 +16,9 @@ use crate::{
     weights::map_file,
 };
 
-/// What is measured of kernels holds for this version of them.
-pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// What is measured of kernels holds for this version of them: the last number goes up when what they compute
+/// changes between two releases.
+pub(crate) const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "-1");
 
 /// More than there ever are.
 pub(crate) const ALL_PROBES: usize = usize::MAX;
@@ -317,9 +318,13 @@ fn choose<T>(
     let mut failed = None;
     for (i, backend) in candidates.iter().enumerate() {
         let half = build(*backend)?;
-        let deviation = probe(&half)?;
-        let last = i + 1 == candidates.len();
-        let needed = if last || choice != PrecisionChoice::Auto {
+        let must_work = i + 1 == candidates.len() || choice != PrecisionChoice::Auto;
+        let deviation = match probe(&half) {
+            // The next one may do what this one cannot at all.
+            Err(ModelError::Probing(_)) if !must_work => Some(Deviation::WORST),
+            probed => probed?,
+        };
+        let needed = if must_work {
             backend.precision().least_cosine()
         } else {
             AUTO_LEAST_COSINE
@@ -332,14 +337,8 @@ fn choose<T>(
             _ => return Ok((half, Chosen { backend, deviation })),
         }
     }
-    let (backend, deviation, needed) = failed.unwrap_or((
-        Backend::REFERENCE,
-        Deviation {
-            least_cosine: 0.0,
-            max_abs: 0.0,
-        },
-        1.0,
-    ));
+    let (backend, deviation, needed) =
+        failed.unwrap_or((Backend::REFERENCE, Deviation::WORST, 1.0));
     Err(ModelError::SelfCheck {
         tower,
         precision: backend.precision(),

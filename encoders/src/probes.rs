@@ -57,6 +57,14 @@ pub struct Deviation {
     pub max_abs: f32,
 }
 
+impl Deviation {
+    /// Of a tower that gives nothing.
+    pub(crate) const WORST: Self = Self {
+        least_cosine: 0.0,
+        max_abs: 1.0,
+    };
+}
+
 impl Probes {
     /// Runs the inputs through both halves of the reference network.
     pub(crate) fn make(

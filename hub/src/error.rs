@@ -244,13 +244,12 @@ fn conversion(repo: &RepoName, found: &[String]) -> String {
         );
     }
     // As sentence-transformers has it.
-    let folders: Vec<_> = found.iter().map(|name| name.rsplit_once('/')).collect();
-    let below = match folders.first() {
-        Some(Some((folder, _))) if folders.iter().all(Option::is_some) => {
-            format!(", subfolder=\"{folder}\"")
-        }
-        _ => String::new(),
-    };
+    let below = found
+        .iter()
+        .filter_map(|name| name.strip_suffix("/pytorch_model.bin"))
+        .find(|_| !whole("pytorch_model.bin"))
+        .map(|folder| format!(", subfolder=\"{folder}\""))
+        .unwrap_or_default();
     format!(
         "weights of transformers are converted by:\n  python -c 'from transformers import AutoModel, AutoProcessor; \
          n, d = \"{repo}\", \"converted\"; AutoModel.from_pretrained(n{below}).save_pretrained(d); \
@@ -283,6 +282,8 @@ mod tests {
             own.contains("hf download a/b") && own.contains("save_file({k: v"),
             "{own}"
         );
+        assert_eq!(of(&["onnx/model.onnx", "pytorch_model.bin"]), plain);
+        assert_eq!(of(&["onnx/model.onnx"]), plain);
         let below = of(&["0_CLIPModel/pytorch_model.bin"]);
         assert!(
             below.contains("from_pretrained(n, subfolder=\"0_CLIPModel\").save"),

@@ -11,7 +11,8 @@
 use std::{
     io,
     num::NonZeroUsize,
-    sync::Arc,
+    panic::{self, AssertUnwindSafe},
+    sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
 
@@ -41,9 +42,11 @@ pub(crate) struct Pools {
     ingest_idle: ThreadPool,
     /// The same while they do.
     ingest_aside: ThreadPool,
-    readers: ThreadPool,
-    /// What readers do when queries may come is done there.
-    readers_idle: Arc<ThreadPool>,
+    /// Work for the threads that wait for a turn, and for what is done in it on one of the next.
+    readers: mpsc::Sender<Box<dyn FnOnce() + Send>>,
+    reading: Arc<ThreadPool>,
+    /// The same when queries may come.
+    reading_idle: Arc<ThreadPool>,
     /// For maps of collections, which take long and may.
     maps: ThreadPool,
     cores: Arc<Cores>,
@@ -81,8 +84,9 @@ impl Pools {
             ingest: pool("ingest-pass", cores, step_back)?,
             ingest_idle: pool("ingest-idle", cores, yield_to_all)?,
             ingest_aside: pool("ingest-aside", pass_aside, yield_to_all)?,
-            readers: pool("ingest-read", cores, step_back)?,
-            readers_idle: Arc::new(pool("idle-read", cores, yield_to_all)?),
+            readers: waiters("ingest-wait", cores)?,
+            reading: Arc::new(pool("ingest-read", cores, step_back)?),
+            reading_idle: Arc::new(pool("idle-read", cores, yield_to_all)?),
             maps: pool("map", pass_aside, yield_to_all)?,
             cores: Arc::new(Cores {
                 state: Mutex::default(),
@@ -129,17 +133,19 @@ impl Pools {
     ) -> Result<T, ApiError> {
         let (send, receive) = oneshot::channel();
         let (cores, work) = (Arc::clone(&self.cores), carried(work));
-        let idle = Arc::clone(&self.readers_idle);
-        self.readers.spawn_fifo(move || {
+        let (low, idle) = (Arc::clone(&self.reading), Arc::clone(&self.reading_idle));
+        let wait = move || {
             if !send.is_closed() {
                 let done = cores.run(1, |queries| match queries {
-                    Queries::None => work(),
+                    Queries::None => low.install(work),
                     Queries::Likely | Queries::Expected => idle.install(work),
                 });
                 // Whoever waited may be gone by now.
                 let _ = send.send(done);
             }
-        });
+        };
+        // Were the threads gone, the answer would be the error below.
+        let _ = self.readers.send(Box::new(wait));
         let panicked = |source| Err(ApiError::internal(doing, source));
         receive.await.unwrap_or_else(panicked)
     }
@@ -227,7 +233,8 @@ fn yield_to_all() {
     }
 }
 
-/// Runs something long on a thread of its own that lets queries go first.
+/// Runs something long that seldom computes, such as the reading of a collection, on a thread of its own with a low
+/// priority.
 ///
 /// # Errors
 /// When the system refuses it.
@@ -248,6 +255,31 @@ fn pool(name: &'static str, threads: usize, begin: fn()) -> io::Result<ThreadPoo
         .panic_handler(|_| tracing::error!("reading what is to be kept panicked"))
         .build()
         .map_err(io::Error::other)
+}
+
+/// Threads that do what is sent to them, in its order. They are of no pool: while one of a pool waits for
+/// another, it begins with what is queued in its own, which may then wait for what it has not ended.
+fn waiters(
+    name: &'static str,
+    threads: usize,
+) -> io::Result<mpsc::Sender<Box<dyn FnOnce() + Send>>> {
+    let (send, receive) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
+    let receive = Arc::new(Mutex::new(receive));
+    for i in 0..threads {
+        let receive = Arc::clone(&receive);
+        std::thread::Builder::new()
+            .name(format!("{name}-{i}"))
+            .spawn(move || {
+                loop {
+                    let next = receive.lock().recv();
+                    let Ok(work) = next else { return };
+                    if panic::catch_unwind(AssertUnwindSafe(work)).is_err() {
+                        tracing::error!("reading what is to be kept panicked");
+                    }
+                }
+            })?;
+    }
+    Ok(send)
 }
 
 #[cfg(test)]
@@ -303,6 +335,33 @@ mod tests {
         ago(LIKELY);
         assert_eq!(pools.ingest_pass(|| (policy(), nice())), low);
         assert_eq!(read().await.expect("reads"), low);
+    }
+
+    #[tokio::test]
+    async fn many_reads_end_while_queries_come_and_one_that_panics_is_an_error() {
+        let pools = Arc::new(Pools::start().expect("starts"));
+        // A query that is expected for the whole of this test.
+        let soon = Instant::now() + Duration::from_hours(1);
+        pools.cores.state.lock().last_query = Some(soon);
+        let read = |i: usize| {
+            let pools = Arc::clone(&pools);
+            tokio::spawn(async move {
+                let work = move || {
+                    // Parts that other threads of the pool may take.
+                    let (a, b) = rayon::join(|| i, || i);
+                    assert!(i != 7, "on purpose");
+                    Ok(a + b)
+                };
+                pools.read("testing", work).await
+            })
+        };
+        let reads: Vec<_> = (0..64).map(read).collect();
+        for (i, read) in reads.into_iter().enumerate() {
+            let read = tokio::time::timeout(Duration::from_mins(1), read).await;
+            let read = read.expect("ends").expect("was not cancelled");
+            assert_eq!(read.ok(), (i != 7).then_some(2 * i));
+        }
+        assert_eq!(pools.cores.state.lock().busy, 0);
     }
 
     #[test]

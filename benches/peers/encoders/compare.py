@@ -132,6 +132,8 @@ def accuracy(sides, kind, folder):
     """`{engine: least cosine and largest difference}` to the reference; empty without it."""
     import numpy as np
 
+    if all(side.name != REFERENCE for side in sides):
+        return {}
     rows = {}
     for side in sides:
         file = os.path.join(folder, "rows.npy")
@@ -139,8 +141,6 @@ def accuracy(sides, kind, folder):
         rows[side.name] = np.load(file).astype(np.float64)
     # What is left of rounding in the lengths is no angle.
     units = {name: of / np.linalg.norm(of, axis=1, keepdims=True) for name, of in rows.items()}
-    if REFERENCE not in rows:
-        return {}
     reference = units[REFERENCE]
     between = reference @ reference.T - 2 * np.eye(len(reference))
     if between.max() > 0.9999:

@@ -30,7 +30,7 @@ pub use sentence::{SentenceExport, SentenceFolder, SentenceSource};
 pub(crate) use small::{SmallFiles, not_pointer};
 pub(crate) use source::FolderSource;
 use tokenizer::Rules;
-pub(crate) use write::write_card;
+pub(crate) use write::CardFile;
 pub use write::{Export, Stored};
 
 use crate::{

@@ -1,6 +1,10 @@
 //! Writing a model folder.
 
-use std::{borrow::Cow, path::Path};
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use candle_core::{DType, Device, Tensor};
 use fs_err as fs;
@@ -148,9 +152,40 @@ pub(super) fn to_bytes(tensor: &Tensor, kind: Dtype) -> Result<Option<Vec<u8>>, 
 
 /// Writes `diptych.json`: beside it first, so that there is always a whole one.
 pub(crate) fn write_card(folder: &Path, card: &Card) -> Result<(), ModelError> {
-    let beside = format!("{CARD}.partial");
-    write_json(folder, &beside, &json!(card))?;
-    Ok(fs::rename(folder.join(beside), folder.join(CARD))?)
+    CardFile::create(folder)?.write(card)
+}
+
+/// A card on its way into a folder: the file that was there stays whole until it is replaced, by whichever of
+/// several processes comes last.
+pub(crate) struct CardFile {
+    beside: PathBuf,
+    to: PathBuf,
+}
+
+impl CardFile {
+    /// Fails where nothing can be written.
+    pub(crate) fn create(folder: &Path) -> Result<Self, ModelError> {
+        // Processes in containers have the same numbers.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let unique = now.map_or(0, |now| now.as_nanos()) ^ u128::from(std::process::id());
+        let beside = folder.join(format!("{CARD}.{unique:x}.partial"));
+        fs::write(&beside, "")?;
+        let to = folder.join(CARD);
+        Ok(Self { beside, to })
+    }
+
+    /// Puts the card in its place.
+    pub(crate) fn write(self, card: &Card) -> Result<(), ModelError> {
+        fs::write(&self.beside, format!("{:#}\n", json!(card)))?;
+        Ok(fs::rename(&self.beside, &self.to)?)
+    }
+}
+
+impl Drop for CardFile {
+    fn drop(&mut self) {
+        // Gone where it was renamed.
+        let _ = fs::remove_file(&self.beside);
+    }
 }
 
 pub(super) fn write_json(folder: &Path, name: &str, value: &Value) -> Result<(), ModelError> {

@@ -154,7 +154,7 @@ impl Source for FileSource<'_> {
 /// What bytes are that are no safetensors file, and what to do.
 fn unusable(bytes: &[u8]) -> String {
     // Zip files are those of torch since 1.6, the others those before.
-    if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"\x80\x02") {
+    if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"\x80\x02\x8a\x0a") {
         return "it is a file of torch.save under another name: save it as safetensors".to_owned();
     }
     format!(
