@@ -10,6 +10,7 @@ use crate::{
     folder::{Description, SmallFiles, family},
     halves::{ImageHalf, TextHalf},
     load::{Chosen, Loader},
+    weights::give_back_memory,
 };
 
 /// Facts about a model.
@@ -125,6 +126,7 @@ impl Model {
             || loader.chosen_image(options),
         );
         let ((text, text_run), (image, image_run)) = (text?, image?);
+        give_back_memory();
         let (parameters, scoring) = (loader.source()?.files().parameters(), loader.scoring()?);
         let Description {
             network,
