@@ -63,14 +63,9 @@ fn main() -> Result<(), Failure> {
         image_size: model.info().image_size,
         captions: serde_json::from_slice(&captions)?,
     };
-    let packed: usize = [&model.info().text, &model.info().image]
-        .map(|tower| tower.packed_bytes)
-        .iter()
-        .sum();
+    let packed = model.info().text.packed_bytes + model.info().image.packed_bytes;
     drop(model);
-    say(&json!({
-        "version": env!("CARGO_PKG_VERSION"), "packed_bytes": packed,
-    }))?;
+    say(&json!({ "version": env!("CARGO_PKG_VERSION"), "packed_bytes": packed }))?;
     for line in std::io::stdin().lock().lines() {
         let line = line?;
         let words: Vec<&str> = line.split(' ').collect();

@@ -8,6 +8,7 @@
 //! ignore. Teachers and students of distillation are folders of sentence-transformers (`sentence.rs`).
 //! Nothing else in the project reads or writes these files.
 
+mod card;
 mod config;
 mod open_clip;
 pub(crate) mod parts;
@@ -22,19 +23,20 @@ mod write;
 
 use std::path::{Path, PathBuf};
 
-use embedding::{Fingerprint, Modality};
-use serde::{Deserialize, Serialize};
+use embedding::Fingerprint;
 
+use card::parse_card;
+pub use card::{Card, Measured};
+pub(crate) use card::{CardFile, read_card};
 pub use rewrite::{Base, Retrained};
 pub use sentence::{SentenceExport, SentenceFolder, SentenceSource};
 pub(crate) use small::{SmallFiles, not_pointer};
 pub(crate) use source::FolderSource;
 use tokenizer::Rules;
-pub(crate) use write::CardFile;
 pub use write::{Export, Stored};
 
 use crate::{
-    ModelError, Precision, PreprocessConfig, Probes, TextTokenizer, keys,
+    ModelError, PreprocessConfig, TextTokenizer, keys,
     keys::Keys,
     nn::{ImageConfig, NetworkConfig, Pooling, Sizing, VitPooling},
 };
@@ -110,45 +112,6 @@ impl Preprocessor {
             Self::Inside => format!("{}.{key}", PreprocessConfig::SECTION),
         }
     }
-}
-
-/// `diptych.json`: what people want to know of a model. Nothing in it changes an embedding.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Card {
-    /// Name of the model.
-    pub name: String,
-    /// License of the weights, as an SPDX expression.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub license: Option<String>,
-    /// Languages that its text tower was trained for, as BCP 47 writes them; empty where nothing says.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub languages: Vec<String>,
-    /// Where it comes from, what it is for, and what it is not for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
-    /// Inputs whose embeddings are known (see [`crate::check`]).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub probes: Option<Probes>,
-    /// What came of precisions that may be chosen without being asked for (see [`crate::verify`]).
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub measured: Vec<Measured>,
-}
-
-/// How a tower at some precision did with the probes of its folder, so that it need not be tried at every start.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Measured {
-    /// Version of this crate.
-    pub version: String,
-    /// The instruction set of the kernels.
-    pub kernels: String,
-    /// Which tower.
-    pub tower: Modality,
-    /// How weights and activations were stored.
-    pub precision: Precision,
-    /// Least cosine of an embedding to the stored one.
-    pub least_cosine: f32,
 }
 
 /// The files of a model folder, by content.
@@ -276,20 +239,6 @@ impl Files<'_> {
         fingerprint.copy_from_slice(&hash.finalize().as_bytes()[..16]);
         Fingerprint(fingerprint)
     }
-}
-
-fn parse_card(contents: &[u8], file: PathBuf) -> Result<Card, ModelError> {
-    serde_json::from_value(keys::parse(contents, &file)?)
-        .map_err(|source| ModelError::Json { file, source })
-}
-
-/// The card of a folder, where it has one.
-pub(crate) fn read_card(folder: &Path) -> Result<Option<Card>, ModelError> {
-    let file = folder.join(CARD);
-    if !file.exists() {
-        return Ok(None);
-    }
-    parse_card(&fs_err::read(&file)?, file).map(Some)
 }
 
 /// Refuses preprocessing that makes what the tower cannot take. A vision transformer takes other

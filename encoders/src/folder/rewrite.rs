@@ -9,7 +9,8 @@ use fs_err as fs;
 
 use super::{
     CONFIG, Card, FolderSource, Layout, SmallFiles, Stored, TOKENIZER, TOKENIZER_CONFIG,
-    write::{RawTensor, to_bytes, write_card, write_raw},
+    card::write_card,
+    write::{RawTensor, to_bytes, write_raw},
 };
 use crate::{
     ModelError, PreprocessConfig, TextTokenizer, builtin,

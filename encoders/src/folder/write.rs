@@ -1,18 +1,14 @@
 //! Writing a model folder.
 
-use std::{
-    borrow::Cow,
-    path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{borrow::Cow, path::Path};
 
 use candle_core::{DType, Device, Tensor};
 use fs_err as fs;
 use half::{bf16, f16};
 use safetensors::{Dtype, tensor::TensorView};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{CARD, CONFIG, Card, PREPROCESSOR, TOKENIZER, WEIGHTS, config};
+use super::{CONFIG, Card, PREPROCESSOR, TOKENIZER, WEIGHTS, card::write_card, config};
 use crate::{ModelError, PreprocessConfig, nn::NetworkConfig};
 
 /// How weights are stored.
@@ -148,44 +144,6 @@ pub(super) fn to_bytes(tensor: &Tensor, kind: Dtype) -> Result<Option<Vec<u8>>, 
             .collect(),
         _ => return Ok(None),
     }))
-}
-
-/// Writes `diptych.json`: beside it first, so that there is always a whole one.
-pub(crate) fn write_card(folder: &Path, card: &Card) -> Result<(), ModelError> {
-    CardFile::create(folder)?.write(card)
-}
-
-/// A card on its way into a folder: the file that was there stays whole until it is replaced, by whichever of
-/// several processes comes last.
-pub(crate) struct CardFile {
-    beside: PathBuf,
-    to: PathBuf,
-}
-
-impl CardFile {
-    /// Fails where nothing can be written.
-    pub(crate) fn create(folder: &Path) -> Result<Self, ModelError> {
-        // Processes in containers have the same numbers.
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let unique = now.map_or(0, |now| now.as_nanos()) ^ u128::from(std::process::id());
-        let beside = folder.join(format!("{CARD}.{unique:x}.partial"));
-        fs::write(&beside, "")?;
-        let to = folder.join(CARD);
-        Ok(Self { beside, to })
-    }
-
-    /// Puts the card in its place.
-    pub(crate) fn write(self, card: &Card) -> Result<(), ModelError> {
-        fs::write(&self.beside, format!("{:#}\n", json!(card)))?;
-        Ok(fs::rename(&self.beside, &self.to)?)
-    }
-}
-
-impl Drop for CardFile {
-    fn drop(&mut self) {
-        // Gone where it was renamed.
-        let _ = fs::remove_file(&self.beside);
-    }
 }
 
 pub(super) fn write_json(folder: &Path, name: &str, value: &Value) -> Result<(), ModelError> {
