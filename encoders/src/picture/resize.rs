@@ -7,22 +7,15 @@
 //! the rows it needs.
 
 mod filter;
+mod passes;
 
 use std::ops::Range;
 
 pub use filter::Filter;
 
+use self::passes::{PRECISION_BITS, pass_x, pass_y};
 use super::rgb::Picture;
 use crate::PictureError;
-
-/// Fractional bits of a coefficient: 32 less the 8 of a sample and 2 for sums above one.
-const PRECISION_BITS: u32 = 22;
-/// Half of the last bit kept, so that the shift rounds.
-const ROUND: i32 = 1 << (PRECISION_BITS - 1);
-/// Rows that go through the horizontal pass together.
-const BLOCK_ROWS: usize = 16;
-/// Bytes of one column of such a block: `[3, BLOCK_ROWS]`.
-const BLOCK_COLUMN: usize = 3 * BLOCK_ROWS;
 
 /// A part of the resized picture, in its pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,112 +180,6 @@ impl Coefficients {
             .max()
             .unwrap_or(0);
         start..end
-    }
-}
-
-/// Resizes along rows of `stride` bytes, the first column of which is source column `offset`:
-/// `[h, stride / 3, 3]` to `[h, outputs, 3]`.
-///
-/// A block of rows is transposed so that the arithmetic runs over contiguous samples that share
-/// one weight; the compiler turns that into vector instructions.
-fn pass_x(source: &[u8], stride: usize, offset: usize, coefficients: &Coefficients) -> Vec<u8> {
-    let reach = coefficients.reach();
-    let bytes = 3 * (reach.start - offset)..3 * (reach.end - offset);
-    let out_stride = 3 * coefficients.bounds.len();
-    let mut out = vec![0; source.len() / stride * out_stride];
-    let mut block = vec![0; reach.len() * BLOCK_COLUMN];
-    for (rows, out_rows) in source
-        .chunks(BLOCK_ROWS * stride)
-        .zip(out.chunks_mut(BLOCK_ROWS * out_stride))
-    {
-        for (r, row) in rows.chunks_exact(stride).enumerate() {
-            for (sample, slot) in row[bytes.clone()]
-                .iter()
-                .zip(block.chunks_exact_mut(BLOCK_ROWS))
-            {
-                slot[r] = *sample;
-            }
-        }
-        for (x, (first, weights)) in coefficients.rows().enumerate() {
-            let start = (first - reach.start) * BLOCK_COLUMN;
-            let mut sums = [ROUND; BLOCK_COLUMN];
-            accumulate(&mut sums, &block[start..], weights);
-            for (r, row) in out_rows.chunks_exact_mut(out_stride).enumerate() {
-                for channel in 0..3 {
-                    row[3 * x + channel] = rounded(sums[channel * BLOCK_ROWS + r]);
-                }
-            }
-        }
-    }
-    out
-}
-
-/// Resizes along columns: rows of `stride` bytes, the first of which is source row `offset`, to
-/// one row per output.
-fn pass_y(source: &[u8], stride: usize, offset: usize, coefficients: &Coefficients) -> Vec<u8> {
-    let mut out = vec![0; coefficients.bounds.len() * stride];
-    let mut sums = vec![ROUND; stride];
-    for (out_row, (first, weights)) in out.chunks_exact_mut(stride).zip(coefficients.rows()) {
-        sums.fill(ROUND);
-        accumulate(&mut sums, &source[(first - offset) * stride..], weights);
-        for (value, sum) in out_row.iter_mut().zip(&sums) {
-            *value = rounded(*sum);
-        }
-    }
-    out
-}
-
-fn rounded(sum: i32) -> u8 {
-    (sum >> PRECISION_BITS).clamp(0, 255) as u8
-}
-
-/// Adds `weights[k] * source[k * sums.len() + i]` to `sums[i]`.
-fn accumulate(sums: &mut [i32], source: &[u8], weights: &[i32]) {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has the instructions that the function is compiled for.
-        #[allow(unsafe_code)]
-        unsafe {
-            accumulate_avx2(sums, source, weights);
-        }
-        return;
-    }
-    accumulate_any(sums, source, weights);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn accumulate_avx2(sums: &mut [i32], source: &[u8], weights: &[i32]) {
-    accumulate_any(sums, source, weights);
-}
-
-#[inline(always)]
-#[allow(
-    clippy::inline_always,
-    reason = "compiled once per set of instructions"
-)]
-fn accumulate_any(sums: &mut [i32], source: &[u8], weights: &[i32]) {
-    // Sums of a block column stay in registers over all weights; a long row goes through in
-    // pieces for the same reason.
-    let stride = sums.len();
-    for (piece, sums) in sums.chunks_mut(BLOCK_COLUMN).enumerate() {
-        let at = piece * BLOCK_COLUMN;
-        if let Ok(sums) = <&mut [i32; BLOCK_COLUMN]>::try_from(&mut *sums) {
-            let mut local = *sums;
-            for (k, weight) in weights.iter().enumerate() {
-                let samples = &source[k * stride + at..][..BLOCK_COLUMN];
-                for (sum, sample) in local.iter_mut().zip(samples) {
-                    *sum += weight * i32::from(*sample);
-                }
-            }
-            *sums = local;
-        } else {
-            for (k, weight) in weights.iter().enumerate() {
-                for (sum, sample) in sums.iter_mut().zip(&source[k * stride + at..]) {
-                    *sum += weight * i32::from(*sample);
-                }
-            }
-        }
     }
 }
 

@@ -1,6 +1,10 @@
 //! Bits of an entropy-coded segment, first bit highest.
 
 /// Reads bits up to the next marker, and zeros behind it, as libjpeg does.
+///
+/// Loops work on a copy: one whose address nobody takes stays in registers. So what is rarely called
+/// takes it by value, too.
+#[derive(Clone, Copy)]
 pub(super) struct Bits<'a> {
     data: &'a [u8],
     /// The next byte that is not in the buffer.
@@ -64,11 +68,12 @@ impl<'a> Bits<'a> {
                 return;
             }
         }
-        self.refill_bytes();
+        *self = self.refilled_bytes();
     }
 
     #[cold]
-    fn refill_bytes(&mut self) {
+    #[inline(never)]
+    fn refilled_bytes(mut self) -> Self {
         while self.count <= 56 {
             let byte = match self.data.get(self.at..) {
                 Some([0xff, 0, ..]) => {
@@ -83,12 +88,13 @@ impl<'a> Bits<'a> {
                     self.short |= self.count < self.padding;
                     self.padding += 64 - self.count;
                     self.count = 64;
-                    return;
+                    return self;
                 }
             };
             self.buffer |= u64::from(byte) << (56 - self.count);
             self.count += 8;
         }
+        self
     }
 
     /// The next `n` bits, 1 to 17; they stay.

@@ -79,7 +79,9 @@ impl Huffman {
             bits.skip(u32::from(length));
             return symbol;
         }
-        self.long(bits)
+        let (length, symbol) = self.long(bits.peek(16));
+        bits.skip(length);
+        symbol
     }
 
     /// A number, and the zeros before it, if both were looked up at once.
@@ -95,18 +97,17 @@ impl Huffman {
         Some((number, zeros))
     }
 
+    /// Length and symbol of the code at the start of 16 bits, which is longer than [`FAST_BITS`].
     #[cold]
-    fn long(&self, bits: &mut Bits<'_>) -> u8 {
-        let code = bits.peek(16);
+    #[inline(never)]
+    fn long(&self, code: u32) -> (u32, u8) {
         for length in FAST_BITS + 1..=16 {
             if code < self.ends[length as usize] {
-                bits.skip(length);
                 let place = (code >> (16 - length)) as i32 + self.offsets[length as usize];
-                return self.symbols[place as usize & 255];
+                return (length, self.symbols[place as usize & 255]);
             }
         }
         // As libjpeg, which has read one bit too many when it notices.
-        bits.skip(17);
-        0
+        (17, 0)
     }
 }

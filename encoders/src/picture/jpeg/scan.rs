@@ -152,20 +152,20 @@ fn sequential(
     let (Some(dc), Some(ac)) = (part.dc, part.ac) else {
         return Err(JpegError::NoHuffman);
     };
-    let bits = &mut state.bits;
-    let size = dc.symbol(bits);
+    let mut bits = state.bits;
+    let size = dc.symbol(&mut bits);
     let value = state.dc[number].wrapping_add(bits.number(u32::from(size)));
     state.dc[number] = value;
     block[0] = value as i16;
     let mut at = 1;
     while at < 64 {
-        if let Some((number, zeros)) = ac.whole(bits) {
+        if let Some((number, zeros)) = ac.whole(&mut bits) {
             at += usize::from(zeros);
             block[usize::from(NATURAL[at])] = number;
             at += 1;
             continue;
         }
-        let symbol = ac.symbol(bits);
+        let symbol = ac.symbol(&mut bits);
         let (zeros, size) = (usize::from(symbol >> 4), u32::from(symbol & 15));
         if size > 0 {
             at += zeros;
@@ -177,6 +177,7 @@ fn sequential(
         }
         at += 1;
     }
+    state.bits = bits;
     let stride = 8 * component.blocks_across;
     let out = &mut component.plane[8 * (y * stride + x)..];
     if at == 1 {
@@ -196,10 +197,10 @@ fn progressive(
     band: Band,
     block: &mut [i16; 64],
 ) -> Result<(), JpegError> {
-    let bits = &mut state.bits;
+    let mut bits = state.bits;
     match (band.first, band.high, part.dc, part.ac) {
         (0, 0, Some(dc), _) => {
-            let size = dc.symbol(bits);
+            let size = dc.symbol(&mut bits);
             let value = state.dc[number].wrapping_add(bits.number(u32::from(size)));
             state.dc[number] = value;
             block[0] = value.wrapping_shl(u32::from(band.low)) as i16;
@@ -210,11 +211,12 @@ fn progressive(
                 state.ended -= 1;
                 return Ok(());
             }
-            state.ended = first_bits(bits, ac, band, block);
+            state.ended = first_bits(&mut bits, ac, band, block);
         }
-        (1.., 1.., _, Some(ac)) => more_bits(bits, &mut state.ended, ac, band, block),
+        (1.., 1.., _, Some(ac)) => more_bits(&mut bits, &mut state.ended, ac, band, block),
         _ => return Err(JpegError::NoHuffman),
     }
+    state.bits = bits;
     Ok(())
 }
 

@@ -20,7 +20,7 @@ pub(super) const ADOBE: u8 = 0xee;
 pub(super) fn marker(data: &[u8], mut at: usize) -> Option<(u8, usize)> {
     loop {
         let rest = data.get(at..)?;
-        at += rest.iter().position(|byte| *byte == 0xff)?;
+        at += memchr::memchr(0xff, rest)?;
         let code = *data.get(at + 1)?;
         match code {
             // A byte of the picture, or one that fills.
