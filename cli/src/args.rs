@@ -59,7 +59,7 @@ pub struct Places {
     /// Open no connection: take a model of the hub from the cache
     #[arg(long, global = true, env = "HF_HUB_OFFLINE", value_parser = FalseyValueParser::new())]
     pub offline: bool,
-    /// How weights and activations are stored: auto, f32, bf16 or int8; auto takes for each tower
+    /// How weights and activations are stored: auto, f32, int16, bf16 or int8; auto takes for each tower
     /// the fastest that passes the self-check at .9999 [env: `DIPTYCH_PRECISION`] [default: auto]
     #[arg(long, global = true, value_name = "PRECISION")]
     pub precision: Option<PrecisionChoice>,

@@ -11,6 +11,9 @@ use thiserror::Error;
 pub enum Precision {
     /// 32-bit floats.
     F32,
+    /// 16-bit whole numbers in the linear maps of the transformers, of which as many bits are used as sums
+    /// of 32 bits have room for; otherwise as [`Precision::Int8`].
+    Int16,
     /// bfloat16, sums in 32-bit floats.
     Bf16,
     /// Bytes in the linear maps of the transformers: one step per output for weights, one per token
@@ -20,14 +23,14 @@ pub enum Precision {
 
 impl Precision {
     /// Every precision, the most exact first.
-    pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::Int8];
+    pub const ALL: [Self; 4] = [Self::F32, Self::Int16, Self::Bf16, Self::Int8];
 
     /// Least cosine of an embedding to that of the reference network in f32, below which a model is
     /// not served at this precision.
     pub fn least_cosine(self) -> f32 {
         match self {
             Self::F32 => 0.999_99,
-            Self::Bf16 => 0.999_9,
+            Self::Int16 | Self::Bf16 => 0.999_9,
             Self::Int8 => 0.998,
         }
     }
@@ -36,9 +39,14 @@ impl Precision {
     pub(crate) fn words(self, n: usize) -> usize {
         match self {
             Self::F32 => n,
-            Self::Bf16 => n.div_ceil(2),
+            Self::Int16 | Self::Bf16 => n.div_ceil(2),
             Self::Int8 => n.div_ceil(4),
         }
+    }
+
+    /// Whether elements are whole numbers, and rows have a step each.
+    pub(crate) fn is_whole(self) -> bool {
+        matches!(self, Self::Int16 | Self::Int8)
     }
 }
 
@@ -46,6 +54,7 @@ impl fmt::Display for Precision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::F32 => "f32",
+            Self::Int16 => "int16",
             Self::Bf16 => "bf16",
             Self::Int8 => "int8",
         })
@@ -83,7 +92,7 @@ impl FromStr for PrecisionChoice {
         let named = Precision::ALL.into_iter().find(|p| p.to_string() == text);
         named.map(Self::Only).ok_or_else(|| BadChoice {
             text: text.to_owned(),
-            expected: "auto, f32, bf16 or int8",
+            expected: "auto, f32, int16, bf16 or int8",
         })
     }
 }
@@ -103,14 +112,14 @@ mod tests {
 
     #[test]
     fn choices_survive_their_text_form_and_others_are_refused() {
-        for text in ["auto", "f32", "bf16", "int8"] {
+        for text in ["auto", "f32", "int16", "bf16", "int8"] {
             let choice: PrecisionChoice = text.parse().expect("it is one");
             assert_eq!(choice.to_string(), text);
         }
         for text in ["", "F32", "fp16", "auto "] {
             let error = text.parse::<PrecisionChoice>().expect_err(text);
             assert!(
-                error.to_string().contains("auto, f32, bf16 or int8"),
+                error.to_string().contains("auto, f32, int16, bf16 or int8"),
                 "{error}"
             );
         }

@@ -26,7 +26,7 @@ SETTLE_S = 300
 TURN_S = 1.0
 REFERENCE = "torch f32"
 ENGINES = {
-    "diptych": ["f32", "bf16", "int8"],
+    "diptych": ["f32", "int16", "bf16", "int8"],
     "onnxruntime": ["f32", "int8"],
     "openvino": ["f32", "bf16", "int8"],
     "torch": ["f32", "bf16"],

@@ -48,8 +48,8 @@ def arguments():
     if options.rounds < 1:
         parser.error(f"--rounds is {options.rounds}, expected at least 1")
     for way in options.precision:
-        if way not in ("auto", "f32", "bf16", "int8"):
-            parser.error(f"--precision names {way}, expected auto, f32, bf16 or int8")
+        if way not in ("auto", "f32", "int16", "bf16", "int8"):
+            parser.error(f"--precision names {way}, expected auto, f32, int16, bf16 or int8")
     return options
 
 

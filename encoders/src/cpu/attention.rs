@@ -74,7 +74,7 @@ impl Attention {
     ) -> Self {
         let (kernel, element) = match rows {
             Precision::F32 => (level.f32, 4),
-            Precision::Bf16 | Precision::Int8 => (level.bf16, 2),
+            Precision::Int16 | Precision::Bf16 | Precision::Int8 => (level.bf16, 2),
         };
         Self {
             level,

@@ -41,7 +41,7 @@ impl PoolingHead {
         // Half the bytes of weights: it is their reading that takes time here.
         let precision = match plan.precision {
             Precision::F32 => Precision::F32,
-            Precision::Bf16 | Precision::Int8 => Precision::Bf16,
+            Precision::Int16 | Precision::Bf16 | Precision::Int8 => Precision::Bf16,
         };
         let values = (0..heads).map(|i| {
             let part = |x: &candle_core::Tensor| x.narrow(0, i * size, size)?.contiguous();

@@ -9,8 +9,8 @@ use std::marker::PhantomData;
 
 use super::lanes::Lanes;
 
-/// One kind of product on one instruction set. A word is four bytes: one float, two bfloat16, or
-/// four bytes, of which those of the columns are signed and those of the rows shifted by
+/// One kind of product on one instruction set. A word is four bytes: one float, two bfloat16, two 16-bit
+/// numbers, or four bytes, of which those of the columns are signed and those of the rows shifted by
 /// [`Lanes::SHIFT`].
 ///
 /// # Safety
@@ -20,6 +20,8 @@ pub(super) trait Kind {
     type Row: Copy;
     type Columns: Copy;
     type Sum: Copy;
+    /// As [`Lanes::BYTE_PAIRS`], of this kind.
+    const BYTE_PAIRS: bool = false;
 
     unsafe fn zero() -> Self::Sum;
     unsafe fn row(word: *const u8) -> Self::Row;
@@ -94,13 +96,13 @@ impl<L: Lanes> Kind for Bf16<L> {
     }
 }
 
-/// Bytes by way of 16-bit numbers: exact, as the products of two bytes added in pairs fit 32 bits.
-pub(super) struct Int8<L>(PhantomData<L>);
+/// 16-bit whole numbers, so small that no sum of their products overflows 32 bits.
+pub(super) struct Int16<L>(PhantomData<L>);
 
-impl<L: Lanes> Kind for Int8<L> {
+impl<L: Lanes> Kind for Int16<L> {
     type L = L;
-    type Row = [L::I; 2];
-    type Columns = [L::I; 2];
+    type Row = L::I;
+    type Columns = L::I;
     type Sum = L::I;
 
     #[inline(always)]
@@ -109,18 +111,47 @@ impl<L: Lanes> Kind for Int8<L> {
     }
     #[inline(always)]
     unsafe fn row(word: *const u8) -> Self::Row {
-        unsafe { L::widen_row(word.cast::<u32>().read_unaligned()) }
+        unsafe { L::splat_i(word.cast::<i32>().read_unaligned()) }
     }
     #[inline(always)]
     unsafe fn columns(words: *const u8) -> Self::Columns {
-        unsafe { L::widen_signed(words) }
+        unsafe { L::load_i(words) }
     }
     #[inline(always)]
     unsafe fn mul_add(sum: Self::Sum, row: Self::Row, columns: Self::Columns) -> Self::Sum {
-        unsafe {
-            let sum = L::mul_add_pairs(sum, row[0], columns[0]);
-            L::mul_add_pairs(sum, row[1], columns[1])
-        }
+        unsafe { L::mul_add_pairs(sum, row, columns) }
+    }
+    #[inline(always)]
+    unsafe fn total(sum: Self::Sum) -> L::V {
+        unsafe { L::to_float(sum) }
+    }
+}
+
+/// Bytes by way of 16-bit numbers.
+pub(super) struct Int8<L>(PhantomData<L>);
+
+impl<L: Lanes> Kind for Int8<L> {
+    type L = L;
+    type Row = L::I;
+    type Columns = L::I;
+    type Sum = L::I;
+    const BYTE_PAIRS: bool = L::BYTE_PAIRS;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self::Sum {
+        unsafe { L::zero_i() }
+    }
+    #[inline(always)]
+    unsafe fn row(word: *const u8) -> Self::Row {
+        unsafe { L::splat_i(word.cast::<i32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn columns(words: *const u8) -> Self::Columns {
+        unsafe { L::load_i(words) }
+    }
+    #[inline(always)]
+    unsafe fn mul_add(sum: Self::Sum, row: Self::Row, columns: Self::Columns) -> Self::Sum {
+        unsafe { L::mul_add_bytes(sum, row, columns) }
     }
     #[inline(always)]
     unsafe fn total(sum: Self::Sum) -> L::V {

@@ -20,6 +20,9 @@ pub(super) trait Lanes: Copy + 'static {
     const ROWS: usize;
     /// What is added to the bytes of rows: 128 where products want them unsigned, 0 where signed.
     const SHIFT: i32 = 128;
+    /// Whether [`Lanes::mul_add_bytes`] adds the products of bytes 0 and 1, and of bytes 2 and 3, in 16 bits.
+    /// Those of one sign must not come to more than 128 in a pair of columns, then: 255 * 128 < 2^15.
+    const BYTE_PAIRS: bool = false;
     /// Floats.
     type V: Copy;
     /// Whole numbers.
@@ -35,6 +38,8 @@ pub(super) trait Lanes: Copy + 'static {
     unsafe fn store_n(to: *mut f32, v: Self::V, n: usize);
     /// Stores rounded to bfloat16, ties to even.
     unsafe fn store_bf16_n(to: *mut u16, v: Self::V, n: usize);
+    /// Stores the nearest whole numbers, which fit 16 bits.
+    unsafe fn store_halves_n(to: *mut i16, v: Self::V, n: usize);
     /// Stores the nearest whole numbers, which lie within -127 and 127, each plus [`Lanes::SHIFT`].
     unsafe fn store_bytes_n(to: *mut u8, v: Self::V, n: usize);
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
@@ -65,10 +70,13 @@ pub(super) trait Lanes: Copy + 'static {
 
     unsafe fn zero_i() -> Self::I;
     unsafe fn to_float(v: Self::I) -> Self::V;
-    /// Bytes 0 and 2, and bytes 1 and 3, of each word of signed bytes, each widened to 16 bits.
-    unsafe fn widen_signed(words: *const u8) -> [Self::I; 2];
-    /// The same of one word of bytes of a row, in every lane.
-    unsafe fn widen_row(word: u32) -> [Self::I; 2];
+    /// The same word in every lane.
+    unsafe fn splat_i(word: i32) -> Self::I;
+    /// [`Lanes::COUNT`] words.
+    unsafe fn load_i(words: *const u8) -> Self::I;
+    /// `sum` plus the products of the bytes of a row, shifted by [`Lanes::SHIFT`], and signed ones, all four of a
+    /// word added.
+    unsafe fn mul_add_bytes(sum: Self::I, row: Self::I, columns: Self::I) -> Self::I;
     /// `sum` plus the products of 16-bit halves, added in pairs.
     unsafe fn mul_add_pairs(sum: Self::I, a: Self::I, b: Self::I) -> Self::I;
 }
@@ -130,6 +138,12 @@ impl Lanes for Portable {
     unsafe fn store_bf16_n(to: *mut u16, v: Self::V, n: usize) {
         for (i, x) in v.iter().enumerate().take(n) {
             unsafe { to.add(i).write_unaligned(to_bf16(*x)) };
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_halves_n(to: *mut i16, v: Self::V, n: usize) {
+        for (i, x) in v.iter().enumerate().take(n) {
+            unsafe { to.add(i).write_unaligned(x.round_ties_even() as i16) };
         }
     }
     #[inline(always)]
@@ -216,20 +230,23 @@ impl Lanes for Portable {
         each(|i| v[i] as f32)
     }
     #[inline(always)]
-    unsafe fn widen_signed(words: *const u8) -> [Self::I; 2] {
-        let words = unsafe { words.cast::<[i32; N]>().read_unaligned() };
-        // Each 16-bit half: its low byte, or its high byte, with the sign.
-        let half = |word: i32, by: u32| {
-            let (low, high) = ((word as i16) << by >> 8, ((word >> 16) as i16) << by >> 8);
-            i32::from(low) & 0xffff | i32::from(high) << 16
-        };
-        [words.map(|w| half(w, 8)), words.map(|w| half(w, 0))]
+    unsafe fn splat_i(word: i32) -> Self::I {
+        [word; N]
     }
     #[inline(always)]
-    unsafe fn widen_row(word: u32) -> [Self::I; 2] {
-        let even = (word & 0x00ff_00ff) as i32;
-        let odd = (word >> 8 & 0x00ff_00ff) as i32;
-        [[even; N], [odd; N]]
+    unsafe fn load_i(words: *const u8) -> Self::I {
+        unsafe { words.cast::<Self::I>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn mul_add_bytes(sum: Self::I, row: Self::I, columns: Self::I) -> Self::I {
+        let mut out = sum;
+        for ((out, row), column) in out.iter_mut().zip(row).zip(columns) {
+            let bytes = row.to_le_bytes().into_iter().zip(column.to_le_bytes());
+            *out += bytes
+                .map(|(a, b)| i32::from(a) * i32::from(b.cast_signed()))
+                .sum::<i32>();
+        }
+        out
     }
     #[inline(always)]
     unsafe fn mul_add_pairs(sum: Self::I, a: Self::I, b: Self::I) -> Self::I {

@@ -4,7 +4,7 @@ use std::{fmt, sync::LazyLock};
 
 use super::{
     Precision,
-    kinds::{Bf16, F32, Int8},
+    kinds::{Bf16, F32, Int8, Int16, Kind},
     lanes::{Lanes, Portable},
     matmul::{self, MatMul},
     rows,
@@ -26,15 +26,19 @@ pub(crate) struct Level {
     pub by_speed: &'static [Precision],
     /// What rows as bytes are shifted by.
     pub(super) shift: f32,
+    /// Whether columns of bytes must be small in pairs: see [`Lanes::BYTE_PAIRS`].
+    pub(super) byte_pairs: bool,
     pub(super) f32: MatMul,
     pub(super) bf16: MatMul,
     pub(super) int8: MatMul,
+    pub(super) int16: MatMul,
     /// Those of turned rows.
     pub(super) f32_turned: MatMul,
     pub(super) bf16_turned: MatMul,
     pub(super) layer_norm: unsafe fn(*const f32, usize, (*const f32, *const f32, f32), *mut f32),
     pub(super) narrow_bf16: unsafe fn(*const f32, usize, *mut u16),
     pub(super) narrow_bytes: unsafe fn(*const f32, usize, *mut u8) -> f32,
+    pub(super) narrow_halves: unsafe fn(*const f32, usize, *mut i16) -> f32,
     pub(super) exponentials: unsafe fn(*mut f32, usize, usize, f32) -> f32,
 }
 
@@ -114,23 +118,48 @@ impl Level {
             let to = narrow.bytes[i * stride..].as_mut_ptr();
             // SAFETY: a row of `stride` bytes is there, which all elements fit in.
             unsafe {
-                if precision == Precision::Bf16 {
-                    (self.narrow_bf16)(row.as_ptr(), inputs, to.cast());
-                } else {
-                    narrow.steps[i] = (self.narrow_bytes)(row.as_ptr(), inputs, to);
-                }
+                narrow.steps[i] = self.narrow_row(precision, row.as_ptr(), inputs, to);
             }
         }
         Some(narrow)
     }
 
-    /// The precision of what a tower of this precision does not do with bytes: bfloat16 where it is
+    /// Writes `n` floats at this precision, in whole words; returns the step of whole numbers, 1 of floats.
+    /// `to` may be where `x` begins.
+    ///
+    /// # Safety
+    /// As for the kernels: there are `n` floats, and room for the words.
+    pub(super) unsafe fn narrow_row(
+        &self,
+        precision: Precision,
+        x: *const f32,
+        n: usize,
+        to: *mut u8,
+    ) -> f32 {
+        unsafe {
+            match precision {
+                Precision::F32 => std::ptr::copy(x.cast(), to, 4 * n),
+                Precision::Bf16 => {
+                    (self.narrow_bf16)(x, n, to.cast());
+                    if n % 2 == 1 {
+                        // Whatever is there times zero would be no number if it is none.
+                        to.cast::<u16>().add(n).write(0);
+                    }
+                }
+                Precision::Int16 => return (self.narrow_halves)(x, n, to.cast()),
+                Precision::Int8 => return (self.narrow_bytes)(x, n, to),
+            }
+        }
+        1.0
+    }
+
+    /// The precision of what a tower of this precision does not do with whole numbers: bfloat16 where it is
     /// faster than floats.
     pub(super) fn at_least_bf16(&self, precision: Precision) -> Precision {
         match precision {
-            Precision::Int8 if !self.by_speed.contains(&Precision::Bf16) => Precision::F32,
-            Precision::Int8 => Precision::Bf16,
-            other => other,
+            whole if !whole.is_whole() => whole,
+            _ if self.by_speed.contains(&Precision::Bf16) => Precision::Bf16,
+            _ => Precision::F32,
         }
     }
 
@@ -151,7 +180,7 @@ pub(super) struct Narrow {
 
 macro_rules! level {
     (
-        $module:ident, $name:literal, $lanes:ty, $bf16:ty, $int8:ty,
+        $module:ident, $name:literal, $lanes:ty, $bf16:ty, $int16:ty, $int8:ty,
         $by_speed:expr $(, $features:literal)?
     ) => {
         mod $module {
@@ -167,14 +196,17 @@ macro_rules! level {
                 tile_rows: <$lanes>::ROWS,
                 by_speed: $by_speed,
                 shift: <$lanes>::SHIFT as f32,
+                byte_pairs: <$int8 as Kind>::BYTE_PAIRS,
                 f32,
                 bf16,
                 int8,
+                int16,
                 f32_turned,
                 bf16_turned,
                 layer_norm,
                 narrow_bf16,
                 narrow_bytes,
+                narrow_halves,
                 exponentials,
             };
 
@@ -189,6 +221,10 @@ macro_rules! level {
             $(#[target_feature(enable = $features)])?
             unsafe fn int8(product: &Product, rows: Range<usize>, panels: Range<usize>) {
                 unsafe { matmul::matmul::<$int8, false>(product, rows, panels) }
+            }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn int16(product: &Product, rows: Range<usize>, panels: Range<usize>) {
+                unsafe { matmul::matmul::<$int16, false>(product, rows, panels) }
             }
             $(#[target_feature(enable = $features)])?
             unsafe fn f32_turned(product: &Product, rows: Range<usize>, panels: Range<usize>) {
@@ -216,6 +252,10 @@ macro_rules! level {
                 unsafe { rows::narrow_bytes::<$lanes>(x, n, to) }
             }
             $(#[target_feature(enable = $features)])?
+            unsafe fn narrow_halves(x: *const f32, n: usize, to: *mut i16) -> f32 {
+                unsafe { rows::narrow_halves::<$lanes>(x, n, to) }
+            }
+            $(#[target_feature(enable = $features)])?
             unsafe fn exponentials(x: *mut f32, n: usize, padded: usize, scale: f32) -> f32 {
                 unsafe { rows::exponentials::<$lanes>(x, n, padded, scale) }
             }
@@ -223,11 +263,15 @@ macro_rules! level {
     };
 }
 
-/// bfloat16 by way of floats is no faster than floats.
-const WITHOUT_BF16: &[Precision] = &[Precision::Int8, Precision::F32];
-/// Where bytes are no faster either.
+/// Where nothing is faster than floats.
 const ONLY_F32: &[Precision] = &[Precision::F32];
-/// Where each has an instruction of its own.
+/// Where bfloat16 goes by way of floats, and whole numbers do not.
+#[cfg(target_arch = "x86_64")]
+const WHOLE_NUMBERS: &[Precision] = &[Precision::Int8, Precision::Int16, Precision::F32];
+/// Where only bytes have an instruction of their own.
+#[cfg(target_arch = "aarch64")]
+const ONLY_BYTES: &[Precision] = &[Precision::Int8, Precision::F32];
+/// Where bfloat16 has one, too, and is as fast as 16-bit numbers.
 const ALL_NATIVE: &[Precision] = &[Precision::Int8, Precision::Bf16, Precision::F32];
 
 level!(
@@ -235,6 +279,7 @@ level!(
     "portable",
     Portable,
     Bf16<Portable>,
+    Int16<Portable>,
     Int8<Portable>,
     ONLY_F32
 );
@@ -243,13 +288,14 @@ use super::{
     kinds::neon::{NativeBf16, NativeInt8},
     lanes::neon::Neon,
 };
-// Bytes by way of 16-bit numbers take twice as many instructions as floats here.
+// Products of whole numbers take as many instructions as those of floats here, or more.
 #[cfg(target_arch = "aarch64")]
 level!(
     neon_plain,
     "neon",
     Neon,
     Bf16<Neon>,
+    Int16<Neon>,
     Int8<Neon>,
     ONLY_F32,
     "neon"
@@ -260,8 +306,9 @@ level!(
     "neon-dot",
     Neon,
     Bf16<Neon>,
+    Int16<Neon>,
     NativeInt8,
-    WITHOUT_BF16,
+    ONLY_BYTES,
     "neon,dotprod"
 );
 #[cfg(target_arch = "aarch64")]
@@ -270,13 +317,14 @@ level!(
     "neon-bf16",
     Neon,
     NativeBf16,
+    Int16<Neon>,
     NativeInt8,
     ALL_NATIVE,
     "neon,dotprod,bf16"
 );
 #[cfg(target_arch = "x86_64")]
 use super::{
-    kinds::avx512::{NativeBf16, NativeInt8},
+    kinds::avx512::{NativeBf16, NativeInt8, NativeInt16},
     lanes::{avx2::Avx2, avx512::Avx512},
 };
 #[cfg(target_arch = "x86_64")]
@@ -285,8 +333,9 @@ level!(
     "avx2",
     Avx2,
     Bf16<Avx2>,
+    Int16<Avx2>,
     Int8<Avx2>,
-    WITHOUT_BF16,
+    WHOLE_NUMBERS,
     "avx2,fma"
 );
 #[cfg(target_arch = "x86_64")]
@@ -295,8 +344,9 @@ level!(
     "avx512",
     Avx512,
     Bf16<Avx512>,
+    Int16<Avx512>,
     Int8<Avx512>,
-    WITHOUT_BF16,
+    WHOLE_NUMBERS,
     "avx512f,avx512bw,avx512dq,avx512vl"
 );
 #[cfg(target_arch = "x86_64")]
@@ -305,8 +355,9 @@ level!(
     "avx512-vnni",
     Avx512,
     Bf16<Avx512>,
+    NativeInt16,
     NativeInt8,
-    WITHOUT_BF16,
+    WHOLE_NUMBERS,
     "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"
 );
 #[cfg(target_arch = "x86_64")]
@@ -315,6 +366,7 @@ level!(
     "avx512-bf16",
     Avx512,
     NativeBf16,
+    NativeInt16,
     NativeInt8,
     ALL_NATIVE,
     "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16"

@@ -10,7 +10,7 @@ use super::{
     dense::{Element, whole},
     level::Level,
     matmul::{Finish, MatMul, Product, WHOLE, split},
-    wide,
+    rows, wide,
 };
 
 /// The largest magnitude of a weight as a byte.
@@ -72,7 +72,7 @@ impl Packed {
             })
             .collect();
         let (mut scales, mut corrections) = (Vec::new(), Vec::new());
-        if precision == Precision::Int8 {
+        if precision.is_whole() {
             scales = vec![0.0; panels * width];
             corrections = vec![0.0; panels * width];
             for (i, (step, sum)) in steps.iter().flatten().enumerate() {
@@ -97,6 +97,7 @@ impl Packed {
             kernel: match precision {
                 Precision::F32 => level.f32,
                 Precision::Bf16 => level.bf16,
+                Precision::Int16 => level.int16,
                 Precision::Int8 => level.int8,
             },
         }
@@ -158,7 +159,7 @@ impl Packed {
         mut finish: Finish,
     ) -> Product {
         finish.bias = self.bias.as_ptr();
-        if self.precision == Precision::Int8 {
+        if self.precision.is_whole() {
             finish.columns = (self.scales.as_ptr(), self.corrections.as_ptr());
             finish.rows = scales;
         }
@@ -198,8 +199,8 @@ impl Packed {
     }
 }
 
-/// Writes rows of weights into a panel, `[word][width]`; for bytes, returns the step of each row and the sum of
-/// its bytes.
+/// Writes rows of weights into a panel, `[word][width]`; for whole numbers, returns the step of each row, and for
+/// bytes their sum.
 fn fill<'a>(
     level: &Level,
     precision: Precision,
@@ -234,7 +235,8 @@ fn fill<'a>(
             Precision::Bf16 => unsafe {
                 (level.narrow_bf16)(row.as_ptr(), row.len(), to.as_mut_ptr().cast());
             },
-            Precision::Int8 => steps.push(bytes_of(row, to)),
+            Precision::Int16 => steps.push((halves_of(row, to), 0)),
+            Precision::Int8 => steps.push(bytes_of(row, level.byte_pairs, to)),
         }
         lane += 1;
         if lane % SQUARE == 0 {
@@ -251,23 +253,61 @@ fn fill<'a>(
     steps
 }
 
-/// Writes a row as bytes of one step, four to a word; returns the step and the sum of the bytes.
-fn bytes_of(row: &[f32], to: &mut [u32]) -> (f32, i32) {
-    /// Floats of this size have no fraction: what is added to it is rounded, ties to even, and stands in
-    /// its last bits.
+/// The largest magnitude in a row, or of the sum of those of one sign in a pair.
+#[inline(always)]
+fn largest_of(row: &[f32], in_pairs: bool) -> f32 {
+    // Magnitudes order as their bits do, and whole numbers need not be compared one by one.
+    let magnitude = |x: f32| x.to_bits() & 0x7fff_ffff;
+    let single = row.iter().fold(0, |most, x| magnitude(*x).max(most));
+    let mut largest = single;
+    if in_pairs {
+        for [a, b] in row.as_chunks().0 {
+            // Of two signs it is less than one of them.
+            largest = largest.max(magnitude(a + b));
+        }
+    }
+    f32::from_bits(largest).max(f32::MIN_POSITIVE)
+}
+
+/// The whole number nearest to `x` of magnitude up to `most`, ties to even, in the low bits.
+#[inline(always)]
+fn nearest(x: f32, most: f32) -> u32 {
+    /// Floats of this size have no fraction: what is added to it is rounded, and stands in its last bits.
     const WHOLE_NUMBERS: f32 = 12_582_912.0;
+    (x.clamp(-most, most) + WHOLE_NUMBERS).to_bits()
+}
+
+/// Writes a row as 16-bit numbers of one step, two to a word; returns the step.
+fn halves_of(row: &[f32], to: &mut [u32]) -> f32 {
     wide(
         #[inline(always)]
         || {
-            // Magnitudes order as their bits do, and whole numbers need not be compared one by one.
-            let magnitude = |x: &f32| x.to_bits() & 0x7fff_ffff;
-            let largest = row.iter().fold(0, |most, x| magnitude(x).max(most));
-            let scale = f32::from_bits(largest).max(f32::MIN_POSITIVE) / LARGEST;
+            let most = rows::largest_half(row.len());
+            let scale = largest_of(row, false) / most;
             let step = 1.0 / scale;
-            let byte = |x: f32| {
-                let whole = (x * step).clamp(-LARGEST, LARGEST) + WHOLE_NUMBERS;
-                whole.to_bits() as i8
-            };
+            let half = |x: f32| nearest(x * step, most) & 0xffff;
+            let (pairs, rest) = row.as_chunks::<2>();
+            for (to, [a, b]) in to.iter_mut().zip(pairs) {
+                *to = half(*a) | half(*b) << 16;
+            }
+            if let [last] = rest {
+                to[pairs.len()] = half(*last);
+            }
+            scale
+        },
+    )
+}
+
+/// Writes a row as bytes of one step, four to a word; returns the step and the sum of the bytes.
+/// With `in_pairs` they are small enough for [`super::lanes::Lanes::BYTE_PAIRS`]: each of a pair is rounded to at most one
+/// half more.
+fn bytes_of(row: &[f32], in_pairs: bool, to: &mut [u32]) -> (f32, i32) {
+    wide(
+        #[inline(always)]
+        || {
+            let scale = largest_of(row, in_pairs) / LARGEST;
+            let step = 1.0 / scale;
+            let byte = |x: f32| nearest(x * step, LARGEST) as i8;
             let mut sum = 0;
             let (fours, rest) = row.as_chunks::<4>();
             for (to, four) in to.iter_mut().zip(fours) {

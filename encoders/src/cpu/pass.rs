@@ -58,19 +58,13 @@ impl Pass<'_> {
 
     /// Narrows a row of `n` floats in place.
     unsafe fn narrow_in_place(&self, row: usize, x: *mut f32, n: usize) {
-        let level = self.transformer.level;
+        let precision = self.transformer.precision;
+        if precision == Precision::F32 {
+            return;
+        }
         unsafe {
-            match self.transformer.precision {
-                Precision::F32 => {}
-                Precision::Bf16 => {
-                    let to = x.cast::<u16>();
-                    (level.narrow_bf16)(x, n, to);
-                    if n % 2 == 1 {
-                        to.add(n).write(0);
-                    }
-                }
-                Precision::Int8 => *self.step(row) = (level.narrow_bytes)(x, n, x.cast()),
-            }
+            let level = self.transformer.level;
+            *self.step(row) = level.narrow_row(precision, x, n, x.cast());
         }
     }
 
@@ -136,7 +130,7 @@ impl Pass<'_> {
             unsafe { t.attention.run(&head, &mut scratch) };
             self.scratches.lock().push(scratch);
         });
-        if t.precision == Precision::Int8 {
+        if t.precision.is_whole() {
             self.each_row(0..rows, |row| {
                 let x = self.narrow.at(row * self.strides.x).cast();
                 // SAFETY: each task has rows of its own.
@@ -173,7 +167,7 @@ impl Pass<'_> {
             };
             let from = self.narrow.at(rows.start * x);
             self.linear(&block.fc1, (from, x), rows.clone(), finish);
-            if t.precision == Precision::Int8 {
+            if t.precision.is_whole() {
                 self.each_row(rows.clone(), |row| {
                     let values = self.hidden.at((row - rows.start) * hidden).cast();
                     // SAFETY: each task has rows of its own.

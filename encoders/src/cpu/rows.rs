@@ -100,6 +100,40 @@ pub(super) unsafe fn narrow_bf16<L: Lanes>(x: *const f32, n: usize, to: *mut u16
     }
 }
 
+/// The largest magnitude of the 16-bit numbers in rows and columns of `n`: no sum of their products needs more
+/// than 32 bits.
+pub(super) fn largest_half(n: usize) -> f32 {
+    let root = (f64::from(i32::MAX) / n.max(1) as f64).sqrt().floor();
+    root.min(f64::from(i16::MAX)) as f32
+}
+
+/// The largest magnitude of `n` floats; of zeros, which have any step, the least that is not zero.
+#[inline(always)]
+unsafe fn largest<L: Lanes>(x: *const f32, n: usize) -> f32 {
+    unsafe {
+        let [a, b, c, d] = fold!(L, x, n, |largest, v| L::max(largest, L::abs(v)));
+        L::largest(L::max(L::max(a, b), L::max(c, d))).max(f32::MIN_POSITIVE)
+    }
+}
+
+/// `n` floats as 16-bit numbers from minus to plus [`largest_half`]; returns the step. `to` may be where `x`
+/// begins.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+pub(super) unsafe fn narrow_halves<L: Lanes>(x: *const f32, n: usize, to: *mut i16) -> f32 {
+    unsafe {
+        let (largest, most) = (largest::<L>(x, n), largest_half(n));
+        let inverse = L::splat(most / largest);
+        each!(L, n, |i, left| {
+            let v = L::mul(part!(L, x.add(i), left), inverse);
+            L::store_halves_n(to.add(i), v, left);
+        });
+        largest / most
+    }
+}
+
 /// `n` floats as bytes, each the nearest of 255 steps from minus to plus the largest magnitude, plus
 /// [`Lanes::SHIFT`]; returns the step. `to` may be where `x` begins.
 ///
@@ -108,9 +142,7 @@ pub(super) unsafe fn narrow_bf16<L: Lanes>(x: *const f32, n: usize, to: *mut u16
 #[inline(always)]
 pub(super) unsafe fn narrow_bytes<L: Lanes>(x: *const f32, n: usize, to: *mut u8) -> f32 {
     unsafe {
-        let [a, b, c, d] = fold!(L, x, n, |largest, v| L::max(largest, L::abs(v)));
-        // A row of zeros has any step.
-        let largest = L::largest(L::max(L::max(a, b), L::max(c, d))).max(f32::MIN_POSITIVE);
+        let largest = largest::<L>(x, n);
         let inverse = L::splat(127.0 / largest);
         each!(L, n, |i, left| {
             let v = L::mul(part!(L, x.add(i), left), inverse);

@@ -87,7 +87,7 @@ fn compare(what: &str, plan: Plan, ours: &Tensor, theirs: &Tensor) {
         let cosine = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
         let least = match plan.precision {
             Precision::F32 => 0.999_999_9,
-            Precision::Bf16 => 0.999_8,
+            Precision::Int16 | Precision::Bf16 => 0.999_8,
             Precision::Int8 => 0.998,
         };
         assert!(cosine > least, "{what}, {plan:?}, row {i}: cosine {cosine}");
@@ -264,7 +264,13 @@ fn products_of_whole_numbers_are_exact_up_to_the_largest() {
         (31, 317, 70),
     ] {
         let rows = whole(n, inputs, Wild(7));
-        let weights = whole(outputs, inputs, Wild(8));
+        let mut weights = whole(outputs, inputs, Wild(8));
+        // Of two signs in pairs, whose sums are no larger than 127 then on any level.
+        for row in weights.chunks_exact_mut(inputs) {
+            for (i, x) in row.iter_mut().enumerate() {
+                *x = if i % 2 == 0 { x.abs() } else { -x.abs() };
+            }
+        }
         let exact: Vec<f32> = rows
             .chunks_exact(inputs)
             .flat_map(|row| {
@@ -277,7 +283,39 @@ fn products_of_whole_numbers_are_exact_up_to_the_largest() {
             for precision in Precision::ALL {
                 let packed = Packed::new(level, precision, (&weights, inputs), None);
                 let got = packed.apply(level, Team { threads: 1 }, &rows, None);
-                assert_eq!(got, exact, "{level:?} {precision:?} [{n}, {inputs}]");
+                if precision == Precision::Int16 {
+                    // Its steps are finer than one, and no whole numbers. Where one sum overflows, it
+                    // is far off.
+                    let step = 127.0 / super::rows::largest_half(inputs);
+                    let bound = 127.0 * step * (inputs as f32).sqrt();
+                    let near = |(got, exact): (&f32, &f32)| (got - exact).abs() <= bound;
+                    assert!(
+                        got.iter().zip(&exact).all(near),
+                        "{level:?} [{n}, {inputs}]: {got:?}, {exact:?}"
+                    );
+                } else {
+                    assert_eq!(got, exact, "{level:?} {precision:?} [{n}, {inputs}]");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn no_sum_of_bytes_is_cut_off() {
+    // All of one sign, the largest that there are.
+    let (inputs, outputs) = (64, 20);
+    for sign in [1.0, -1.0] {
+        let (rows, weights) = (vec![3.0; 15 * inputs], vec![sign; outputs * inputs]);
+        for level in Level::all() {
+            let packed = Packed::new(level, Precision::Int8, (&weights, inputs), None);
+            for got in packed.apply(level, Team { threads: 1 }, &rows, None) {
+                let exact = 3.0 * sign * inputs as f32;
+                // One of these weights is 63.5 steps where pairs must be small.
+                assert!(
+                    (got / exact - 1.0).abs() < 0.01,
+                    "{level:?}: {got}, {exact}"
+                );
             }
         }
     }

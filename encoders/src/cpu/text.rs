@@ -82,7 +82,7 @@ impl TextTower {
             let tokens = Elements::of(&parts.tokens);
             match plan.precision {
                 Precision::F32 => Table::F32(tokens.slice()?.to_vec()),
-                Precision::Bf16 | Precision::Int8 => {
+                Precision::Int16 | Precision::Bf16 | Precision::Int8 => {
                     Table::Bf16(tokens.slice()?.iter().map(|x| bf16::from_f32(*x)).collect())
                 }
             }

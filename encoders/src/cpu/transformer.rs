@@ -151,7 +151,7 @@ impl Transformer {
         } = self.shape;
         let joined = (3 * width * self.attention.element()).div_ceil(4);
         let hidden = match self.precision {
-            Precision::F32 | Precision::Int8 => mlp_width,
+            Precision::F32 | Precision::Int16 | Precision::Int8 => mlp_width,
             Precision::Bf16 => mlp_width.div_ceil(2),
         };
         let strides = Strides {

@@ -187,13 +187,9 @@ impl VitTower {
                 values.copy_from_slice(&pixels.as_slice()[start..start + p]);
             }
             if self.patches.precision() == Precision::Bf16 {
-                // SAFETY: as above; the row has room for one more element.
-                unsafe {
-                    (self.plan.level.narrow_bf16)(row.cast(), inputs, row.cast());
-                    if inputs % 2 == 1 {
-                        row.cast::<u16>().add(inputs).write(0);
-                    }
-                }
+                let level = self.plan.level;
+                // SAFETY: as above; the row has room for whole words.
+                unsafe { level.narrow_row(Precision::Bf16, row.cast(), inputs, row) };
             }
         };
         team.each(rows, |r| {

@@ -354,6 +354,7 @@ pub(crate) struct TowerInfo {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Precision {
     F32,
+    Int16,
     Bf16,
     Int8,
 }

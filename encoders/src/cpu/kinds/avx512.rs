@@ -39,6 +39,37 @@ impl Kind for NativeBf16 {
     }
 }
 
+/// Pairs of 16-bit numbers in one instruction (AVX512-VNNI).
+pub(in crate::cpu) struct NativeInt16;
+
+impl Kind for NativeInt16 {
+    type L = Avx512;
+    type Row = __m512i;
+    type Columns = __m512i;
+    type Sum = __m512i;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self::Sum {
+        unsafe { _mm512_setzero_si512() }
+    }
+    #[inline(always)]
+    unsafe fn row(word: *const u8) -> Self::Row {
+        unsafe { _mm512_set1_epi32(word.cast::<i32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn columns(words: *const u8) -> Self::Columns {
+        unsafe { _mm512_loadu_si512(words.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn mul_add(sum: Self::Sum, row: Self::Row, columns: Self::Columns) -> Self::Sum {
+        unsafe { _mm512_dpwssd_epi32(sum, row, columns) }
+    }
+    #[inline(always)]
+    unsafe fn total(sum: Self::Sum) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(sum) }
+    }
+}
+
 /// Four bytes in one instruction (AVX512-VNNI).
 pub(in crate::cpu) struct NativeInt8;
 

@@ -21,6 +21,7 @@ unsafe fn mask(n: usize) -> __m256i {
 impl Lanes for Avx2 {
     const COUNT: usize = 8;
     const ROWS: usize = 6;
+    const BYTE_PAIRS: bool = true;
     type V = __m256;
     type I = __m256i;
 
@@ -63,6 +64,23 @@ impl Lanes for Avx2 {
                 _mm_storeu_si128(to.cast(), packed);
             } else {
                 let mut all = [0_u16; 8];
+                _mm_storeu_si128(all.as_mut_ptr().cast(), packed);
+                std::ptr::copy_nonoverlapping(all.as_ptr(), to, n);
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_halves_n(to: *mut i16, v: Self::V, n: usize) {
+        unsafe {
+            let whole = _mm256_cvtps_epi32(v);
+            let packed = _mm_packs_epi32(
+                _mm256_castsi256_si128(whole),
+                _mm256_extracti128_si256::<1>(whole),
+            );
+            if n >= 8 {
+                _mm_storeu_si128(to.cast(), packed);
+            } else {
+                let mut all = [0_i16; 8];
                 _mm_storeu_si128(all.as_mut_ptr().cast(), packed);
                 std::ptr::copy_nonoverlapping(all.as_ptr(), to, n);
             }
@@ -180,18 +198,18 @@ impl Lanes for Avx2 {
         unsafe { _mm256_cvtepi32_ps(v) }
     }
     #[inline(always)]
-    unsafe fn widen_signed(words: *const u8) -> [Self::I; 2] {
-        unsafe {
-            let words = _mm256_loadu_si256(words.cast());
-            let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(words));
-            [even, _mm256_srai_epi16::<8>(words)]
-        }
+    unsafe fn splat_i(word: i32) -> Self::I {
+        unsafe { _mm256_set1_epi32(word) }
     }
     #[inline(always)]
-    unsafe fn widen_row(word: u32) -> [Self::I; 2] {
+    unsafe fn load_i(words: *const u8) -> Self::I {
+        unsafe { _mm256_loadu_si256(words.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn mul_add_bytes(sum: Self::I, row: Self::I, columns: Self::I) -> Self::I {
         unsafe {
-            let even = _mm256_set1_epi32((word & 0x00ff_00ff) as i32);
-            [even, _mm256_set1_epi32((word >> 8 & 0x00ff_00ff) as i32)]
+            let pairs = _mm256_maddubs_epi16(row, columns);
+            _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
         }
     }
     #[inline(always)]

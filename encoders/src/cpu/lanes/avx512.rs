@@ -19,6 +19,7 @@ fn mask(n: usize) -> __mmask16 {
 impl Lanes for Avx512 {
     const COUNT: usize = 16;
     const ROWS: usize = 14;
+    const BYTE_PAIRS: bool = true;
     type V = __m512;
     type I = __m512i;
 
@@ -59,6 +60,17 @@ impl Lanes for Avx512 {
                 _mm256_storeu_si256(to.cast(), low);
             } else {
                 _mm256_mask_storeu_epi16(to.cast(), mask(n), low);
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_halves_n(to: *mut i16, v: Self::V, n: usize) {
+        unsafe {
+            let low = _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(v));
+            if n >= 16 {
+                _mm256_storeu_si256(to.cast(), low);
+            } else {
+                _mm256_mask_storeu_epi16(to, mask(n), low);
             }
         }
     }
@@ -162,18 +174,18 @@ impl Lanes for Avx512 {
         unsafe { _mm512_cvtepi32_ps(v) }
     }
     #[inline(always)]
-    unsafe fn widen_signed(words: *const u8) -> [Self::I; 2] {
-        unsafe {
-            let words = _mm512_loadu_si512(words.cast());
-            let even = _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(words));
-            [even, _mm512_srai_epi16::<8>(words)]
-        }
+    unsafe fn splat_i(word: i32) -> Self::I {
+        unsafe { _mm512_set1_epi32(word) }
     }
     #[inline(always)]
-    unsafe fn widen_row(word: u32) -> [Self::I; 2] {
+    unsafe fn load_i(words: *const u8) -> Self::I {
+        unsafe { _mm512_loadu_si512(words.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn mul_add_bytes(sum: Self::I, row: Self::I, columns: Self::I) -> Self::I {
         unsafe {
-            let even = _mm512_set1_epi32((word & 0x00ff_00ff) as i32);
-            [even, _mm512_set1_epi32((word >> 8 & 0x00ff_00ff) as i32)]
+            let pairs = _mm512_maddubs_epi16(row, columns);
+            _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))
         }
     }
     #[inline(always)]

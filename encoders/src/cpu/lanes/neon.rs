@@ -8,17 +8,6 @@ use super::Lanes;
 #[derive(Clone, Copy)]
 pub(in crate::cpu) struct Neon;
 
-/// Even bytes, and odd ones, as signed 16-bit numbers.
-#[inline(always)]
-unsafe fn widen(bytes: uint8x16_t) -> [int32x4_t; 2] {
-    unsafe {
-        let words = vreinterpretq_s16_u8(bytes);
-        let even = vshrq_n_s16::<8>(vshlq_n_s16::<8>(words));
-        let odd = vshrq_n_s16::<8>(words);
-        [vreinterpretq_s32_s16(even), vreinterpretq_s32_s16(odd)]
-    }
-}
-
 // SAFETY: the caller has NEON; pointers are as the trait says.
 impl Lanes for Neon {
     const COUNT: usize = 4;
@@ -80,6 +69,18 @@ impl Lanes for Neon {
             }
             let mut all = [0; 4];
             vst1_u16(all.as_mut_ptr(), high);
+            std::ptr::copy_nonoverlapping(all.as_ptr(), to, n);
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_halves_n(to: *mut i16, v: Self::V, n: usize) {
+        unsafe {
+            let halves = vmovn_s32(vcvtnq_s32_f32(v));
+            if n >= 4 {
+                return vst1_s16(to, halves);
+            }
+            let mut all = [0_i16; 4];
+            vst1_s16(all.as_mut_ptr(), halves);
             std::ptr::copy_nonoverlapping(all.as_ptr(), to, n);
         }
     }
@@ -177,12 +178,20 @@ impl Lanes for Neon {
         unsafe { vcvtq_f32_s32(v) }
     }
     #[inline(always)]
-    unsafe fn widen_signed(words: *const u8) -> [Self::I; 2] {
-        unsafe { widen(vld1q_u8(words)) }
+    unsafe fn splat_i(word: i32) -> Self::I {
+        unsafe { vdupq_n_s32(word) }
     }
     #[inline(always)]
-    unsafe fn widen_row(word: u32) -> [Self::I; 2] {
-        unsafe { widen(vreinterpretq_u8_u32(vdupq_n_u32(word))) }
+    unsafe fn load_i(words: *const u8) -> Self::I {
+        unsafe { vreinterpretq_s32_u8(vld1q_u8(words)) }
+    }
+    #[inline(always)]
+    unsafe fn mul_add_bytes(sum: Self::I, row: Self::I, columns: Self::I) -> Self::I {
+        unsafe {
+            let (a, b) = (vreinterpretq_s8_s32(row), vreinterpretq_s8_s32(columns));
+            let low = vpaddlq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b)));
+            vaddq_s32(sum, vpaddq_s32(low, vpaddlq_s16(vmull_high_s8(a, b))))
+        }
     }
     #[inline(always)]
     unsafe fn mul_add_pairs(sum: Self::I, a: Self::I, b: Self::I) -> Self::I {
