@@ -49,6 +49,7 @@ def arguments():
     parser.add_argument("--startup", action="store_true", help="measure the first embedding only")
     parser.add_argument("--json", metavar="FILE", help="write all figures there, too")
     parser.add_argument("--markdown", metavar="FILE", help="put the tables into this document")
+    parser.add_argument("--mark", help="a word for its marks there, of another machine's table")
     parser.add_argument("--quick", action="store_true", help="one short round, to see that it works")
     parser.add_argument("--busy-ok", action="store_true", help="measure on a busy machine")
     parser.add_argument("--binary", help=argparse.SUPPRESS)
@@ -239,6 +240,7 @@ def main():
         "load_before": load_before,
         "load_after": os.getloadavg()[0],
         "rounds": options.rounds,
+        "mark": options.mark,
         "seed": SEED,
         **result,
     }

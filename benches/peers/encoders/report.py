@@ -3,7 +3,7 @@
     python report.py FIGURES.json [--markdown FILE]
 
 No figure in a document is typed by hand: `--markdown` replaces the part of FILE between the marks
-`<!-- encoders MODELS -->` and `<!-- end of encoders MODELS -->`, or adds it at the end, so that each
+`<!-- encoders MODELS MARK -->` and `<!-- end of encoders MODELS MARK -->`, or adds it at the end, so that each
 model may be measured in a run of its own.
 """
 
@@ -129,6 +129,8 @@ def put_markdown(result, path):
     batches = {row["batch"] for row in rows if row["kind"] == "image"}
     alone = [f"b{batch}" for batch in batches if len(batches) == 1]
     alone += ["startup"] * ("startup" in result)
+    # Tables of several machines stand in one document.
+    alone += [mark for mark in [result.get("mark")] if mark]
     put_between_marks(path, " ".join(["encoders", *models, *alone]), summary(result))
 
 

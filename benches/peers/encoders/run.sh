@@ -4,7 +4,7 @@
 #
 #   benches/peers/encoders/run.sh [--models clip,siglip] [--threads 1,2] [--batches 1,8,32]
 #                                 [--rounds N] [--engines A,B] [--json FILE] [--markdown FILE]
-#                                 [--quick] [--busy-ok]
+#                                 [--mark WORD] [--quick] [--busy-ok]
 #   benches/peers/encoders/run.sh --startup [--json FILE]
 #
 # Needs Rust, Python 3.11 or later with venv, 12 GB of disk and 8 GB of memory. torch comes with the

@@ -157,7 +157,7 @@ impl Level {
     /// faster than floats.
     pub(super) fn at_least_bf16(&self, precision: Precision) -> Precision {
         match precision {
-            whole if !whole.is_whole() => whole,
+            float if !float.is_whole() => float,
             _ if self.by_speed.contains(&Precision::Bf16) => Precision::Bf16,
             _ => Precision::F32,
         }
@@ -174,7 +174,7 @@ pub(super) struct Narrow {
     pub bytes: Vec<u8>,
     /// Bytes from a row to the next.
     pub stride: usize,
-    /// The step of each row of bytes.
+    /// The step of each row of whole numbers.
     pub steps: Vec<f32>,
 }
 

@@ -32,7 +32,7 @@ pub(crate) struct Packed {
     data: Buffer,
     /// Whole panels; zeros where there is none.
     bias: Vec<f32>,
-    /// Per output: the step of its bytes, and what the shift of the rows adds to each sum.
+    /// Per output: the step of its whole numbers, and what the shift of the rows adds to each sum.
     scales: Vec<f32>,
     corrections: Vec<f32>,
     kernel: MatMul,
@@ -151,7 +151,7 @@ impl Packed {
     }
 
     /// The product with rows of this precision, `row_stride` bytes apart; `scales` are the steps of
-    /// rows of bytes. Bias and scales of `finish` are filled in.
+    /// rows of whole numbers. Bias and scales of `finish` are filled in.
     pub(super) fn product(
         &self,
         (rows, row_stride): (*const u8, usize),
@@ -253,7 +253,7 @@ fn fill<'a>(
     steps
 }
 
-/// The largest magnitude in a row, or of the sum of those of one sign in a pair.
+/// The largest magnitude in a row, or of the sum of those of one sign in a pair; [`rows::LEAST`] at least.
 #[inline(always)]
 fn largest_of(row: &[f32], in_pairs: bool) -> f32 {
     // Magnitudes order as their bits do, and whole numbers need not be compared one by one.
@@ -266,7 +266,7 @@ fn largest_of(row: &[f32], in_pairs: bool) -> f32 {
             largest = largest.max(magnitude(a + b));
         }
     }
-    f32::from_bits(largest).max(f32::MIN_POSITIVE)
+    f32::from_bits(largest).max(rows::LEAST)
 }
 
 /// The whole number nearest to `x` of magnitude up to `most`, ties to even, in the low bits.
@@ -299,8 +299,8 @@ fn halves_of(row: &[f32], to: &mut [u32]) -> f32 {
 }
 
 /// Writes a row as bytes of one step, four to a word; returns the step and the sum of the bytes.
-/// With `in_pairs` they are small enough for [`super::lanes::Lanes::BYTE_PAIRS`]: each of a pair is rounded to at most one
-/// half more.
+/// With `in_pairs` they are small enough for [`super::lanes::Lanes::BYTE_PAIRS`]: each of a pair is rounded
+/// to at most one half more.
 fn bytes_of(row: &[f32], in_pairs: bool, to: &mut [u32]) -> (f32, i32) {
     wide(
         #[inline(always)]

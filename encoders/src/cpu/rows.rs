@@ -107,12 +107,16 @@ pub(super) fn largest_half(n: usize) -> f32 {
     root.min(f64::from(i16::MAX)) as f32
 }
 
-/// The largest magnitude of `n` floats; of zeros, which have any step, the least that is not zero.
+/// What counts as the largest magnitude of a row at least. Its inverse is finite, times the largest whole
+/// number, too: rows of zeros become zeros.
+pub(super) const LEAST: f32 = 1e-30;
+
+/// The largest magnitude of `n` floats, [`LEAST`] at least.
 #[inline(always)]
 unsafe fn largest<L: Lanes>(x: *const f32, n: usize) -> f32 {
     unsafe {
         let [a, b, c, d] = fold!(L, x, n, |largest, v| L::max(largest, L::abs(v)));
-        L::largest(L::max(L::max(a, b), L::max(c, d))).max(f32::MIN_POSITIVE)
+        L::largest(L::max(L::max(a, b), L::max(c, d))).max(LEAST)
     }
 }
 

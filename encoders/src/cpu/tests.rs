@@ -264,24 +264,30 @@ fn products_of_whole_numbers_are_exact_up_to_the_largest() {
         (31, 317, 70),
     ] {
         let rows = whole(n, inputs, Wild(7));
-        let mut weights = whole(outputs, inputs, Wild(8));
-        // Of two signs in pairs, whose sums are no larger than 127 then on any level.
-        for row in weights.chunks_exact_mut(inputs) {
+        let weights = whole(outputs, inputs, Wild(8));
+        // Of two signs in pairs, whose sums are no larger than 127 then.
+        let mut in_pairs = weights.clone();
+        for row in in_pairs.chunks_exact_mut(inputs) {
             for (i, x) in row.iter_mut().enumerate() {
                 *x = if i % 2 == 0 { x.abs() } else { -x.abs() };
             }
         }
-        let exact: Vec<f32> = rows
-            .chunks_exact(inputs)
-            .flat_map(|row| {
-                weights
-                    .chunks_exact(inputs)
-                    .map(|w| row.iter().zip(w).map(|(a, b)| a * b).sum())
-            })
-            .collect();
         for level in Level::all() {
             for precision in Precision::ALL {
-                let packed = Packed::new(level, precision, (&weights, inputs), None);
+                let weights = if precision == Precision::Int8 && level.byte_pairs {
+                    &in_pairs
+                } else {
+                    &weights
+                };
+                let exact: Vec<f32> = rows
+                    .chunks_exact(inputs)
+                    .flat_map(|row| {
+                        weights
+                            .chunks_exact(inputs)
+                            .map(|w| row.iter().zip(w).map(|(a, b)| a * b).sum())
+                    })
+                    .collect();
+                let packed = Packed::new(level, precision, (weights, inputs), None);
                 let got = packed.apply(level, Team { threads: 1 }, &rows, None);
                 if precision == Precision::Int16 {
                     // Its steps are finer than one, and no whole numbers. Where one sum overflows, it
@@ -302,19 +308,42 @@ fn products_of_whole_numbers_are_exact_up_to_the_largest() {
 }
 
 #[test]
-fn no_sum_of_bytes_is_cut_off() {
+fn no_sum_of_whole_numbers_is_cut_off() {
     // All of one sign, the largest that there are.
-    let (inputs, outputs) = (64, 20);
-    for sign in [1.0, -1.0] {
+    let outputs = 20;
+    for (inputs, sign) in [1, 2, 7, 64, 317, 5120]
+        .into_iter()
+        .flat_map(|inputs| [(inputs, 1.0), (inputs, -1.0)])
+    {
         let (rows, weights) = (vec![3.0; 15 * inputs], vec![sign; outputs * inputs]);
+        let exact = 3.0 * sign * inputs as f32;
         for level in Level::all() {
-            let packed = Packed::new(level, Precision::Int8, (&weights, inputs), None);
-            for got in packed.apply(level, Team { threads: 1 }, &rows, None) {
-                let exact = 3.0 * sign * inputs as f32;
-                // One of these weights is 63.5 steps where pairs must be small.
+            // Where bytes must be small in pairs, each of these weights is 63.5 steps.
+            for (precision, off) in [(Precision::Int16, 1e-4), (Precision::Int8, 0.01)] {
+                let packed = Packed::new(level, precision, (&weights, inputs), None);
+                for got in packed.apply(level, Team { threads: 1 }, &rows, None) {
+                    assert!(
+                        (got / exact - 1.0).abs() < off,
+                        "{level:?} {precision}, {inputs}: {got}, {exact}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_of_next_to_nothing_count_nothing() {
+    let (inputs, bias) = (100, vec![0.25; 20]);
+    for (row, weight) in [(0.0, 1.0), (1e-36, 1.0), (1.0, 0.0), (1.0, 1e-36)] {
+        let (rows, weights) = (vec![row; 3 * inputs], vec![weight; bias.len() * inputs]);
+        for level in Level::all() {
+            for precision in Precision::ALL {
+                let packed = Packed::new(level, precision, (&weights, inputs), Some(&bias));
+                let got = packed.apply(level, Team { threads: 1 }, &rows, None);
                 assert!(
-                    (got / exact - 1.0).abs() < 0.01,
-                    "{level:?}: {got}, {exact}"
+                    got.iter().all(|x| *x == 0.25),
+                    "{level:?} {precision}: {got:?}"
                 );
             }
         }

@@ -16,7 +16,7 @@ pub(super) struct Workspace {
     pub hidden: Buffer,
     /// Patches of a picture, before they are tokens.
     pub patches: Buffer,
-    /// Steps of narrow rows of bytes.
+    /// Steps of narrow rows of whole numbers.
     pub steps: Vec<f32>,
     pub scratches: Mutex<Vec<Scratch>>,
     pub strides: Strides,

@@ -125,20 +125,53 @@ fn a_window_equals_that_part_of_the_whole() {
 }
 
 #[test]
-fn the_vector_form_equals_the_plain_form_on_odd_lengths() {
-    let source: Vec<u8> = (0..2_000_u32).map(|i| (i * i * 31 + i) as u8).collect();
-    for length in [1, 3, 7, 47, 48, 49, 95, 96, 131] {
-        for taps in [1, 2, 5] {
-            let weights: Vec<i32> = (0..taps).map(|k| (k - 1) * 1_500_001 + 77).collect();
-            let mut sums = vec![ROUND; length];
-            accumulate(&mut sums, &source, &weights);
-            for (i, sum) in sums.iter().enumerate() {
-                let plain: i32 = weights
-                    .iter()
-                    .enumerate()
-                    .map(|(k, weight)| weight * i32::from(source[k * length + i]))
-                    .sum();
-                assert_eq!(*sum, ROUND + plain, "length {length}, {taps} weights");
+fn both_passes_are_the_sums_of_weighted_samples() {
+    // Rows that fill no block, one, and more; columns that fill no square, one, and more.
+    for (rows, columns) in [
+        (1_usize, 1_usize),
+        (5, 3),
+        (15, 6),
+        (16, 16),
+        (17, 7),
+        (33, 40),
+        (48, 21),
+    ] {
+        let stride = 3 * columns;
+        let source: Vec<u8> = (0..rows * stride)
+            .map(|i| (i * i * 31 + i / 7) as u8)
+            .collect();
+        for (from, to) in [(columns, 2 * columns + 1), (columns, columns.div_ceil(3))] {
+            for filter in [Filter::Box, Filter::Bicubic, Filter::Lanczos] {
+                let all = 0..to as u32;
+                let x = Coefficients::new(from as u32, to as u32, filter, all.clone());
+                let sample = |row: usize, column: usize, channel: usize| {
+                    i64::from(source[row * stride + 3 * column + channel])
+                };
+                let rounded = |sum: i64| {
+                    let half = 1_i64 << (PRECISION_BITS - 1);
+                    ((sum + half) >> PRECISION_BITS).clamp(0, 255) as u8
+                };
+                let weighed = |(first, weights): (usize, &[i32]), of: &dyn Fn(usize) -> i64| {
+                    let terms = weights.iter().enumerate();
+                    rounded(terms.map(|(k, w)| i64::from(*w) * of(first + k)).sum())
+                };
+                let mut expected = Vec::new();
+                for row in 0..rows {
+                    for output in x.rows() {
+                        expected.extend((0..3).map(|c| weighed(output, &|k| sample(row, k, c))));
+                    }
+                }
+                let what = format!("{rows} x {columns}, {from} to {to}, {filter:?}");
+                assert_eq!(pass_x(&source, stride, 0, &x), expected, "{what}");
+
+                let y = Coefficients::new(rows as u32, to as u32, filter, all);
+                let mut expected = Vec::new();
+                for output in y.rows() {
+                    for i in 0..stride {
+                        expected.push(weighed(output, &|k| i64::from(source[k * stride + i])));
+                    }
+                }
+                assert_eq!(pass_y(&source, stride, 0, &y), expected, "{what}");
             }
         }
     }
