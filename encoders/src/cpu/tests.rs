@@ -341,10 +341,7 @@ fn rows_of_next_to_nothing_count_nothing() {
             for precision in Precision::ALL {
                 let packed = Packed::new(level, precision, (&weights, inputs), Some(&bias));
                 let got = packed.apply(level, Team { threads: 1 }, &rows, None);
-                assert!(
-                    got.iter().all(|x| *x == 0.25),
-                    "{level:?} {precision}: {got:?}"
-                );
+                assert_eq!(got, vec![0.25; got.len()], "{level:?} {precision}");
             }
         }
     }
