@@ -17,7 +17,7 @@ pub enum Precision {
     /// bfloat16, sums in 32-bit floats.
     Bf16,
     /// Bytes in the linear maps of the transformers: one step per output for weights, one per token
-    /// for activations; attention in bfloat16.
+    /// for activations; attention in bfloat16 where the CPU has instructions for it, else in floats.
     Int8,
 }
 

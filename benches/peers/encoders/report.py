@@ -130,7 +130,8 @@ def put_markdown(result, path):
     alone = [f"b{batch}" for batch in batches if len(batches) == 1]
     alone += ["startup"] * ("startup" in result)
     # Tables of several machines stand in one document.
-    alone += [mark for mark in [result.get("mark")] if mark]
+    if result.get("mark"):
+        alone.append(result["mark"])
     put_between_marks(path, " ".join(["encoders", *models, *alone]), summary(result))
 
 

@@ -20,7 +20,7 @@ pub(super) trait Kind {
     type Row: Copy;
     type Columns: Copy;
     type Sum: Copy;
-    /// As [`Lanes::BYTE_PAIRS`], of this kind.
+    /// Whether columns of bytes must be small in pairs: see [`Lanes::BYTE_PAIRS`].
     const BYTE_PAIRS: bool = false;
 
     unsafe fn zero() -> Self::Sum;
@@ -96,46 +96,49 @@ impl<L: Lanes> Kind for Bf16<L> {
     }
 }
 
-/// 16-bit whole numbers, so small that no sum of their products overflows 32 bits.
-pub(super) struct Int16<L>(PhantomData<L>);
+/// How the words of whole numbers are multiplied.
+///
+/// # Safety
+/// As for [`Lanes`].
+pub(super) trait Dot<L: Lanes> {
+    /// As [`Kind::BYTE_PAIRS`].
+    const BYTE_PAIRS: bool = false;
 
-impl<L: Lanes> Kind for Int16<L> {
-    type L = L;
-    type Row = L::I;
-    type Columns = L::I;
-    type Sum = L::I;
+    /// `sum` plus all products of two words.
+    unsafe fn mul_add(sum: L::I, row: L::I, columns: L::I) -> L::I;
+}
 
+/// Pairs of 16-bit numbers, so small that no sum of their products overflows 32 bits.
+pub(super) struct Halves;
+
+impl<L: Lanes> Dot<L> for Halves {
     #[inline(always)]
-    unsafe fn zero() -> Self::Sum {
-        unsafe { L::zero_i() }
-    }
-    #[inline(always)]
-    unsafe fn row(word: *const u8) -> Self::Row {
-        unsafe { L::splat_i(word.cast::<i32>().read_unaligned()) }
-    }
-    #[inline(always)]
-    unsafe fn columns(words: *const u8) -> Self::Columns {
-        unsafe { L::load_i(words) }
-    }
-    #[inline(always)]
-    unsafe fn mul_add(sum: Self::Sum, row: Self::Row, columns: Self::Columns) -> Self::Sum {
+    unsafe fn mul_add(sum: L::I, row: L::I, columns: L::I) -> L::I {
         unsafe { L::mul_add_pairs(sum, row, columns) }
-    }
-    #[inline(always)]
-    unsafe fn total(sum: Self::Sum) -> L::V {
-        unsafe { L::to_float(sum) }
     }
 }
 
-/// Bytes by way of 16-bit numbers.
-pub(super) struct Int8<L>(PhantomData<L>);
+/// Four bytes, without an instruction of their own.
+pub(super) struct Bytes;
 
-impl<L: Lanes> Kind for Int8<L> {
+impl<L: Lanes> Dot<L> for Bytes {
+    const BYTE_PAIRS: bool = L::BYTE_PAIRS;
+
+    #[inline(always)]
+    unsafe fn mul_add(sum: L::I, row: L::I, columns: L::I) -> L::I {
+        unsafe { L::mul_add_bytes(sum, row, columns) }
+    }
+}
+
+/// Whole numbers, summed in 32 bits.
+pub(super) struct Whole<L, D>(PhantomData<(L, D)>);
+
+impl<L: Lanes, D: Dot<L>> Kind for Whole<L, D> {
     type L = L;
     type Row = L::I;
     type Columns = L::I;
     type Sum = L::I;
-    const BYTE_PAIRS: bool = L::BYTE_PAIRS;
+    const BYTE_PAIRS: bool = D::BYTE_PAIRS;
 
     #[inline(always)]
     unsafe fn zero() -> Self::Sum {
@@ -151,7 +154,7 @@ impl<L: Lanes> Kind for Int8<L> {
     }
     #[inline(always)]
     unsafe fn mul_add(sum: Self::Sum, row: Self::Row, columns: Self::Columns) -> Self::Sum {
-        unsafe { L::mul_add_bytes(sum, row, columns) }
+        unsafe { D::mul_add(sum, row, columns) }
     }
     #[inline(always)]
     unsafe fn total(sum: Self::Sum) -> L::V {

@@ -4,7 +4,7 @@ use std::{fmt, sync::LazyLock};
 
 use super::{
     Precision,
-    kinds::{Bf16, F32, Int8, Int16, Kind},
+    kinds::{Bf16, Bytes, F32, Halves, Kind, Whole},
     lanes::{Lanes, Portable},
     matmul::{self, MatMul},
     rows,
@@ -279,8 +279,8 @@ level!(
     "portable",
     Portable,
     Bf16<Portable>,
-    Int16<Portable>,
-    Int8<Portable>,
+    Whole<Portable, Halves>,
+    Whole<Portable, Bytes>,
     ONLY_F32
 );
 #[cfg(target_arch = "aarch64")]
@@ -295,8 +295,8 @@ level!(
     "neon",
     Neon,
     Bf16<Neon>,
-    Int16<Neon>,
-    Int8<Neon>,
+    Whole<Neon, Halves>,
+    Whole<Neon, Bytes>,
     ONLY_F32,
     "neon"
 );
@@ -306,7 +306,7 @@ level!(
     "neon-dot",
     Neon,
     Bf16<Neon>,
-    Int16<Neon>,
+    Whole<Neon, Halves>,
     NativeInt8,
     ONLY_BYTES,
     "neon,dotprod"
@@ -317,14 +317,14 @@ level!(
     "neon-bf16",
     Neon,
     NativeBf16,
-    Int16<Neon>,
+    Whole<Neon, Halves>,
     NativeInt8,
     ALL_NATIVE,
     "neon,dotprod,bf16"
 );
 #[cfg(target_arch = "x86_64")]
 use super::{
-    kinds::avx512::{NativeBf16, NativeInt8, NativeInt16},
+    kinds::avx512::{NativeBf16, VnniBytes, VnniHalves},
     lanes::{avx2::Avx2, avx512::Avx512},
 };
 #[cfg(target_arch = "x86_64")]
@@ -333,8 +333,8 @@ level!(
     "avx2",
     Avx2,
     Bf16<Avx2>,
-    Int16<Avx2>,
-    Int8<Avx2>,
+    Whole<Avx2, Halves>,
+    Whole<Avx2, Bytes>,
     WHOLE_NUMBERS,
     "avx2,fma"
 );
@@ -344,8 +344,8 @@ level!(
     "avx512",
     Avx512,
     Bf16<Avx512>,
-    Int16<Avx512>,
-    Int8<Avx512>,
+    Whole<Avx512, Halves>,
+    Whole<Avx512, Bytes>,
     WHOLE_NUMBERS,
     "avx512f,avx512bw,avx512dq,avx512vl"
 );
@@ -355,8 +355,8 @@ level!(
     "avx512-vnni",
     Avx512,
     Bf16<Avx512>,
-    NativeInt16,
-    NativeInt8,
+    Whole<Avx512, VnniHalves>,
+    Whole<Avx512, VnniBytes>,
     WHOLE_NUMBERS,
     "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"
 );
@@ -366,8 +366,8 @@ level!(
     "avx512-bf16",
     Avx512,
     NativeBf16,
-    NativeInt16,
-    NativeInt8,
+    Whole<Avx512, VnniHalves>,
+    Whole<Avx512, VnniBytes>,
     ALL_NATIVE,
     "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16"
 );

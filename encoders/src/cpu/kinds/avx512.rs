@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
-use super::Kind;
+use super::{Dot, Kind};
 use crate::cpu::lanes::avx512::Avx512;
 
 /// Pairs of bfloat16 in one instruction (AVX512-BF16).
@@ -40,63 +40,21 @@ impl Kind for NativeBf16 {
 }
 
 /// Pairs of 16-bit numbers in one instruction (AVX512-VNNI).
-pub(in crate::cpu) struct NativeInt16;
+pub(in crate::cpu) struct VnniHalves;
 
-impl Kind for NativeInt16 {
-    type L = Avx512;
-    type Row = __m512i;
-    type Columns = __m512i;
-    type Sum = __m512i;
-
+impl Dot<Avx512> for VnniHalves {
     #[inline(always)]
-    unsafe fn zero() -> Self::Sum {
-        unsafe { _mm512_setzero_si512() }
-    }
-    #[inline(always)]
-    unsafe fn row(word: *const u8) -> Self::Row {
-        unsafe { _mm512_set1_epi32(word.cast::<i32>().read_unaligned()) }
-    }
-    #[inline(always)]
-    unsafe fn columns(words: *const u8) -> Self::Columns {
-        unsafe { _mm512_loadu_si512(words.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn mul_add(sum: Self::Sum, row: Self::Row, columns: Self::Columns) -> Self::Sum {
+    unsafe fn mul_add(sum: __m512i, row: __m512i, columns: __m512i) -> __m512i {
         unsafe { _mm512_dpwssd_epi32(sum, row, columns) }
-    }
-    #[inline(always)]
-    unsafe fn total(sum: Self::Sum) -> __m512 {
-        unsafe { _mm512_cvtepi32_ps(sum) }
     }
 }
 
 /// Four bytes in one instruction (AVX512-VNNI).
-pub(in crate::cpu) struct NativeInt8;
+pub(in crate::cpu) struct VnniBytes;
 
-impl Kind for NativeInt8 {
-    type L = Avx512;
-    type Row = __m512i;
-    type Columns = __m512i;
-    type Sum = __m512i;
-
+impl Dot<Avx512> for VnniBytes {
     #[inline(always)]
-    unsafe fn zero() -> Self::Sum {
-        unsafe { _mm512_setzero_si512() }
-    }
-    #[inline(always)]
-    unsafe fn row(word: *const u8) -> Self::Row {
-        unsafe { _mm512_set1_epi32(word.cast::<i32>().read_unaligned()) }
-    }
-    #[inline(always)]
-    unsafe fn columns(words: *const u8) -> Self::Columns {
-        unsafe { _mm512_loadu_si512(words.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn mul_add(sum: Self::Sum, row: Self::Row, columns: Self::Columns) -> Self::Sum {
+    unsafe fn mul_add(sum: __m512i, row: __m512i, columns: __m512i) -> __m512i {
         unsafe { _mm512_dpbusd_epi32(sum, row, columns) }
-    }
-    #[inline(always)]
-    unsafe fn total(sum: Self::Sum) -> __m512 {
-        unsafe { _mm512_cvtepi32_ps(sum) }
     }
 }

@@ -1,6 +1,7 @@
 //! The two passes of a resize.
 
 use super::Coefficients;
+use crate::wide;
 
 /// Fractional bits of a coefficient: 32 less the 8 of a sample and 2 for sums above one.
 pub(super) const PRECISION_BITS: u32 = 22;
@@ -17,60 +18,40 @@ type Square = [Line; BLOCK_ROWS];
 
 /// Resizes along rows of `stride` bytes, the first column of which is source column `offset`:
 /// `[h, stride / 3, 3]` to `[h, outputs, 3]`.
+///
+/// A block of rows is transposed so that the arithmetic runs over contiguous samples that share
+/// one weight.
 pub(super) fn pass_x(
     source: &[u8],
     stride: usize,
     offset: usize,
     coefficients: &Coefficients,
 ) -> Vec<u8> {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has the instructions that the function is compiled for.
-        #[allow(unsafe_code)]
-        return unsafe { pass_x_avx2(source, stride, offset, coefficients) };
-    }
-    pass_x_any(source, stride, offset, coefficients)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn pass_x_avx2(
-    source: &[u8],
-    stride: usize,
-    offset: usize,
-    coefficients: &Coefficients,
-) -> Vec<u8> {
-    pass_x_any(source, stride, offset, coefficients)
-}
-
-/// A block of rows is transposed so that the arithmetic runs over contiguous samples that share
-/// one weight; the compiler turns that into vector instructions.
-#[inline(always)]
-#[allow(
-    clippy::inline_always,
-    reason = "compiled once per set of instructions"
-)]
-fn pass_x_any(source: &[u8], stride: usize, offset: usize, coefficients: &Coefficients) -> Vec<u8> {
-    let reach = coefficients.reach();
-    let bytes = 3 * (reach.start - offset)..3 * (reach.end - offset);
-    let out_stride = 3 * coefficients.bounds.len();
-    let mut out = vec![0; source.len() / stride * out_stride];
-    let mut block = vec![[0; BLOCK_ROWS]; bytes.len()];
-    let mut sums = vec![[0; BLOCK_ROWS]; out_stride];
-    for (rows, out_rows) in source
-        .chunks(BLOCK_ROWS * stride)
-        .zip(out.chunks_mut(BLOCK_ROWS * out_stride))
-    {
-        to_columns(&rows[bytes.start..], stride, &mut block);
-        let columns = block.as_flattened();
-        let sums_of_pixels = sums.as_flattened_mut().as_chunks_mut::<BLOCK_COLUMN>().0;
-        for ((first, weights), sums) in coefficients.rows().zip(sums_of_pixels) {
-            let columns = &columns[(first - reach.start) * BLOCK_COLUMN..];
-            weigh(sums, columns, BLOCK_COLUMN, weights);
-        }
-        to_rows(&sums, out_rows, out_stride);
-    }
-    out
+    wide(
+        #[inline(always)]
+        || {
+            let reach = coefficients.reach();
+            let bytes = 3 * (reach.start - offset)..3 * (reach.end - offset);
+            let out_stride = 3 * coefficients.bounds.len();
+            let mut out = vec![0; source.len() / stride * out_stride];
+            let mut block = vec![[0; BLOCK_ROWS]; bytes.len()];
+            let mut sums = vec![[0; BLOCK_ROWS]; out_stride];
+            for (rows, out_rows) in source
+                .chunks(BLOCK_ROWS * stride)
+                .zip(out.chunks_mut(BLOCK_ROWS * out_stride))
+            {
+                to_columns(&rows[bytes.start..], stride, &mut block);
+                let columns = block.as_flattened();
+                let sums_of_pixels = sums.as_flattened_mut().as_chunks_mut::<BLOCK_COLUMN>().0;
+                for ((first, weights), sums) in coefficients.rows().zip(sums_of_pixels) {
+                    let columns = &columns[(first - reach.start) * BLOCK_COLUMN..];
+                    weigh(sums, columns, BLOCK_COLUMN, weights);
+                }
+                to_rows(&sums, out_rows, out_stride);
+            }
+            out
+        },
+    )
 }
 
 /// Samples `[rows, stride]`, of which the first `columns.len()` of each row are taken, by columns.
@@ -188,50 +169,30 @@ pub(super) fn pass_y(
     offset: usize,
     coefficients: &Coefficients,
 ) -> Vec<u8> {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has the instructions that the function is compiled for.
-        #[allow(unsafe_code)]
-        return unsafe { pass_y_avx2(source, stride, offset, coefficients) };
-    }
-    pass_y_any(source, stride, offset, coefficients)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn pass_y_avx2(
-    source: &[u8],
-    stride: usize,
-    offset: usize,
-    coefficients: &Coefficients,
-) -> Vec<u8> {
-    pass_y_any(source, stride, offset, coefficients)
-}
-
-#[inline(always)]
-#[allow(
-    clippy::inline_always,
-    reason = "compiled once per set of instructions"
-)]
-fn pass_y_any(source: &[u8], stride: usize, offset: usize, coefficients: &Coefficients) -> Vec<u8> {
-    let mut out = vec![0; coefficients.bounds.len() * stride];
-    for (out_row, (first, weights)) in out.chunks_exact_mut(stride).zip(coefficients.rows()) {
-        let source = &source[(first - offset) * stride..];
-        let (pieces, rest) = out_row.as_chunks_mut::<BLOCK_COLUMN>();
-        let done = pieces.len() * BLOCK_COLUMN;
-        for (i, piece) in pieces.iter_mut().enumerate() {
-            weigh(piece, &source[i * BLOCK_COLUMN..], stride, weights);
-        }
-        for (i, sum) in rest.iter_mut().enumerate() {
-            weigh(
-                std::array::from_mut(sum),
-                &source[done + i..],
-                stride,
-                weights,
-            );
-        }
-    }
-    out
+    wide(
+        #[inline(always)]
+        || {
+            let mut out = vec![0; coefficients.bounds.len() * stride];
+            for (out_row, (first, weights)) in out.chunks_exact_mut(stride).zip(coefficients.rows())
+            {
+                let source = &source[(first - offset) * stride..];
+                let (pieces, rest) = out_row.as_chunks_mut::<BLOCK_COLUMN>();
+                let done = pieces.len() * BLOCK_COLUMN;
+                for (i, piece) in pieces.iter_mut().enumerate() {
+                    weigh(piece, &source[i * BLOCK_COLUMN..], stride, weights);
+                }
+                for (i, sum) in rest.iter_mut().enumerate() {
+                    weigh(
+                        std::array::from_mut(sum),
+                        &source[done + i..],
+                        stride,
+                        weights,
+                    );
+                }
+            }
+            out
+        },
+    )
 }
 
 /// Sums of `weights[k] * source[k * stride + i]`, rounded to samples; they stay in registers over all
