@@ -47,10 +47,11 @@ pub use folder::{
     Base, Card, Export, Measured, Retrained, SentenceExport, SentenceFolder, SentenceSource, Stored,
 };
 pub use ingest::{Done, encode_all};
+pub use kernels::Precision;
 pub use model::{Model, ModelInfo, TowerInfo};
 pub use picture::*;
 pub use place::{Place, RunOptions};
 pub use probes::{Deviation, Probes};
-pub use run::{BadChoice, Precision, PrecisionChoice};
+pub use run::{BadChoice, PrecisionChoice};
 pub use sentences::SentenceModel;
 pub use tokenize::TextTokenizer;

@@ -3,15 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use embedding::{Modality, Scoring};
+use kernels::Level;
 use memmap2::Mmap;
 
 use crate::{
     Card, ModelError, Place, Precision, PrecisionChoice, PreprocessConfig, RunOptions, builtin,
-    cpu::{Level, Plan},
+    cpu::Plan,
     folder::{Description, Files, FolderSource, Layout, Measured, SmallFiles},
     halves::{ImageHalf, TextHalf},
     nn::{ImageConfig, TransformerConfig, network::logits},
     probes::Deviation,
+    run::least_cosine,
     towers::Backend,
     weights::map_file,
 };
@@ -325,7 +327,7 @@ fn choose<T>(
             probed => probed?,
         };
         let needed = if must_work {
-            backend.precision().least_cosine()
+            least_cosine(backend.precision())
         } else {
             AUTO_LEAST_COSINE
         };

@@ -2,62 +2,16 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use kernels::Precision;
 use thiserror::Error;
 
-/// How weights and activations are stored, and their products computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// 32-bit floats.
-    F32,
-    /// 16-bit whole numbers in the linear maps of the transformers, of which as many bits are used as sums
-    /// of 32 bits have room for; otherwise as [`Precision::Int8`].
-    Int16,
-    /// bfloat16, sums in 32-bit floats.
-    Bf16,
-    /// Bytes in the linear maps of the transformers: one step per output for weights, one per token
-    /// for activations; attention in bfloat16 where the CPU has instructions for it, else in floats.
-    Int8,
-}
-
-impl Precision {
-    /// Every precision, the most exact first.
-    pub const ALL: [Self; 4] = [Self::F32, Self::Int16, Self::Bf16, Self::Int8];
-
-    /// Least cosine of an embedding to that of the reference network in f32, below which a model is
-    /// not served at this precision.
-    pub fn least_cosine(self) -> f32 {
-        match self {
-            Self::F32 => 0.999_99,
-            Self::Int16 | Self::Bf16 => 0.999_9,
-            Self::Int8 => 0.998,
-        }
-    }
-
-    /// 4-byte words of a row with `n` elements.
-    pub(crate) fn words(self, n: usize) -> usize {
-        match self {
-            Self::F32 => n,
-            Self::Int16 | Self::Bf16 => n.div_ceil(2),
-            Self::Int8 => n.div_ceil(4),
-        }
-    }
-
-    /// Whether elements are whole numbers, and rows have a step each.
-    pub(crate) fn is_whole(self) -> bool {
-        matches!(self, Self::Int16 | Self::Int8)
-    }
-}
-
-impl fmt::Display for Precision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::F32 => "f32",
-            Self::Int16 => "int16",
-            Self::Bf16 => "bf16",
-            Self::Int8 => "int8",
-        })
+/// Least cosine of an embedding to that of the reference network in f32, below which a model is not served at this
+/// precision.
+pub(crate) fn least_cosine(precision: Precision) -> f32 {
+    match precision {
+        Precision::F32 => 0.999_99,
+        Precision::Int16 | Precision::Bf16 => 0.999_9,
+        Precision::Int8 => 0.998,
     }
 }
 
@@ -70,7 +24,7 @@ pub enum PrecisionChoice {
     #[default]
     Auto,
     /// This one, refused where the probes of the model folder are missed by more than
-    /// [`Precision::least_cosine`] allows.
+    /// its precision allows.
     Only(Precision),
 }
 

@@ -8,10 +8,11 @@ use std::{
 };
 
 /// Crates of this workspace that each may use.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("embedding", &[]),
     ("engine", &["embedding"]),
-    ("encoders", &["embedding"]),
+    ("kernels", &[]),
+    ("encoders", &["embedding", "kernels"]),
     ("exchange", &["embedding", "engine"]),
     ("fetch", &[]),
     ("hub", &[]),
@@ -33,7 +34,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
 ];
 
 /// What must not be reached through any number of crates. A trailing `*` stands for any ending.
-const UNREACHABLE: [(&str, &[&str]); 10] = [
+const UNREACHABLE: [(&str, &[&str]); 11] = [
     (
         "embedding",
         &["rayon*", "tokio", "serde_json", "candle*", "image"],
@@ -52,6 +53,7 @@ const UNREACHABLE: [(&str, &[&str]); 10] = [
             "parquet",
         ],
     ),
+    ("kernels", &["candle*", "rayon*", "image", "serde_json"]),
     (
         "exchange",
         &["encoders", "candle*", "image", "tokio", "actix*", "clap"],

@@ -1,11 +1,8 @@
 //! Attention of one head over one sequence, on packed keys and values.
 
-use super::{
-    Precision,
-    buffer::{Buffer, Shared},
-    level::Level,
-    matmul::{Finish, MatMul, Product, WHOLE},
-};
+use kernels::{Finish, Level, MatMul, Precision, Product, WHOLE};
+
+use super::buffer::{Buffer, Shared};
 
 /// Queries that go through together, in tiles: their weights stay in the second-level cache.
 const BLOCK_TILES: usize = 4;

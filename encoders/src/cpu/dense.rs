@@ -3,16 +3,11 @@
 
 use std::{borrow::Cow, mem::MaybeUninit, ops::Range};
 
+use kernels::{Finish, Level, MatMul, Precision, Product, WHOLE};
 use rayon::prelude::*;
 
 pub(crate) use super::buffer::Buffer;
-use super::{
-    Precision,
-    level::Level,
-    matmul::{Finish, MatMul, Product, WHOLE},
-    packed::Packed,
-    wide,
-};
+use super::{packed::Packed, wide};
 
 /// An element of a factor: a float, or a bfloat16 as its bits.
 pub(crate) trait Element: Copy + Default + Send + Sync + 'static {

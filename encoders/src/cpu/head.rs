@@ -5,11 +5,10 @@
 //! mixed first and projected after: exact, and no token is mapped to keys or values.
 
 use candle_core::Result;
+use kernels::{Activation, Finish, Level, Precision};
 
-use super::{
-    Level, Plan, Precision, Team, load::norm, matmul::Finish, packed::Packed, transformer::Norm,
-};
-use crate::nn::{Activation, layers::Linear, ops::Elements, transformer::AttentionHead};
+use super::{Plan, Team, load::norm, packed::Packed, transformer::Norm};
+use crate::nn::{layers::Linear, ops::Elements, transformer::AttentionHead};
 
 pub(super) struct PoolingHead {
     width: usize,

@@ -2,9 +2,9 @@
 //! weights is ever in memory.
 
 use candle_core::Result;
+use kernels::{Level, Precision};
 
 use super::{
-    Level, Precision,
     packed::Packed,
     transformer::{BlockWeights, Norm, Shape, Transformer},
 };

@@ -2,8 +2,6 @@
 //!
 //! The networks are those of [`crate::nn`], which stay the reference that these are tested against.
 #![allow(unsafe_code)]
-// Kernels name the instructions they are made of.
-#![allow(clippy::wildcard_imports)]
 // Pointer arithmetic on aligned buffers, in words.
 #![allow(
     clippy::cast_ptr_alignment,
@@ -15,30 +13,23 @@ mod attention;
 mod buffer;
 pub(crate) mod dense;
 mod head;
-mod kinds;
-mod lanes;
-mod level;
 mod load;
-mod math;
-mod matmul;
 mod packed;
 mod pass;
 mod passes;
-mod rows;
 mod text;
 mod transformer;
 mod vit;
 mod workspace;
 
 use candle_core::{Device, Result, Tensor};
-
-pub(crate) use level::Level;
+use kernels::Level;
 pub(crate) use load::Plan;
 pub(crate) use packed::Packed;
 pub(crate) use text::TextTower;
 pub(crate) use vit::VitTower;
 
-use crate::{nn::ops::Elements, run::Precision};
+use crate::nn::ops::Elements;
 
 /// Who computes: this thread alone, or all threads of the pool.
 #[derive(Debug, Clone, Copy)]

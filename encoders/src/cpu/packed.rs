@@ -2,15 +2,14 @@
 
 use std::ops::Range;
 
+use kernels::{Finish, LEAST, Level, MatMul, Precision, Product, WHOLE, largest_half, split};
 use rayon::prelude::*;
 
 use super::{
-    Precision, Team,
+    Team,
     buffer::{Buffer, Shared},
     dense::{Element, whole},
-    level::Level,
-    matmul::{Finish, MatMul, Product, WHOLE, split},
-    rows, wide,
+    wide,
 };
 
 /// The largest magnitude of a weight as a byte.
@@ -253,7 +252,7 @@ fn fill<'a>(
     steps
 }
 
-/// The largest magnitude in a row, or of the sum of those of one sign in a pair; [`rows::LEAST`] at least.
+/// The largest magnitude in a row, or of the sum of those of one sign in a pair; [`LEAST`] at least.
 #[inline(always)]
 fn largest_of(row: &[f32], in_pairs: bool) -> f32 {
     // Magnitudes order as their bits do, and whole numbers need not be compared one by one.
@@ -266,7 +265,7 @@ fn largest_of(row: &[f32], in_pairs: bool) -> f32 {
             largest = largest.max(magnitude(a + b));
         }
     }
-    f32::from_bits(largest).max(rows::LEAST)
+    f32::from_bits(largest).max(LEAST)
 }
 
 /// The whole number nearest to `x` of magnitude up to `most`, ties to even, in the low bits.
@@ -282,7 +281,7 @@ fn halves_of(row: &[f32], to: &mut [u32]) -> f32 {
     wide(
         #[inline(always)]
         || {
-            let most = rows::largest_half(row.len());
+            let most = largest_half(row.len());
             let scale = largest_of(row, false) / most;
             let step = 1.0 / scale;
             let half = |x: f32| nearest(x * step, most) & 0xffff;
@@ -299,7 +298,7 @@ fn halves_of(row: &[f32], to: &mut [u32]) -> f32 {
 }
 
 /// Writes a row as bytes of one step, four to a word; returns the step and the sum of the bytes.
-/// With `in_pairs` they are small enough for [`super::lanes::Lanes::BYTE_PAIRS`]: each of a pair is rounded
+/// With `in_pairs` they are small enough for [`Level::byte_pairs`]: each of a pair is rounded
 /// to at most one half more.
 fn bytes_of(row: &[f32], in_pairs: bool, to: &mut [u32]) -> (f32, i32) {
     wide(

@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
+use kernels::{BLOCK_TILES, Finish, Precision, split};
 use parking_lot::Mutex;
 
 use super::{
-    Precision, Team,
+    Team,
     attention::{Head, Scratch},
     buffer::Shared,
-    matmul::{BLOCK_TILES, Finish, split},
     packed::Packed,
     transformer::{Block, Norm, Transformer},
     workspace::Strides,

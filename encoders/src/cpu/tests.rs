@@ -2,6 +2,7 @@
 //! every instruction set of this machine, precision and number of threads.
 
 use candle_core::Tensor;
+use kernels::Precision;
 
 use super::*;
 use crate::{

@@ -2,9 +2,10 @@
 
 use candle_core::{Device, Result, Tensor};
 use half::bf16;
+use kernels::Precision;
 
 use super::{
-    Plan, Precision,
+    Plan,
     load::norm,
     packed::Packed,
     passes::Workspaces,

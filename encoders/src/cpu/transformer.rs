@@ -1,16 +1,16 @@
 //! The pre-norm transformer on packed weights.
 
+use kernels::{Activation, Level, Precision};
 use parking_lot::Mutex;
 
 use super::{
-    Level, Precision, Team,
+    Team,
     attention::Attention,
     buffer::{Buffer, Shared},
     packed::Packed,
     pass::{Pass, Sequence},
     workspace::{Strides, Workspace, stride},
 };
-use crate::nn::Activation;
 
 /// A weight, row-major, and a bias.
 pub(crate) type Affine<'a> = (&'a [f32], &'a [f32]);

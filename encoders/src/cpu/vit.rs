@@ -1,13 +1,13 @@
 //! The vision transformer on packed weights.
 
 use candle_core::{Device, Result, Tensor};
+use kernels::{Finish, Precision};
 
 use super::{
-    Plan, Precision, Team,
+    Plan, Team,
     buffer::Shared,
     head::PoolingHead,
     load::norm,
-    matmul::Finish,
     packed::Packed,
     passes::Workspaces,
     project,

@@ -2,6 +2,7 @@
 //! and the attention that pools in `SigLIP` (Zhai et al. 2022, "Scaling Vision Transformers").
 
 use candle_core::{D, Result, Tensor};
+pub use kernels::Activation;
 
 use super::{
     Form,
@@ -11,43 +12,12 @@ use super::{
 };
 use crate::ModelError;
 
-/// The activation between the two layers of an MLP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    /// `x sigmoid(1.702 x)`: the checkpoints of `OpenAI`.
-    QuickGelu,
-    /// `x Phi(x)`: most later ones.
-    Gelu,
-    /// The tanh approximation of GELU.
-    GeluTanh,
-}
-
-impl Activation {
-    /// By its name in a `config.json`.
-    pub fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "quick_gelu" => Some(Self::QuickGelu),
-            "gelu" => Some(Self::Gelu),
-            "gelu_pytorch_tanh" | "gelu_new" => Some(Self::GeluTanh),
-            _ => None,
-        }
-    }
-
-    /// Its name in a `config.json`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::QuickGelu => "quick_gelu",
-            Self::Gelu => "gelu",
-            Self::GeluTanh => "gelu_pytorch_tanh",
-        }
-    }
-
-    fn forward(self, x: &Tensor) -> Result<Tensor> {
-        match self {
-            Self::QuickGelu => quick_gelu(x),
-            Self::Gelu => x.gelu_erf(),
-            Self::GeluTanh => x.gelu(),
-        }
+/// The activation of some elements.
+fn activate(activation: Activation, x: &Tensor) -> Result<Tensor> {
+    match activation {
+        Activation::QuickGelu => quick_gelu(x),
+        Activation::Gelu => x.gelu_erf(),
+        Activation::GeluTanh => x.gelu(),
     }
 }
 
@@ -183,7 +153,7 @@ impl Mlp {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let hidden = self.activation.forward(&self.fc1.forward(x)?)?;
+        let hidden = activate(self.activation, &self.fc1.forward(x)?)?;
         self.fc2.forward(&hidden)
     }
 }

@@ -54,7 +54,7 @@ fn products_of_whole_numbers_are_exact_up_to_the_largest() {
                 if precision == Precision::Int16 {
                     // Its steps are finer than one, and no whole numbers. Where one sum overflows, it
                     // is far off.
-                    let step = 127.0 / rows::largest_half(inputs);
+                    let step = 127.0 / kernels::largest_half(inputs);
                     let bound = 127.0 * step * (inputs as f32).sqrt();
                     let near = |(got, exact): (&f32, &f32)| (got - exact).abs() <= bound;
                     assert!(

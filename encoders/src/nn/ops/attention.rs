@@ -2,10 +2,11 @@
 //! pass makes them again. Sequences are short here, so that plain loops do.
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use kernels::Level;
 use rayon::prelude::*;
 
 use super::{elements, with_elements};
-use crate::cpu::{Level, wide};
+use crate::cpu::wide;
 
 /// What queries `[n, a, width]` find in keys and values `[n, t, width]`: `[n, a, width]`, in `heads`
 /// heads; `mask` `[a, t]` is added to the logits. On the CPU.

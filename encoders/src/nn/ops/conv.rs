@@ -8,6 +8,7 @@ mod sizes;
 use std::ops::Range;
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+use kernels::Precision;
 use parking_lot::Mutex;
 use rayon::prelude::*;
 
@@ -17,12 +18,9 @@ pub(super) use self::{
     sizes::Sizes,
 };
 use super::{CHUNK, elements, factors, with_elements};
-use crate::{
-    cpu::{
-        dense::{Buffer, Element, Target, filled},
-        wide,
-    },
-    run::Precision,
+use crate::cpu::{
+    dense::{Buffer, Element, Target, filled},
+    wide,
 };
 
 /// The geometry of a square convolution with zero padding of `kernel / 2`.

@@ -6,6 +6,7 @@ mod affine;
 use std::ops::Range;
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use kernels::Precision;
 use parking_lot::Mutex;
 use rayon::prelude::*;
 
@@ -17,7 +18,7 @@ use super::{
     map::{Flow, Map, Slot, token_storage},
     with_elements,
 };
-use crate::{cpu::wide, run::Precision};
+use crate::cpu::wide;
 
 /// Rows that one task works on.
 const ROWS: usize = 2048;

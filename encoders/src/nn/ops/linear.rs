@@ -1,15 +1,13 @@
 //! Linear maps that are trained: the products of [`crate::cpu`] and their backward pass.
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use kernels::{Level, Precision};
 use rayon::prelude::*;
 
 use super::{conv::in_order, elements, factors, with_elements};
-use crate::{
-    cpu::{
-        Level, Packed,
-        dense::{Element, Rows, Scratch, Target, filled, outer, product, whole},
-    },
-    run::Precision,
+use crate::cpu::{
+    Packed,
+    dense::{Element, Rows, Scratch, Target, filled, outer, product, whole},
 };
 
 /// Rows that one task works on.

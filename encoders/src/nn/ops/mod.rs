@@ -17,6 +17,7 @@ mod relu;
 use std::cell::Cell;
 
 use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, bail};
+use kernels::Precision;
 use parking_lot::RwLockReadGuard;
 
 pub use attention::attention;
@@ -27,10 +28,7 @@ pub use linear::linear;
 pub use map::Map;
 pub use relu::{add_relu, quick_gelu};
 
-use crate::{
-    cpu::{dense::filled, wide},
-    run::Precision,
-};
+use crate::cpu::{dense::filled, wide};
 
 /// Elements that one task of an elementwise operation works on.
 const CHUNK: usize = 1 << 15;

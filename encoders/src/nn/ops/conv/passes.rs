@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use kernels::Level;
 use rayon::prelude::*;
 
 use super::{
@@ -9,7 +10,7 @@ use super::{
     sizes::{Sizes, Unfolding},
 };
 use crate::cpu::{
-    Level, Packed,
+    Packed,
     dense::{Buffer, Element, Rows, Scattered, Scratch, Target, outer, place as as_place, product},
 };
 

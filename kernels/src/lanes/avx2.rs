@@ -6,7 +6,7 @@ use super::Lanes;
 
 /// Eight floats in a register, sixteen registers.
 #[derive(Clone, Copy)]
-pub(in crate::cpu) struct Avx2;
+pub(crate) struct Avx2;
 
 /// All bits of the first `n` lanes.
 #[inline(always)]

@@ -6,7 +6,7 @@ use super::Lanes;
 
 /// Four floats in a register, 32 registers.
 #[derive(Clone, Copy)]
-pub(in crate::cpu) struct Neon;
+pub(crate) struct Neon;
 
 // SAFETY: the caller has NEON; pointers are as the trait says.
 impl Lanes for Neon {

@@ -1,21 +1,31 @@
 //! The kernels once per instruction set, and which of them this CPU runs.
 
-use std::{fmt, sync::LazyLock};
+use std::{fmt, ops::Range, sync::LazyLock};
 
 use super::{
     Precision,
     kinds::{Bf16, Bytes, F32, Halves, Kind, Whole},
     lanes::{Lanes, Portable},
-    matmul::{self, MatMul},
+    matmul::{MatMul, Product, matmul},
     rows,
+};
+#[cfg(target_arch = "x86_64")]
+use super::{
+    kinds::avx512::{NativeBf16, VnniBytes, VnniHalves},
+    lanes::{avx2::Avx2, avx512::Avx512},
+};
+#[cfg(target_arch = "aarch64")]
+use super::{
+    kinds::neon::{NativeBf16, NativeInt8},
+    lanes::neon::Neon,
 };
 
 /// Kernels that were compiled for one instruction set.
 ///
 /// # Safety
-/// Those returned by [`Level::all`] run on this CPU. The functions have the contracts of those in
-/// [`matmul`] and [`rows`] of the same name.
-pub(crate) struct Level {
+/// Those returned by [`Level::all`] run on this CPU. Pointers are valid for what is said to be there, and need no
+/// alignment.
+pub struct Level {
     /// Its name, for people.
     pub name: &'static str,
     /// Floats in a register.
@@ -25,21 +35,36 @@ pub(crate) struct Level {
     /// The precisions worth having, the fastest first; the last is f32.
     pub by_speed: &'static [Precision],
     /// What rows as bytes are shifted by.
-    pub(super) shift: f32,
-    /// Whether columns of bytes must be small in pairs: see [`Lanes::BYTE_PAIRS`].
-    pub(super) byte_pairs: bool,
-    pub(super) f32: MatMul,
-    pub(super) bf16: MatMul,
-    pub(super) int8: MatMul,
-    pub(super) int16: MatMul,
-    /// Those of turned rows.
-    pub(super) f32_turned: MatMul,
-    pub(super) bf16_turned: MatMul,
-    pub(super) layer_norm: unsafe fn(*const f32, usize, (*const f32, *const f32, f32), *mut f32),
-    pub(super) narrow_bf16: unsafe fn(*const f32, usize, *mut u16),
-    pub(super) narrow_bytes: unsafe fn(*const f32, usize, *mut u8) -> f32,
-    pub(super) narrow_halves: unsafe fn(*const f32, usize, *mut i16) -> f32,
-    pub(super) exponentials: unsafe fn(*mut f32, usize, usize, f32) -> f32,
+    pub shift: f32,
+    /// Whether bytes of columns must be small in pairs, 0 and 1, and 2 and 3 of each word: those of one sign come to
+    /// at most 128, so that no sum of their products is cut off at 16 bits.
+    pub byte_pairs: bool,
+    /// The product of floats.
+    pub f32: MatMul,
+    /// The product of bfloat16, two to a word.
+    pub bf16: MatMul,
+    /// The product of bytes, four to a word; those of rows are shifted by [`Level::shift`].
+    pub int8: MatMul,
+    /// The product of 16-bit whole numbers up to [`largest_half`](crate::largest_half), two to a word.
+    pub int16: MatMul,
+    /// The product of floats, of turned rows: those of a word lie side by side.
+    pub f32_turned: MatMul,
+    /// The product of bfloat16, of turned rows.
+    pub bf16_turned: MatMul,
+    /// `(x, n, (weight, bias, eps), to)`: `(x - mean) / sqrt(variance + eps) * weight + bias` of `n` floats; `to`
+    /// may be `x`.
+    pub layer_norm: unsafe fn(*const f32, usize, (*const f32, *const f32, f32), *mut f32),
+    /// `(x, n, to)`: `n` floats as bfloat16; `to` may be where `x` begins.
+    pub narrow_bf16: unsafe fn(*const f32, usize, *mut u16),
+    /// `(x, n, to)`: `n` floats as bytes, each the nearest of 255 steps from minus to plus the largest magnitude,
+    /// plus [`Level::shift`]; returns the step. `to` may be where `x` begins.
+    pub narrow_bytes: unsafe fn(*const f32, usize, *mut u8) -> f32,
+    /// `(x, n, to)`: `n` floats as 16-bit numbers from minus to plus [`largest_half`](crate::largest_half); returns
+    /// the step. `to` may be where `x` begins.
+    pub narrow_halves: unsafe fn(*const f32, usize, *mut i16) -> f32,
+    /// `(x, n, padded, scale)`: replaces `n` floats `x` by `e^(scale x - max)`, and those from `n` to `padded`, which
+    /// are there, by 0; returns one over the sum.
+    pub exponentials: unsafe fn(*mut f32, usize, usize, f32) -> f32,
 }
 
 impl fmt::Debug for Level {
@@ -50,7 +75,7 @@ impl fmt::Debug for Level {
 
 impl Level {
     /// Those that this CPU runs, the fastest first. The last one runs everywhere.
-    pub(crate) fn all() -> Vec<&'static Self> {
+    pub fn all() -> Vec<&'static Self> {
         let mut all = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
@@ -86,24 +111,19 @@ impl Level {
     }
 
     /// The fastest.
-    pub(crate) fn best() -> &'static Self {
+    pub fn best() -> &'static Self {
         static BEST: LazyLock<&Level> = LazyLock::new(|| Level::all()[0]);
         *BEST
     }
 
     /// Replaces `x` by its exponentials and returns one over their sum.
-    pub(crate) fn softmax(&self, x: &mut [f32]) -> f32 {
+    pub fn softmax(&self, x: &mut [f32]) -> f32 {
         // SAFETY: this level runs here, and nothing is padded.
         unsafe { (self.exponentials)(x.as_mut_ptr(), x.len(), x.len(), 1.0) }
     }
 
     /// Rows `[n, inputs]` as a product of this precision takes them; `None` where they are already.
-    pub(super) fn narrow(
-        &self,
-        precision: Precision,
-        rows: &[f32],
-        inputs: usize,
-    ) -> Option<Narrow> {
+    pub fn narrow(&self, precision: Precision, rows: &[f32], inputs: usize) -> Option<Narrow> {
         if precision == Precision::F32 {
             return None;
         }
@@ -129,7 +149,7 @@ impl Level {
     ///
     /// # Safety
     /// As for the kernels: there are `n` floats, and room for the words.
-    pub(super) unsafe fn narrow_row(
+    pub unsafe fn narrow_row(
         &self,
         precision: Precision,
         x: *const f32,
@@ -155,7 +175,7 @@ impl Level {
 
     /// The precision of what a tower of this precision does not do with whole numbers: bfloat16 where it is
     /// faster than floats.
-    pub(super) fn at_least_bf16(&self, precision: Precision) -> Precision {
+    pub fn at_least_bf16(&self, precision: Precision) -> Precision {
         match precision {
             float if !float.is_whole() => float,
             _ if self.by_speed.contains(&Precision::Bf16) => Precision::Bf16,
@@ -164,13 +184,14 @@ impl Level {
     }
 
     /// Columns of a panel.
-    pub(super) fn panel(&self) -> usize {
+    pub fn panel(&self) -> usize {
         2 * self.lanes
     }
 }
 
 /// Rows in a narrow form.
-pub(super) struct Narrow {
+pub struct Narrow {
+    /// The rows, one after another.
     pub bytes: Vec<u8>,
     /// Bytes from a row to the next.
     pub stride: usize,
@@ -178,25 +199,30 @@ pub(super) struct Narrow {
     pub steps: Vec<f32>,
 }
 
-macro_rules! level {
-    (
-        $module:ident, $name:literal, $lanes:ty, $bf16:ty, $int16:ty, $int8:ty,
-        $by_speed:expr $(, $features:literal)?
-    ) => {
-        mod $module {
-            use std::ops::Range;
+/// Products of one kind for one instruction set.
+macro_rules! products {
+    ($(#[$features:meta])? $name:ident: $kind:ty, $turned:literal) => {
+        $(#[$features])?
+        unsafe fn $name(product: &Product, rows: Range<usize>, panels: Range<usize>) {
+            unsafe { matmul::<$kind, $turned>(product, rows, panels) }
+        }
+    };
+}
 
+/// All kernels of an instruction set.
+macro_rules! level {
+    ($(#[$features:meta])? $module:ident, $name:literal, $lanes:ty, $by_speed:expr) => {
+        mod $module {
             #[allow(clippy::wildcard_imports)]
             use super::*;
-            use crate::cpu::matmul::Product;
 
-            pub(super) static LEVEL: Level = Level {
+            pub const LEVEL: Level = Level {
                 name: $name,
                 lanes: <$lanes>::COUNT,
                 tile_rows: <$lanes>::ROWS,
                 by_speed: $by_speed,
                 shift: <$lanes>::SHIFT as f32,
-                byte_pairs: <$int8 as Kind>::BYTE_PAIRS,
+                byte_pairs: <Whole<$lanes, Bytes> as Kind>::BYTE_PAIRS,
                 f32,
                 bf16,
                 int8,
@@ -210,31 +236,14 @@ macro_rules! level {
                 exponentials,
             };
 
-            $(#[target_feature(enable = $features)])?
-            unsafe fn f32(product: &Product, rows: Range<usize>, panels: Range<usize>) {
-                unsafe { matmul::matmul::<F32<$lanes>, false>(product, rows, panels) }
-            }
-            $(#[target_feature(enable = $features)])?
-            unsafe fn bf16(product: &Product, rows: Range<usize>, panels: Range<usize>) {
-                unsafe { matmul::matmul::<$bf16, false>(product, rows, panels) }
-            }
-            $(#[target_feature(enable = $features)])?
-            unsafe fn int8(product: &Product, rows: Range<usize>, panels: Range<usize>) {
-                unsafe { matmul::matmul::<$int8, false>(product, rows, panels) }
-            }
-            $(#[target_feature(enable = $features)])?
-            unsafe fn int16(product: &Product, rows: Range<usize>, panels: Range<usize>) {
-                unsafe { matmul::matmul::<$int16, false>(product, rows, panels) }
-            }
-            $(#[target_feature(enable = $features)])?
-            unsafe fn f32_turned(product: &Product, rows: Range<usize>, panels: Range<usize>) {
-                unsafe { matmul::matmul::<F32<$lanes>, true>(product, rows, panels) }
-            }
-            $(#[target_feature(enable = $features)])?
-            unsafe fn bf16_turned(product: &Product, rows: Range<usize>, panels: Range<usize>) {
-                unsafe { matmul::matmul::<$bf16, true>(product, rows, panels) }
-            }
-            $(#[target_feature(enable = $features)])?
+            products!($(#[$features])? f32: F32<$lanes>, false);
+            products!($(#[$features])? bf16: Bf16<$lanes>, false);
+            products!($(#[$features])? int8: Whole<$lanes, Bytes>, false);
+            products!($(#[$features])? int16: Whole<$lanes, Halves>, false);
+            products!($(#[$features])? f32_turned: F32<$lanes>, true);
+            products!($(#[$features])? bf16_turned: Bf16<$lanes>, true);
+
+            $(#[$features])?
             unsafe fn layer_norm(
                 x: *const f32,
                 n: usize,
@@ -243,22 +252,47 @@ macro_rules! level {
             ) {
                 unsafe { rows::layer_norm::<$lanes>(x, n, parameters, to) }
             }
-            $(#[target_feature(enable = $features)])?
+            $(#[$features])?
             unsafe fn narrow_bf16(x: *const f32, n: usize, to: *mut u16) {
                 unsafe { rows::narrow_bf16::<$lanes>(x, n, to) }
             }
-            $(#[target_feature(enable = $features)])?
+            $(#[$features])?
             unsafe fn narrow_bytes(x: *const f32, n: usize, to: *mut u8) -> f32 {
                 unsafe { rows::narrow_bytes::<$lanes>(x, n, to) }
             }
-            $(#[target_feature(enable = $features)])?
+            $(#[$features])?
             unsafe fn narrow_halves(x: *const f32, n: usize, to: *mut i16) -> f32 {
                 unsafe { rows::narrow_halves::<$lanes>(x, n, to) }
             }
-            $(#[target_feature(enable = $features)])?
+            $(#[$features])?
             unsafe fn exponentials(x: *mut f32, n: usize, padded: usize, scale: f32) -> f32 {
                 unsafe { rows::exponentials::<$lanes>(x, n, padded, scale) }
             }
+        }
+    };
+}
+
+/// An instruction set with more products than the one that it has everything else from: each compiled copy takes
+/// seconds.
+macro_rules! level_above {
+    (
+        #[$features:meta] $module:ident, $name:literal, $below:ident
+        $(, by_speed: $by_speed:expr)? $(, byte_pairs: $byte_pairs:expr)?;
+        $($product:ident: $kind:ty, $turned:literal;)*
+    ) => {
+        mod $module {
+            #[allow(clippy::wildcard_imports)]
+            use super::*;
+
+            pub const LEVEL: Level = Level {
+                name: $name,
+                $(by_speed: $by_speed,)?
+                $(byte_pairs: $byte_pairs,)?
+                $($product,)*
+                ..$below::LEVEL
+            };
+
+            $(products!(#[$features] $product: $kind, $turned);)*
         }
     };
 }
@@ -272,102 +306,63 @@ const WHOLE_NUMBERS: &[Precision] = &[Precision::Int8, Precision::Int16, Precisi
 #[cfg(target_arch = "aarch64")]
 const ONLY_BYTES: &[Precision] = &[Precision::Int8, Precision::F32];
 /// Where bfloat16 has one, too, and is as fast as 16-bit numbers.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 const ALL_NATIVE: &[Precision] = &[Precision::Int8, Precision::Bf16, Precision::F32];
 
-level!(
-    portable,
-    "portable",
-    Portable,
-    Bf16<Portable>,
-    Whole<Portable, Halves>,
-    Whole<Portable, Bytes>,
-    ONLY_F32
-);
-#[cfg(target_arch = "aarch64")]
-use super::{
-    kinds::neon::{NativeBf16, NativeInt8},
-    lanes::neon::Neon,
-};
+level!(portable, "portable", Portable, ONLY_F32);
+
 // Products of whole numbers take as many instructions as those of floats here, or more.
 #[cfg(target_arch = "aarch64")]
 level!(
+    #[target_feature(enable = "neon")]
     neon_plain,
     "neon",
     Neon,
-    Bf16<Neon>,
-    Whole<Neon, Halves>,
-    Whole<Neon, Bytes>,
-    ONLY_F32,
-    "neon"
+    ONLY_F32
 );
 #[cfg(target_arch = "aarch64")]
-level!(
-    neon_dot,
-    "neon-dot",
-    Neon,
-    Bf16<Neon>,
-    Whole<Neon, Halves>,
-    NativeInt8,
-    ONLY_BYTES,
-    "neon,dotprod"
+level_above!(
+    #[target_feature(enable = "neon,dotprod")]
+    neon_dot, "neon-dot", neon_plain,
+    by_speed: ONLY_BYTES, byte_pairs: NativeInt8::BYTE_PAIRS;
+    int8: NativeInt8, false;
 );
 #[cfg(target_arch = "aarch64")]
-level!(
-    neon_bf16,
-    "neon-bf16",
-    Neon,
-    NativeBf16,
-    Whole<Neon, Halves>,
-    NativeInt8,
-    ALL_NATIVE,
-    "neon,dotprod,bf16"
+level_above!(
+    #[target_feature(enable = "neon,dotprod,bf16")]
+    neon_bf16, "neon-bf16", neon_dot, by_speed: ALL_NATIVE;
+    bf16: NativeBf16, false;
+    bf16_turned: NativeBf16, true;
 );
-#[cfg(target_arch = "x86_64")]
-use super::{
-    kinds::avx512::{NativeBf16, VnniBytes, VnniHalves},
-    lanes::{avx2::Avx2, avx512::Avx512},
-};
+
 #[cfg(target_arch = "x86_64")]
 level!(
+    #[target_feature(enable = "avx2,fma")]
     avx2_fma,
     "avx2",
     Avx2,
-    Bf16<Avx2>,
-    Whole<Avx2, Halves>,
-    Whole<Avx2, Bytes>,
-    WHOLE_NUMBERS,
-    "avx2,fma"
+    WHOLE_NUMBERS
 );
 #[cfg(target_arch = "x86_64")]
 level!(
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     avx512_plain,
     "avx512",
     Avx512,
-    Bf16<Avx512>,
-    Whole<Avx512, Halves>,
-    Whole<Avx512, Bytes>,
-    WHOLE_NUMBERS,
-    "avx512f,avx512bw,avx512dq,avx512vl"
+    WHOLE_NUMBERS
 );
 #[cfg(target_arch = "x86_64")]
-level!(
-    avx512_vnni,
-    "avx512-vnni",
-    Avx512,
-    Bf16<Avx512>,
-    Whole<Avx512, VnniHalves>,
-    Whole<Avx512, VnniBytes>,
-    WHOLE_NUMBERS,
-    "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"
+level_above!(
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    avx512_vnni, "avx512-vnni", avx512_plain,
+    byte_pairs: <Whole<Avx512, VnniBytes> as Kind>::BYTE_PAIRS;
+    int8: Whole<Avx512, VnniBytes>, false;
+    int16: Whole<Avx512, VnniHalves>, false;
 );
 #[cfg(target_arch = "x86_64")]
-level!(
-    avx512_bf16,
-    "avx512-bf16",
-    Avx512,
-    NativeBf16,
-    Whole<Avx512, VnniHalves>,
-    Whole<Avx512, VnniBytes>,
-    ALL_NATIVE,
-    "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16"
+level_above!(
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16")]
+    avx512_bf16, "avx512-bf16", avx512_vnni, by_speed: ALL_NATIVE;
+    bf16: NativeBf16, false;
+    bf16_turned: NativeBf16, true;
 );

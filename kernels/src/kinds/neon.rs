@@ -5,10 +5,10 @@
 use std::arch::{aarch64::*, asm};
 
 use super::Kind;
-use crate::cpu::lanes::neon::Neon;
+use crate::lanes::neon::Neon;
 
 /// Pairs of bfloat16 in one instruction (BF16: Graviton 3, Apple's M2).
-pub(in crate::cpu) struct NativeBf16;
+pub(crate) struct NativeBf16;
 
 impl Kind for NativeBf16 {
     type L = Neon;
@@ -51,7 +51,7 @@ impl Kind for NativeBf16 {
 }
 
 /// Four bytes in one instruction (DotProd: every server since 2019, Apple's M1).
-pub(in crate::cpu) struct NativeInt8;
+pub(crate) struct NativeInt8;
 
 impl Kind for NativeInt8 {
     type L = Neon;

@@ -4,10 +4,10 @@ use std::arch::x86_64::*;
 use std::mem::transmute;
 
 use super::{Dot, Kind};
-use crate::cpu::lanes::avx512::Avx512;
+use crate::lanes::avx512::Avx512;
 
 /// Pairs of bfloat16 in one instruction (AVX512-BF16).
-pub(in crate::cpu) struct NativeBf16;
+pub(crate) struct NativeBf16;
 
 impl Kind for NativeBf16 {
     type L = Avx512;
@@ -40,7 +40,7 @@ impl Kind for NativeBf16 {
 }
 
 /// Pairs of 16-bit numbers in one instruction (AVX512-VNNI).
-pub(in crate::cpu) struct VnniHalves;
+pub(crate) struct VnniHalves;
 
 impl Dot<Avx512> for VnniHalves {
     #[inline(always)]
@@ -50,7 +50,7 @@ impl Dot<Avx512> for VnniHalves {
 }
 
 /// Four bytes in one instruction (AVX512-VNNI).
-pub(in crate::cpu) struct VnniBytes;
+pub(crate) struct VnniBytes;
 
 impl Dot<Avx512> for VnniBytes {
     #[inline(always)]

@@ -2,7 +2,7 @@
 //! of the relative error (Lawson's algorithm in f64), rounded to f32.
 
 use super::lanes::Lanes;
-use crate::nn::Activation;
+use crate::Activation;
 
 /// `c[0] + c[1] x + ...`.
 #[inline(always)]

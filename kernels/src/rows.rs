@@ -102,14 +102,14 @@ pub(super) unsafe fn narrow_bf16<L: Lanes>(x: *const f32, n: usize, to: *mut u16
 
 /// The largest magnitude of the 16-bit numbers in rows and columns of `n`: no sum of their products needs more
 /// than 32 bits.
-pub(super) fn largest_half(n: usize) -> f32 {
+pub fn largest_half(n: usize) -> f32 {
     let root = (f64::from(i32::MAX) / n.max(1) as f64).sqrt().floor();
     root.min(f64::from(i16::MAX)) as f32
 }
 
 /// What counts as the largest magnitude of a row at least. Its inverse is finite, times the largest whole
 /// number, too: rows of zeros become zeros.
-pub(super) const LEAST: f32 = 1e-30;
+pub const LEAST: f32 = 1e-30;
 
 /// The largest magnitude of `n` floats, [`LEAST`] at least.
 #[inline(always)]

@@ -8,11 +8,11 @@
 use std::{mem::MaybeUninit, ops::Range};
 
 use super::{kinds::Kind, lanes::Lanes, math::activate};
-use crate::nn::Activation;
+use crate::Activation;
 
 /// Rows of a block, in tiles, and their bytes, at most: those that stay in the caches while panels go by, and
 /// enough that the next panel comes from memory meanwhile.
-pub(super) const BLOCK_TILES: usize = 6;
+pub const BLOCK_TILES: usize = 6;
 const BLOCK_BYTES: usize = 640 << 10;
 
 /// Bytes of a line of a cache.
@@ -27,7 +27,7 @@ struct Sums([MaybeUninit<f32>; MAX_TILE]);
 
 /// One product `rows x columns`.
 #[derive(Clone, Copy)]
-pub(crate) struct Product {
+pub struct Product {
     /// First word of the first row; 4-byte words.
     pub rows: *const u8,
     /// Bytes from a row to the next; of turned rows, from a word to the next.
@@ -46,11 +46,11 @@ pub(crate) struct Product {
 }
 
 /// Of rows that lie in one piece.
-pub(crate) const WHOLE: &[usize] = &[0];
+pub const WHOLE: &[usize] = &[0];
 
 /// What becomes of a sum, in this order.
 #[derive(Clone, Copy)]
-pub(crate) struct Finish {
+pub struct Finish {
     /// Per column `(scales, corrections)`: `sum * scale - correction`; null for none, else whole
     /// panels of them, and `rows` is not null either.
     pub columns: (*const f32, *const f32),
@@ -72,7 +72,7 @@ pub(crate) struct Finish {
 
 impl Finish {
     /// Sums as they are, as floats.
-    pub(super) fn plain(out: *mut u8, out_stride: usize) -> Self {
+    pub fn plain(out: *mut u8, out_stride: usize) -> Self {
         Self {
             columns: (std::ptr::null(), std::ptr::null()),
             rows: std::ptr::null(),
@@ -87,7 +87,7 @@ impl Finish {
 }
 
 /// A kernel for [`Product`]s: rows `rows`, panels `panels`.
-pub(crate) type MatMul = unsafe fn(&Product, rows: Range<usize>, panels: Range<usize>);
+pub type MatMul = unsafe fn(&Product, rows: Range<usize>, panels: Range<usize>);
 
 /// `TURNED` rows lie side by side, `[word][row]`, and the others one after another, `[row][word]`.
 ///
@@ -149,7 +149,7 @@ pub(super) unsafe fn matmul<K: Kind, const TURNED: bool>(
 }
 
 /// `parts` ranges of about the same length.
-pub(super) fn split(range: Range<usize>, parts: usize) -> impl Iterator<Item = Range<usize>> {
+pub fn split(range: Range<usize>, parts: usize) -> impl Iterator<Item = Range<usize>> {
     let (start, length) = (range.start, range.len());
     (0..parts).map(move |i| start + length * i / parts..start + length * (i + 1) / parts)
 }

@@ -6,7 +6,7 @@ use super::Lanes;
 
 /// Sixteen floats in a register, 32 registers.
 #[derive(Clone, Copy)]
-pub(in crate::cpu) struct Avx512;
+pub(crate) struct Avx512;
 
 /// The first `n` lanes.
 #[inline(always)]
