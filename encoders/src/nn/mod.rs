@@ -12,13 +12,14 @@ mod text;
 pub(crate) mod transformer;
 pub(crate) mod vit;
 
+pub use kernels::Activation;
 pub use network::{ImageConfig, ImageTower, Network, NetworkConfig, beside, unit_rows};
 pub use ops::{BatchStatistics, Elements, with_narrow_factors};
 pub use residual::{ResidualConfig, ResidualTower};
 pub use sentence::{DenseConfig, SentenceConfig, SentencePass, SentencePooling, SentenceTower};
 pub use source::{FileSource, Init, Source};
 pub use text::{Pooling, TextConfig, TextTower};
-pub use transformer::{Activation, Transformer, TransformerConfig};
+pub use transformer::{Transformer, TransformerConfig};
 pub use vit::{Sizing, VitConfig, VitPooling, VitTower};
 
 /// In which form a network is built. Both compute the same function within 1e-5.

@@ -2,7 +2,7 @@
 //! and the attention that pools in `SigLIP` (Zhai et al. 2022, "Scaling Vision Transformers").
 
 use candle_core::{D, Result, Tensor};
-pub use kernels::Activation;
+use kernels::Activation;
 
 use super::{
     Form,
